@@ -1,0 +1,64 @@
+//! Endpoints: who answers for a service, as EndpointSlices list them.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::Serialize;
+
+use crate::service::Protocol;
+
+/// One EndpointSlice, stripped to what is used: endpoints that share the same ports.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Slice {
+    /// Name of the slice within the service's namespace.
+    pub name: Arc<str>,
+    /// The ports every endpoint of this slice serves.
+    pub ports: Vec<SlicePort>,
+    /// The endpoints, sorted by address.
+    pub endpoints: Vec<Endpoint>,
+}
+
+/// A port that endpoints of a slice listen on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SlicePort {
+    /// Name that ties it to the service's port; empty for the unnamed port.
+    pub name: Arc<str>,
+    /// Transport.
+    pub protocol: Protocol,
+    /// Port number on the endpoint, 1 to 65535.
+    pub port: u16,
+}
+
+/// One address that serves.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Endpoint {
+    /// Its address; an object that lists several addresses makes several of these values.
+    pub address: IpAddr,
+    /// Whether it may be sent traffic.
+    pub conditions: Conditions,
+    /// Its own host name under the service's name, a DNS label.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub hostname: Option<Arc<str>>,
+    /// The node it runs on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub node: Option<Arc<str>>,
+    /// The zone it runs in.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub zone: Option<Arc<str>>,
+}
+
+/// State of an endpoint (KEP-1672).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Conditions {
+    /// May be sent new traffic; a missing value in the object means true.
+    pub ready: bool,
+    /// Answers, whether or not it is terminating; a missing value means the value of `ready`.
+    pub serving: bool,
+    /// On its way out; a missing value means false.
+    pub terminating: bool,
+}
+
+impl Conditions {
+    /// Ready, serving, not terminating.
+    pub const READY: Self = Self { ready: true, serving: true, terminating: false };
+}
