@@ -1,0 +1,163 @@
+//! `discovery.k8s.io/v1` EndpointSlice -> [`SliceDraft`], with the checks an API server makes.
+//!
+//! One difference: loopback addresses are allowed, since backends of a manifest folder may well
+//! run on this machine.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use k8s_openapi::api::discovery::v1::{
+    Endpoint as K8sEndpoint, EndpointPort, EndpointSlice as K8sSlice,
+};
+use portolan_model::name::validate_label;
+use portolan_model::{Conditions, Endpoint, ServiceKey, Slice, SlicePort};
+
+use super::{check_names, invalid_name, port_number, protocol};
+use crate::addresses::Family;
+use crate::object::Fault;
+
+/// Label that names a slice's service.
+pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Most addresses an endpoint may list (Kubernetes' own limit).
+const MAX_ADDRESSES: usize = 100;
+
+/// A slice and the service it names.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SliceDraft {
+    /// The service, in the slice's own namespace.
+    pub service: ServiceKey,
+    /// The slice.
+    pub slice: Arc<Slice>,
+}
+
+/// Converts a slice.
+///
+/// # Errors
+/// The first field that forbids it.
+pub fn convert(slice: &K8sSlice) -> Result<(SliceDraft, Vec<Fault>), Fault> {
+    let namespace = slice.metadata.namespace.as_deref().unwrap_or("default");
+    let name = slice.metadata.name.as_deref().unwrap_or_default();
+    check_slice_name(namespace, name)?;
+    let service = service_key(slice, namespace)?;
+    let family = match slice.address_type.as_str() {
+        "IPv4" => Family::V4,
+        "IPv6" => Family::V6,
+        "FQDN" => {
+            let reason = "FQDN slices are deprecated in Kubernetes and not served";
+            return Err(Fault::rejected("addressType", reason));
+        }
+        other => {
+            let reason = format!("{other:?} is not IPv4 or IPv6");
+            return Err(Fault::rejected("addressType", reason));
+        }
+    };
+    let mut warnings = Vec::new();
+    let ports = ports(slice.ports.as_deref().unwrap_or_default(), &mut warnings)?;
+    let mut endpoints = Vec::new();
+    for (i, endpoint) in slice.endpoints.iter().flatten().enumerate() {
+        convert_endpoint(&format!("endpoints[{i}]"), endpoint, family, &mut endpoints)?;
+    }
+    endpoints.sort_by(|a, b| (a.address, &a.hostname).cmp(&(b.address, &b.hostname)));
+    let slice = Arc::new(Slice { name: name.into(), ports, endpoints });
+    Ok((SliceDraft { service, slice }, warnings))
+}
+
+/// A slice's name is a DNS subdomain (RFC 1123): labels joined by dots.
+fn check_slice_name(namespace: &str, name: &str) -> Result<(), Fault> {
+    check_names(namespace, name.split('.').next().unwrap_or_default())?;
+    portolan_model::DnsName::parse(name).map(|_| ()).map_err(invalid_name("metadata.name"))
+}
+
+fn service_key(slice: &K8sSlice, namespace: &str) -> Result<ServiceKey, Fault> {
+    let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
+    let label = slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME_LABEL));
+    let Some(name) = label.filter(|n| !n.is_empty()) else {
+        return Err(Fault::rejected(field, "missing, the slice names no service"));
+    };
+    ServiceKey::new(namespace, name).map_err(invalid_name(&field))
+}
+
+fn ports(listed: &[EndpointPort], warnings: &mut Vec<Fault>) -> Result<Vec<SlicePort>, Fault> {
+    let mut ports = Vec::with_capacity(listed.len());
+    let mut names = BTreeSet::new();
+    for (i, port) in listed.iter().enumerate() {
+        let field = format!("ports[{i}]");
+        let name = port.name.as_deref().unwrap_or_default();
+        if !name.is_empty() {
+            validate_label(name).map_err(invalid_name(&format!("{field}.name")))?;
+        }
+        if !names.insert(name) {
+            return Err(Fault::rejected(format!("{field}.name"), format!("{name:?} stands twice")));
+        }
+        let protocol = protocol(&format!("{field}.protocol"), port.protocol.as_deref())?;
+        match port.port {
+            Some(number) => ports.push(SlicePort {
+                name: name.into(),
+                protocol,
+                port: port_number(&format!("{field}.port"), number)?,
+            }),
+            None => warnings.push(Fault::warning(
+                format!("{field}.port"),
+                "missing: a port without a number cannot be sent traffic",
+            )),
+        }
+    }
+    Ok(ports)
+}
+
+fn convert_endpoint(
+    field: &str,
+    endpoint: &K8sEndpoint,
+    family: Family,
+    endpoints: &mut Vec<Endpoint>,
+) -> Result<(), Fault> {
+    if endpoint.addresses.is_empty() {
+        return Err(Fault::rejected(format!("{field}.addresses"), "missing"));
+    }
+    if endpoint.addresses.len() > MAX_ADDRESSES {
+        let reason =
+            format!("{} addresses, the limit is {MAX_ADDRESSES}", endpoint.addresses.len());
+        return Err(Fault::rejected(format!("{field}.addresses"), reason));
+    }
+    if let Some(hostname) = &endpoint.hostname {
+        validate_label(hostname).map_err(invalid_name(&format!("{field}.hostname")))?;
+    }
+    for (i, text) in endpoint.addresses.iter().enumerate() {
+        let address = address(&format!("{field}.addresses[{i}]"), text, family)?;
+        endpoints.push(Endpoint {
+            address,
+            conditions: conditions(endpoint),
+            hostname: endpoint.hostname.as_deref().map(Into::into),
+            node: endpoint.node_name.as_deref().map(Into::into),
+            zone: endpoint.zone.as_deref().map(Into::into),
+        });
+    }
+    Ok(())
+}
+
+fn address(field: &str, text: &str, family: Family) -> Result<IpAddr, Fault> {
+    let address: IpAddr = text
+        .parse()
+        .map_err(|_| Fault::rejected(field, format!("{text:?} is not an IP address")))?;
+    if Family::of(address) != family {
+        let reason = format!("{address} does not fit addressType {family}");
+        return Err(Fault::rejected(field, reason));
+    }
+    if address.is_unspecified() || address.is_multicast() {
+        let reason = format!("{address} is not the address of one endpoint");
+        return Err(Fault::rejected(field, reason));
+    }
+    Ok(address)
+}
+
+/// Missing conditions mean ready (KEP-752); a missing `serving` means what `ready` says.
+fn conditions(endpoint: &K8sEndpoint) -> Conditions {
+    let given = endpoint.conditions.as_ref();
+    let ready = given.and_then(|c| c.ready).unwrap_or(true);
+    Conditions {
+        ready,
+        serving: given.and_then(|c| c.serving).unwrap_or(ready),
+        terminating: given.and_then(|c| c.terminating).unwrap_or(false),
+    }
+}

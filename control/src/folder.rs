@@ -1,0 +1,140 @@
+//! The embedded source: a folder (or one file) of manifests, watched and applied as one change.
+//!
+//! File events only say "look again": every look compares all files with what was read last, so a
+//! lost event costs a delay and never a wrong state. A poll covers file systems without events.
+
+pub mod scan;
+pub mod watch;
+
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use portolan_model::{ServiceKey, Snapshot};
+use portolan_runtime::{Gate, Lifecycle, Publisher};
+
+use crate::addresses::ServiceRanges;
+use crate::index::Index;
+use crate::manifests::Manifests;
+use crate::report::{ControlMetrics, Report, Reports};
+use scan::Scanner;
+use watch::Watch;
+
+/// How often the folder is looked at even without an event.
+const POLL_INTERVAL: Duration = Duration::from_secs(5);
+
+/// A manifest folder as the source of a control loop.
+#[derive(Debug)]
+pub struct Folder {
+    scanner: Scanner,
+    manifests: Manifests,
+    index: Index,
+    reports: Reports,
+    metrics: ControlMetrics,
+}
+
+/// Why a folder cannot be a source.
+#[derive(Debug, thiserror::Error)]
+pub enum FolderError {
+    /// It is not there, or may not be read.
+    #[error("cannot read manifests from {path}: {source}", path = path.display())]
+    Read {
+        /// The path given.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: std::io::Error,
+    },
+    /// A task of the loop broke off.
+    #[error("the reload of {path} broke off: {source}", path = path.display())]
+    Broken {
+        /// The path given.
+        path: PathBuf,
+        /// How.
+        #[source]
+        source: tokio::task::JoinError,
+    },
+}
+
+impl Folder {
+    /// Opens a folder or file; nothing is read yet.
+    ///
+    /// # Errors
+    /// When the path does not exist or may not be read.
+    pub fn open(
+        path: &Path,
+        ranges: ServiceRanges,
+        reports: Reports,
+        metrics: ControlMetrics,
+    ) -> Result<Self, FolderError> {
+        let scanner = Scanner::open(path)
+            .map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
+        let manifests = Manifests::default();
+        Ok(Self { scanner, manifests, index: Index::new(ranges), reports, metrics })
+    }
+
+    /// Reads every file that changed and brings the index in line. Blocks on file I/O.
+    pub fn reload(&mut self) -> (Snapshot, BTreeSet<ServiceKey>, Report) {
+        let found = self.scanner.scan();
+        let report = self.manifests.reload(found, &mut self.index);
+        let (snapshot, touched) = self.index.commit();
+        (snapshot, touched, report)
+    }
+
+    /// Publishes the folder's content, and again whenever it changes, until draining.
+    ///
+    /// # Errors
+    /// When a reload broke off; a file that cannot be read is a rejection, not an error.
+    pub async fn run(
+        mut self,
+        publisher: Publisher,
+        gate: Gate,
+        lifecycle: Lifecycle,
+    ) -> Result<(), FolderError> {
+        let mut watch = Watch::start(self.scanner.root());
+        loop {
+            let started = Instant::now();
+            let root = self.scanner.root().to_owned();
+            let reloaded = tokio::task::spawn_blocking(move || {
+                let result = self.reload();
+                (self, result)
+            });
+            let (folder, (snapshot, touched, report)) =
+                reloaded.await.map_err(|source| FolderError::Broken { path: root, source })?;
+            self = folder;
+            self.publish(&publisher, &gate, &snapshot, touched, report, started);
+            tokio::select! {
+                () = watch.changed(POLL_INTERVAL) => {}
+                () = lifecycle.draining() => return Ok(()),
+            }
+        }
+    }
+
+    fn publish(
+        &self,
+        publisher: &Publisher,
+        gate: &Gate,
+        snapshot: &Snapshot,
+        touched: BTreeSet<ServiceKey>,
+        report: Report,
+        started: Instant,
+    ) {
+        let (services, slices) = (report.services, report.endpoint_slices);
+        self.reports.replace(report, &self.metrics);
+        let first = gate.generation().is_none();
+        if touched.is_empty() && !first {
+            return;
+        }
+        let changed = touched.len();
+        let generation = publisher.publish(snapshot, touched);
+        gate.applied(generation);
+        tracing::info!(
+            %generation,
+            changed,
+            services,
+            slices,
+            took_ms = started.elapsed().as_millis(),
+            "published"
+        );
+    }
+}

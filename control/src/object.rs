@@ -1,0 +1,196 @@
+//! A plain value -> a typed Kubernetes object, or a named rejection.
+//!
+//! Decides which kinds are used. Hand-written objects are read as strictly as
+//! `kubectl apply --validate=strict` does: an unknown key is refused. An object that carries a
+//! `resourceVersion` has been through an API server that may be newer than this program: there an
+//! unknown key is only reported.
+
+use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::rejection::Severity;
+
+/// Identity of an object within the source.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ObjectId {
+    /// Which kind.
+    pub kind: Kind,
+    /// Its namespace; `default` when the object names none, as kubectl does.
+    pub namespace: String,
+    /// Its name.
+    pub name: String,
+}
+
+/// The kinds Portolan uses. The order is the order of application.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Kind {
+    /// `v1` Service.
+    Service,
+    /// `discovery.k8s.io/v1` EndpointSlice.
+    EndpointSlice,
+}
+
+/// A typed object.
+#[derive(Clone, Debug)]
+pub enum Object {
+    /// A service.
+    Service(Box<Service>),
+    /// An endpoint slice.
+    EndpointSlice(Box<EndpointSlice>),
+}
+
+/// What a value turned out to be.
+#[derive(Debug)]
+pub enum Decoded {
+    /// An object of a kind that is used, and the fields of it that are not in force.
+    Object(ObjectId, Object, Vec<Fault>),
+    /// An object of a kind that is not used (`apiVersion/kind`).
+    Unused(String),
+    /// Refused. `None` when it does not say which object it is.
+    Refused(Option<ObjectId>, Fault),
+}
+
+/// A refusal before its place is known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Path of the field.
+    pub field: Option<String>,
+    /// What is wrong.
+    pub reason: String,
+    /// What it costs.
+    pub severity: Severity,
+}
+
+impl Fault {
+    /// The object is refused because of this field.
+    pub fn rejected(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), reason: reason.into(), severity: Severity::Rejected }
+    }
+
+    /// The object is in force, this field is not.
+    pub fn warning(field: impl Into<String>, reason: impl Into<String>) -> Self {
+        Self { field: Some(field.into()), reason: reason.into(), severity: Severity::Warning }
+    }
+}
+
+impl std::fmt::Display for ObjectId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+    }
+}
+
+impl Kind {
+    /// The word in `kind:`.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "Service",
+            Self::EndpointSlice => "EndpointSlice",
+        }
+    }
+
+    fn group_version(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Service => ("", "v1"),
+            Self::EndpointSlice => ("discovery.k8s.io", "v1"),
+        }
+    }
+}
+
+/// Reads one value.
+#[must_use]
+pub fn decode(value: &Value) -> Decoded {
+    let Value::Object(_) = value else {
+        return Decoded::Refused(
+            None,
+            whole("a document must be an object with kind and metadata"),
+        );
+    };
+    let word = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default();
+    let (version, kind_word) = (word("apiVersion"), word("kind"));
+    if kind_word.is_empty() {
+        return Decoded::Refused(None, Fault::rejected("kind", "missing"));
+    }
+    if version.is_empty() {
+        return Decoded::Refused(None, Fault::rejected("apiVersion", "missing"));
+    }
+    let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
+    let used = [Kind::Service, Kind::EndpointSlice]
+        .into_iter()
+        .find(|k| k.as_str() == kind_word && k.group_version().0 == group);
+    let Some(kind) = used else {
+        let slash = if group.is_empty() { "" } else { "/" };
+        return Decoded::Unused(format!("{group}{slash}{version}/{kind_word}"));
+    };
+    let id = match identity(kind, value) {
+        Ok(id) => id,
+        Err(fault) => return Decoded::Refused(None, fault),
+    };
+    let expected = kind.group_version().1;
+    if version != expected {
+        let reason = format!("version {version:?} of {kind_word} is not read, {expected:?} is");
+        return Decoded::Refused(Some(id), Fault::rejected("apiVersion", reason));
+    }
+    let served = value.pointer("/metadata/resourceVersion").is_some();
+    let typed = match kind {
+        Kind::Service => typed(value, served).map(|(o, w)| (Object::Service(Box::new(o)), w)),
+        Kind::EndpointSlice => {
+            typed(value, served).map(|(o, w)| (Object::EndpointSlice(Box::new(o)), w))
+        }
+    };
+    match typed {
+        Ok((object, warnings)) => Decoded::Object(id, object, warnings),
+        Err(fault) => Decoded::Refused(Some(id), fault),
+    }
+}
+
+fn whole(reason: &str) -> Fault {
+    Fault { field: None, reason: reason.to_owned(), severity: Severity::Rejected }
+}
+
+fn identity(kind: Kind, value: &Value) -> Result<ObjectId, Fault> {
+    let read = |key: &str| -> Result<Option<String>, Fault> {
+        match value.get("metadata").and_then(|m| m.get(key)) {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(text)) if !text.is_empty() => Ok(Some(text.clone())),
+            Some(other) => Err(Fault::rejected(
+                format!("metadata.{key}"),
+                format!("expected a non-empty string, found {other}"),
+            )),
+        }
+    };
+    let name = read("name")?.ok_or_else(|| Fault::rejected("metadata.name", "missing"))?;
+    let namespace = read("namespace")?.unwrap_or_else(|| "default".to_owned());
+    Ok(ObjectId { kind, namespace, name })
+}
+
+fn typed<T: DeserializeOwned>(value: &Value, served: bool) -> Result<(T, Vec<Fault>), Fault> {
+    let mut unknown = Vec::new();
+    let mut track = serde_path_to_error::Track::new();
+    let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
+    let object = serde_ignored::deserialize(tracked, |path| unknown.push(dotted(&path)))
+        .map_err(|e: serde_json::Error| Fault::rejected(track.path().to_string(), e.to_string()))?;
+    let reason = "unknown field";
+    match unknown.first() {
+        Some(field) if !served => Err(Fault::rejected(field.clone(), reason)),
+        _ => Ok((object, unknown.into_iter().map(|f| Fault::warning(f, reason)).collect())),
+    }
+}
+
+/// `spec.ports[0].port` from serde_ignored's `spec.ports.0.port` (which also marks options).
+fn dotted(path: &serde_ignored::Path<'_>) -> String {
+    use serde_ignored::Path;
+    match path {
+        Path::Root => String::new(),
+        Path::Seq { parent, index } => format!("{}[{index}]", dotted(parent)),
+        Path::Map { parent, key } => match dotted(parent) {
+            parent if parent.is_empty() => key.clone(),
+            parent => format!("{parent}.{key}"),
+        },
+        Path::Some { parent }
+        | Path::NewtypeStruct { parent }
+        | Path::NewtypeVariant { parent } => dotted(parent),
+    }
+}
