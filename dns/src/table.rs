@@ -1,0 +1,239 @@
+//! The compiled table: from a lower-case name to the bytes of its answers.
+//!
+//! Immutable; [`Table::apply`] makes the next one at a cost in proportion to what changed. Answers
+//! nothing itself: `fast` reads it, and `slow` looks things up in the snapshot it was made from.
+
+mod reverse;
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
+use portolan_model::{Changes, Generation, ServiceKey, Snapshot};
+
+use crate::config::DnsConfig;
+use crate::error::DnsError;
+use crate::name::WireName;
+use crate::node::{Node, Sets};
+use crate::records::{self, Rdata, ServiceRecords};
+use crate::wire;
+use crate::zone::Zones;
+
+pub(crate) use reverse::Reverse;
+
+/// A persistent hash map.
+type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
+
+/// Every name we answer, compiled. Cloning costs reference counts.
+#[derive(Clone, Debug)]
+pub struct Table {
+    zones: Arc<Zones>,
+    snapshot: Option<Snapshot>,
+    nodes: Map<WireName, Arc<Node>>,
+    services: Map<ServiceKey, Arc<Contribution>>,
+    reverse: Reverse,
+    /// The SOA record of this generation; its owner is to be patched.
+    soa: Arc<[u8]>,
+}
+
+/// What a service put into the table, to take it out again.
+#[derive(Debug, PartialEq, Eq)]
+struct Contribution {
+    names: Box<[WireName]>,
+    pointers: BTreeSet<(IpAddr, WireName)>,
+}
+
+impl Table {
+    /// A table before the first snapshot: every name of our zones is "not ready".
+    ///
+    /// # Errors
+    /// [`DnsError`] when the zone or the ranges cannot be served.
+    pub fn new(config: &DnsConfig) -> Result<Self, DnsError> {
+        Ok(Self::empty(Arc::new(Zones::new(config)?)))
+    }
+
+    fn empty(zones: Arc<Zones>) -> Self {
+        let mut table = Self {
+            soa: soa(&zones, Generation(0)),
+            zones,
+            snapshot: None,
+            nodes: Map::with_hasher(RandomState::default()),
+            services: Map::with_hasher(RandomState::default()),
+            reverse: Reverse::default(),
+        };
+        let zones = table.zones.clone();
+        for (owner, data) in &zones.fixed {
+            table.insert(owner, data, &ServiceRecords::default());
+        }
+        table
+    }
+
+    /// The table of `snapshot`, given what changed since the one this table was made of. Costs
+    /// O(log names) for each record of each changed service, whatever the size of the cluster.
+    #[must_use]
+    pub fn apply(&self, snapshot: &Snapshot, changes: &Changes) -> Self {
+        let mut next = match changes {
+            Changes::Everything => Self::empty(self.zones.clone()),
+            Changes::Keys(_) | Changes::Nothing => self.clone(),
+        };
+        match changes {
+            Changes::Nothing => {}
+            Changes::Keys(keys) => {
+                for key in keys {
+                    next.replace(key, snapshot);
+                }
+            }
+            Changes::Everything => {
+                for (key, _) in snapshot.services() {
+                    next.replace(key, snapshot);
+                }
+            }
+        }
+        next.soa = soa(&next.zones, snapshot.generation());
+        next.snapshot = Some(snapshot.clone());
+        next
+    }
+
+    /// The generation served; `None` before the first.
+    #[must_use]
+    pub fn generation(&self) -> Option<Generation> {
+        self.snapshot.as_ref().map(Snapshot::generation)
+    }
+
+    /// How many names the table holds, empty non-terminals included.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.nodes.len()
+    }
+
+    /// Whether the table holds no name at all; it always has a few of its own.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.nodes.is_empty()
+    }
+
+    pub(crate) fn zones(&self) -> &Zones {
+        &self.zones
+    }
+
+    pub(crate) fn snapshot(&self) -> Option<&Snapshot> {
+        self.snapshot.as_ref()
+    }
+
+    pub(crate) fn reverse(&self) -> &Reverse {
+        &self.reverse
+    }
+
+    pub(crate) fn lookup(&self, name: &[u8]) -> Option<&Node> {
+        self.nodes.get(name).map(|node| &**node)
+    }
+
+    pub(crate) fn soa_record(&self) -> &[u8] {
+        &self.soa
+    }
+
+    /// Takes a service out and puts in what the snapshot says of it now.
+    fn replace(&mut self, key: &ServiceKey, snapshot: &Snapshot) {
+        let old = self.services.remove(key);
+        let new = snapshot
+            .lookup(key)
+            .map(|entry| records::of_service(&self.zones.svc, entry))
+            .unwrap_or_default();
+        if let Some(old) = &old {
+            for name in old.names.iter().filter(|name| !new.names.contains_key(*name)) {
+                self.nodes.remove(name.as_bytes());
+            }
+        }
+        for (owner, data) in &new.names {
+            self.insert(owner, data, &new);
+        }
+        self.replace_pointers(key, old.as_ref().map(|old| &old.pointers), &new.pointers);
+        if !new.names.is_empty() {
+            let names = new.names.into_keys().collect();
+            let contribution = Contribution { names, pointers: new.pointers };
+            self.services.insert(key.clone(), Arc::new(contribution));
+        }
+        self.keep_namespace(key, snapshot);
+    }
+
+    fn insert(&mut self, owner: &WireName, data: &[Rdata], context: &ServiceRecords) {
+        let zones = &self.zones;
+        let node = Node::compile(owner, data, &context.names, &zones.cluster, zones.ttl_secs);
+        self.nodes.insert(owner.clone(), Arc::new(node));
+    }
+
+    /// A namespace is an empty non-terminal while it has a service.
+    fn keep_namespace(&mut self, key: &ServiceKey, snapshot: &Snapshot) {
+        let Some(name) = self.zones.svc.child(key.namespace()) else { return };
+        if !snapshot.has_namespace(key.namespace()) {
+            self.nodes.remove(name.as_bytes());
+        } else if !self.nodes.contains_key(name.as_bytes()) {
+            self.nodes.insert(name, Arc::new(Node::Sets(Sets::default())));
+        }
+    }
+
+    fn replace_pointers(
+        &mut self,
+        key: &ServiceKey,
+        old: Option<&BTreeSet<(IpAddr, WireName)>>,
+        new: &BTreeSet<(IpAddr, WireName)>,
+    ) {
+        let mut touched = BTreeSet::new();
+        for pointer in old.into_iter().flatten().filter(|p| !new.contains(*p)) {
+            self.reverse.remove(pointer.0, key, &pointer.1);
+            touched.insert(pointer.0);
+        }
+        for pointer in new.iter().filter(|p| !old.is_some_and(|old| old.contains(*p))) {
+            self.reverse.insert(pointer.0, key, &pointer.1);
+            touched.insert(pointer.0);
+        }
+        for address in touched {
+            self.rebuild_pointer(address);
+        }
+    }
+
+    /// Rebuilds the PTR set of one address, and the empty non-terminals above it.
+    fn rebuild_pointer(&mut self, address: IpAddr) {
+        let owner = WireName::reverse(address);
+        let data: Vec<Rdata> = self.reverse.names(address).into_iter().map(Rdata::Ptr).collect();
+        let above = self.zones.apex_start(owner.as_bytes());
+        let stood = self.nodes.contains_key(owner.as_bytes());
+        if data.is_empty() {
+            self.nodes.remove(owner.as_bytes());
+        } else {
+            self.insert(&owner, &data, &ServiceRecords::default());
+        }
+        // Outside our zones there is nothing we could say of the names above it.
+        let Some(apex) = above else { return };
+        if stood && data.is_empty() {
+            for gone in self.reverse.close(&owner, apex) {
+                self.nodes.remove(gone.as_bytes());
+            }
+        } else if !stood && !data.is_empty() {
+            for new in self.reverse.open(&owner, apex) {
+                self.nodes.insert(new, Arc::new(Node::Sets(Sets::default())));
+            }
+        }
+    }
+}
+
+/// Equal content, however it came about.
+impl PartialEq for Table {
+    fn eq(&self, other: &Self) -> bool {
+        self.generation() == other.generation()
+            && self.soa == other.soa
+            && self.nodes == other.nodes
+            && self.services == other.services
+            && self.reverse == other.reverse
+    }
+}
+
+fn soa(zones: &Zones, generation: Generation) -> Arc<[u8]> {
+    let mut bytes = Vec::new();
+    let data = Rdata::Soa(Box::new(zones.soa(generation.0)));
+    wire::record(&mut bytes, 0, zones.ttl_secs, &data);
+    bytes.into()
+}

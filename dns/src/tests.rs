@@ -1,0 +1,9 @@
+//! Tests of the two paths over in-memory tables. Sockets are tested in `dns/tests/`.
+
+mod cases;
+mod history;
+mod kit;
+mod mutation;
+mod oracle;
+mod shapes;
+mod truncation;
