@@ -1,0 +1,24 @@
+//! The Envoy v3 types by the short names of xDS: `envoy::cluster::Cluster` instead of
+//! `envoy_types::pb::envoy::config::cluster::v3::Cluster`. Re-exports alone.
+
+use envoy_types::pb;
+
+pub use pb::envoy::config::cluster::v3 as cluster;
+pub use pb::envoy::config::core::v3 as core;
+pub use pb::envoy::config::endpoint::v3 as endpoint;
+pub use pb::envoy::config::listener::v3 as listener;
+pub use pb::envoy::config::route::v3 as route;
+pub use pb::envoy::extensions::filters::http::router::v3 as http_router;
+pub use pb::envoy::extensions::filters::network::http_connection_manager::v3 as http_connection_manager;
+pub use pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
+pub use pb::envoy::extensions::upstreams::http::v3 as upstream_http;
+pub use pb::envoy::service::discovery::v3 as discovery;
+pub use pb::envoy::service::status::v3 as status;
+pub use pb::google::protobuf;
+pub use pb::google::rpc;
+
+/// Load balancing policies.
+pub mod lb {
+    pub use super::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
+    pub use super::pb::envoy::extensions::load_balancing_policies::round_robin::v3 as round_robin;
+}

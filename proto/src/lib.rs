@@ -1,0 +1,17 @@
+//! Wire types: what is generated from our own .proto files, and the Envoy types of xDS under the
+//! names used here. Holds no behaviour: what a message means is decided by whoever receives it.
+
+pub mod demo;
+pub mod envoy;
+
+/// `portolan.v1`: what Portolan adds to xDS.
+pub mod v1 {
+    tonic::include_proto!("portolan.v1");
+}
+
+pub use envoy_types;
+
+/// The descriptors of every .proto file of ours and of what they import, as an encoded
+/// `google.protobuf.FileDescriptorSet`; for server reflection.
+pub const FILE_DESCRIPTOR_SET: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/portolan_descriptors.bin"));
