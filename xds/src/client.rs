@@ -1,0 +1,220 @@
+//! The xDS client of our proxy: keeps one ADS stream to a control plane and turns what comes into
+//! the proxy's configuration. Works with any conforming control plane.
+//!
+//! When the control plane is away the last configuration stays in force (static stability) and
+//! the connection is tried again, with growing and jittered pauses.
+
+pub mod decode;
+pub mod session;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_model::traffic::TrafficConfig;
+use portolan_proto::envoy::core::node::UserAgentVersionType;
+use portolan_proto::envoy::core::{Locality, Node};
+use portolan_proto::envoy::discovery::DiscoveryRequest;
+use portolan_proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use portolan_runtime::{Lifecycle, Metrics};
+use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::transport::{Channel, Endpoint};
+
+use crate::metrics::ClientMetrics;
+use session::Session;
+
+/// Requests waiting to be written; the session makes at most three per response.
+const REQUESTS_WAITING: usize = 16;
+/// Largest response taken, in bytes.
+const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
+/// How long a configuration whose parts refer to something still missing is held back.
+const HOLD_INCOMPLETE: Duration = Duration::from_millis(500);
+const BACKOFF_FIRST: Duration = Duration::from_millis(100);
+const BACKOFF_LIMIT: Duration = Duration::from_secs(10);
+/// A stream that lasted this long starts the pauses anew.
+const BACKOFF_RESET: Duration = Duration::from_secs(30);
+
+/// Settings of the client.
+#[derive(Clone, Debug)]
+pub struct ClientConfig {
+    /// Address of the control plane, such as `http://127.0.0.1:15010`.
+    pub control: String,
+    /// Id of this proxy among all.
+    pub node_id: String,
+    /// The zone this proxy runs in.
+    pub zone: Option<String>,
+}
+
+/// The client before it runs.
+#[derive(Debug)]
+pub struct XdsClient {
+    endpoint: Endpoint,
+    node: Node,
+    metrics: ClientMetrics,
+    sender: watch::Sender<Arc<TrafficConfig>>,
+}
+
+/// An address that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("control plane address {address:?}: {reason}")]
+pub struct InvalidControl {
+    address: String,
+    reason: String,
+}
+
+impl XdsClient {
+    /// A client and the place where it puts the configuration, empty at first.
+    ///
+    /// # Errors
+    /// When the address is not a URI.
+    pub fn new(
+        config: &ClientConfig,
+        metrics: &Metrics,
+    ) -> Result<(Self, watch::Receiver<Arc<TrafficConfig>>), InvalidControl> {
+        let invalid = |reason: String| InvalidControl { address: config.control.clone(), reason };
+        let endpoint = Endpoint::from_shared(config.control.clone())
+            .map_err(|e| invalid(e.to_string()))?
+            .connect_timeout(Duration::from_secs(5))
+            .tcp_nodelay(true)
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(4 * 1024 * 1024);
+        let (sender, receiver) = watch::channel(Arc::default());
+        let metrics = ClientMetrics::new(metrics);
+        Ok((Self { endpoint, node: node(config), metrics, sender }, receiver))
+    }
+
+    /// Keeps the configuration up to date until draining.
+    ///
+    /// # Errors
+    /// Never: a control plane that is away or sends rubbish is waited for.
+    pub async fn run(self, lifecycle: Lifecycle) -> Result<(), std::convert::Infallible> {
+        let mut session = Session::default();
+        let mut pause = BACKOFF_FIRST;
+        loop {
+            let started = Instant::now();
+            let status = tokio::select! {
+                status = self.stream(&mut session) => status,
+                () = lifecycle.draining() => return Ok(()),
+            };
+            self.metrics.connected.set(0);
+            tracing::warn!(
+                control = %self.endpoint.uri(),
+                %status,
+                retry_ms = pause.as_millis(),
+                "no control plane; the last configuration stays in force"
+            );
+            if started.elapsed() >= BACKOFF_RESET {
+                pause = BACKOFF_FIRST;
+            }
+            tokio::select! {
+                () = tokio::time::sleep(jittered(pause)) => {}
+                () = lifecycle.draining() => return Ok(()),
+            }
+            pause = (pause * 2).min(BACKOFF_LIMIT);
+        }
+    }
+
+    /// One stream, to its end; returns why it ended.
+    async fn stream(&self, session: &mut Session) -> Status {
+        self.metrics.connects.inc();
+        match self.try_stream(session).await {
+            Ok(()) => Status::unavailable("the control plane closed the stream"),
+            Err(status) => status,
+        }
+    }
+
+    async fn try_stream(&self, session: &mut Session) -> Result<(), Status> {
+        let channel: Channel = self
+            .endpoint
+            .connect()
+            .await
+            .map_err(|e| Status::unavailable(format!("cannot connect: {}", source(&e))))?;
+        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+            .max_decoding_message_size(MAX_RESPONSE_BYTES);
+        let (requests, receiver) = mpsc::channel(REQUESTS_WAITING);
+        let mut node = Some(self.node.clone());
+        for request in session.start() {
+            send(&requests, request, node.take()).await?;
+        }
+        let response = client.stream_aggregated_resources(ReceiverStream::new(receiver)).await?;
+        let mut responses = response.into_inner();
+        self.metrics.connected.set(1);
+        tracing::info!(control = %self.endpoint.uri(), "connected to the control plane");
+        let mut hold: Option<Instant> = None;
+        loop {
+            let deadline = hold.unwrap_or_else(Instant::now);
+            let message = tokio::select! {
+                message = responses.message() => message?,
+                () = tokio::time::sleep_until(deadline), if hold.is_some() => {
+                    hold = None;
+                    self.sender.send_replace(Arc::new(session.config().clone()));
+                    continue;
+                }
+            };
+            let Some(response) = message else { return Ok(()) };
+            let step = session.on_response(response);
+            if let Some(kind) = step.kind {
+                self.metrics.response(kind);
+                if !step.errors.is_empty() {
+                    self.metrics.rejected(kind);
+                    let errors = step.errors.join("; ");
+                    tracing::warn!(kind = kind.name(), errors, "refused xDS resources");
+                }
+            }
+            for request in step.requests {
+                send(&requests, request, None).await?;
+            }
+            if session.is_complete() {
+                hold = None;
+                self.sender.send_replace(Arc::new(session.config().clone()));
+            } else if hold.is_none() {
+                hold = Some(Instant::now() + HOLD_INCOMPLETE);
+            }
+        }
+    }
+}
+
+async fn send(
+    requests: &mpsc::Sender<DiscoveryRequest>,
+    request: DiscoveryRequest,
+    node: Option<Node>,
+) -> Result<(), Status> {
+    let request = DiscoveryRequest { node, ..request };
+    let closed = |_| Status::unavailable("the control plane closed the stream");
+    requests.send(request).await.map_err(closed)
+}
+
+fn node(config: &ClientConfig) -> Node {
+    let zone = config.zone.clone().unwrap_or_default();
+    Node {
+        id: config.node_id.clone(),
+        cluster: "portolan".to_owned(),
+        locality: Some(Locality { zone, ..Locality::default() }),
+        user_agent_name: "portolan".to_owned(),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
+            env!("CARGO_PKG_VERSION").to_owned(),
+        )),
+        ..Node::default()
+    }
+}
+
+/// The innermost cause of a transport error: "connection refused" rather than "transport error".
+fn source(error: &(dyn std::error::Error + 'static)) -> String {
+    let mut innermost = error;
+    while let Some(inner) = innermost.source() {
+        innermost = inner;
+    }
+    innermost.to_string()
+}
+
+/// Between half of the pause and all of it, so that proxies do not come back all at once.
+fn jittered(pause: Duration) -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    let share = RandomState::new().hash_one(0u8) % 512;
+    let half = pause / 2;
+    half + half.mul_f64(f64::from(u16::try_from(share).unwrap_or(0)) / 512.0)
+}

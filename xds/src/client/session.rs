@@ -1,0 +1,287 @@
+//! The client's side of one state-of-the-world ADS stream, as a pure state machine: responses in,
+//! requests and a configuration out.
+//!
+//! A response with a bad resource is refused with the reason, and its good resources are taken
+//! all the same (gRFC A46); a resource that was good before stays as it was.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use portolan_model::Generation;
+use portolan_model::traffic::{ListenerKind, ResourceName, TrafficConfig};
+use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
+use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::rpc::Status;
+
+use super::decode::{self, Decoded, Refused, cluster, endpoints, generation, listener, route};
+use crate::resource::ResourceType;
+
+/// Longest reason sent with a refusal, in bytes.
+const MAX_REASON: usize = 4096;
+/// `INVALID_ARGUMENT` (gRPC status codes).
+const INVALID_ARGUMENT: i32 = 3;
+
+/// State of the client, kept across streams.
+#[derive(Debug, Default)]
+pub struct Session {
+    types: [TypeState; ResourceType::ALL.len()],
+    config: TrafficConfig,
+    /// Route tables and endpoint sets that listeners and clusters carry in themselves.
+    inline_routes: BTreeMap<ResourceName, ResourceName>,
+    inline_endpoints: BTreeSet<ResourceName>,
+    /// The generation last received; it is in force once the configuration is complete.
+    generation: Option<Generation>,
+}
+
+#[derive(Debug, Default)]
+struct TypeState {
+    version: String,
+    nonce: String,
+    names: BTreeSet<ResourceName>,
+}
+
+/// What a response led to.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// Its type, if it is one we know.
+    pub kind: Option<ResourceType>,
+    /// Requests to send, in order.
+    pub requests: Vec<DiscoveryRequest>,
+    /// Why resources were refused.
+    pub errors: Vec<String>,
+}
+
+impl Session {
+    /// The first requests of a new stream.
+    pub fn start(&mut self) -> Vec<DiscoveryRequest> {
+        for state in &mut self.types {
+            state.nonce.clear();
+        }
+        ResourceType::ALL
+            .into_iter()
+            .filter(|kind| self.is_wildcard(*kind) || !self.types[kind.index()].names.is_empty())
+            .map(|kind| self.request(kind, None))
+            .collect()
+    }
+
+    /// The configuration as received so far.
+    #[must_use]
+    pub fn config(&self) -> &TrafficConfig {
+        &self.config
+    }
+
+    /// Whether everything that is referred to is there.
+    #[must_use]
+    pub fn is_complete(&self) -> bool {
+        let routes = self.config.listeners.values().all(|l| match &l.kind {
+            ListenerKind::Http { routes } => self.config.routes.contains_key(routes),
+            ListenerKind::Tcp { .. } => true,
+        });
+        routes
+            && self
+                .config
+                .clusters
+                .values()
+                .all(|c| self.config.endpoints.contains_key(&c.endpoints))
+    }
+
+    /// Takes in a response.
+    pub fn on_response(&mut self, response: DiscoveryResponse) -> Step {
+        let Some(kind) = ResourceType::from_type_url(&response.type_url) else {
+            return Step::default();
+        };
+        let errors = match kind {
+            ResourceType::Cluster => self.take_clusters(&response.resources),
+            ResourceType::Endpoints => self.take_endpoints(&response.resources),
+            ResourceType::Listener => self.take_listeners(&response.resources),
+            ResourceType::Route => self.take_routes(&response.resources),
+            ResourceType::Generation => self.take_generation(&response.resources),
+        };
+        let state = &mut self.types[kind.index()];
+        state.nonce = response.nonce;
+        if errors.is_empty() {
+            state.version = response.version_info;
+        }
+        let mut requests = vec![self.request(kind, reason(&errors))];
+        requests.extend(self.follow_up(kind));
+        if self.is_complete() {
+            self.config.generation = self.generation;
+        }
+        Step { kind: Some(kind), requests, errors }
+    }
+
+    /// LDS and CDS are subscribed to as a whole, and so is our own type, whose servers take its
+    /// one name and others ignore.
+    fn is_wildcard(&self, kind: ResourceType) -> bool {
+        kind.is_full_set() || kind == ResourceType::Generation
+    }
+
+    fn request(&self, kind: ResourceType, error: Option<String>) -> DiscoveryRequest {
+        let state = &self.types[kind.index()];
+        let names = match kind {
+            ResourceType::Generation => vec![crate::resource::generation::NAME.to_owned()],
+            _ => state.names.iter().map(ToString::to_string).collect(),
+        };
+        DiscoveryRequest {
+            version_info: state.version.clone(),
+            response_nonce: state.nonce.clone(),
+            type_url: kind.type_url().to_owned(),
+            resource_names: names,
+            error_detail: error.map(|message| Status {
+                code: INVALID_ARGUMENT,
+                message,
+                ..Status::default()
+            }),
+            ..DiscoveryRequest::default()
+        }
+    }
+
+    /// Subscribes to the endpoints of the clusters, or the route tables of the listeners, if the
+    /// set of them changed.
+    fn follow_up(&mut self, kind: ResourceType) -> Option<DiscoveryRequest> {
+        let (kind, names): (_, BTreeSet<ResourceName>) = match kind {
+            ResourceType::Cluster => {
+                let inline = &self.inline_endpoints;
+                let sets = self.config.clusters.values().map(|c| c.endpoints.clone());
+                (ResourceType::Endpoints, sets.filter(|n| !inline.contains(n)).collect())
+            }
+            ResourceType::Listener => {
+                let named = self.config.listeners.values().filter_map(|l| match &l.kind {
+                    ListenerKind::Http { routes } => Some(routes.clone()),
+                    ListenerKind::Tcp { .. } => None,
+                });
+                let inline: BTreeSet<_> = self.inline_routes.values().collect();
+                (ResourceType::Route, named.filter(|n| !inline.contains(n)).collect())
+            }
+            _ => return None,
+        };
+        let state = &mut self.types[kind.index()];
+        if state.names == names {
+            return None;
+        }
+        state.names = names;
+        // What nothing refers to any more is dropped with the reference.
+        let names = &self.types[kind.index()].names;
+        match kind {
+            ResourceType::Endpoints => {
+                let inline = &self.inline_endpoints;
+                retain(&mut self.config.endpoints, |n| names.contains(n) || inline.contains(n));
+            }
+            _ => {
+                let inline: BTreeSet<_> = self.inline_routes.values().cloned().collect();
+                retain(&mut self.config.routes, |n| names.contains(n) || inline.contains(n));
+            }
+        }
+        Some(self.request(kind, None))
+    }
+
+    fn take_clusters(&mut self, resources: &[Any]) -> Vec<String> {
+        let decoded = decode::all(resources, cluster::decode);
+        let mut kept = decoded.kept(&self.config.clusters);
+        self.inline_endpoints.retain(|name| decoded.refused.contains_key(name));
+        for (cluster, assignment) in decoded.good {
+            if let Some(set) = assignment {
+                self.inline_endpoints.insert(set.name.clone());
+                self.config.endpoints.insert(set.name.clone(), Arc::new(set));
+            }
+            insert_changed(&mut kept, cluster.name.clone(), cluster);
+        }
+        self.config.clusters = kept;
+        decoded.errors
+    }
+
+    fn take_listeners(&mut self, resources: &[Any]) -> Vec<String> {
+        let decoded = decode::all(resources, listener::decode);
+        let mut kept = decoded.kept(&self.config.listeners);
+        self.inline_routes.retain(|name, _| decoded.refused.contains_key(name));
+        for decoded_listener in decoded.good {
+            let Some((listener, table)) = decoded_listener else { continue };
+            if let Some(table) = table {
+                self.inline_routes.insert(listener.name.clone(), table.name.clone());
+                self.config.routes.insert(table.name.clone(), Arc::new(table));
+            }
+            insert_changed(&mut kept, listener.name.clone(), listener);
+        }
+        self.config.listeners = kept;
+        decoded.errors
+    }
+
+    fn take_routes(&mut self, resources: &[Any]) -> Vec<String> {
+        let decoded = decode::all(resources, route::decode);
+        for table in decoded.good {
+            if self.types[ResourceType::Route.index()].names.contains(&table.name) {
+                self.config.routes.insert(table.name.clone(), Arc::new(table));
+            }
+        }
+        decoded.errors
+    }
+
+    fn take_endpoints(&mut self, resources: &[Any]) -> Vec<String> {
+        let decoded = decode::all(resources, endpoints::decode);
+        for set in decoded.good {
+            if self.types[ResourceType::Endpoints.index()].names.contains(&set.name) {
+                insert_changed(&mut self.config.endpoints, set.name.clone(), set);
+            }
+        }
+        decoded.errors
+    }
+
+    fn take_generation(&mut self, resources: &[Any]) -> Vec<String> {
+        let decoded = decode::all(resources, generation::decode);
+        self.generation = decoded.good.last().copied().or(self.generation);
+        decoded.errors
+    }
+}
+
+/// Puts a value in place unless an equal one is there, so that what did not change stays the same
+/// value to whoever compares pointers.
+fn insert_changed<T: PartialEq>(
+    map: &mut OrdMap<ResourceName, Arc<T>>,
+    name: ResourceName,
+    value: T,
+) {
+    if map.get(&name).is_none_or(|old| **old != value) {
+        map.insert(name, Arc::new(value));
+    }
+}
+
+fn retain<T>(map: &mut OrdMap<ResourceName, Arc<T>>, keep: impl Fn(&ResourceName) -> bool) {
+    let gone: Vec<ResourceName> = map.keys().filter(|n| !keep(n)).cloned().collect();
+    for name in gone {
+        map.remove(&name);
+    }
+}
+
+fn reason(errors: &[String]) -> Option<String> {
+    if errors.is_empty() {
+        return None;
+    }
+    let mut text = errors.join("; ");
+    if text.len() > MAX_REASON {
+        let end = (0..=MAX_REASON).rev().find(|i| text.is_char_boundary(*i)).unwrap_or(0);
+        text.truncate(end);
+        text.push('…');
+    }
+    Some(text)
+}
+
+impl<T> Decoded<T> {
+    /// What of a full set stays as it was: the old values of refused resources; everything, if a
+    /// refused one did not say its name.
+    fn kept<V: Clone>(&self, old: &OrdMap<ResourceName, V>) -> OrdMap<ResourceName, V> {
+        if self.refused.values().any(|r| *r == Refused::Nameless) {
+            return old.clone();
+        }
+        let names = self.refused.keys();
+        let mut kept: OrdMap<ResourceName, V> =
+            names.filter_map(|n| Some((n.clone(), old.get(n)?.clone()))).collect();
+        // Values that will be written again are put in as they were, to compare against.
+        for (name, value) in old {
+            if self.named.contains(name) {
+                kept.insert(name.clone(), value.clone());
+            }
+        }
+        kept
+    }
+}

@@ -1,0 +1,42 @@
+//! What shapes the resources besides the snapshot: the DNS zone, the proxies' listeners, defaults.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use portolan_model::{Balancer, DnsName, ServiceKey};
+
+/// Settings of the resources served.
+#[derive(Clone, Debug)]
+pub struct ResourceConfig {
+    /// The cluster's DNS zone; names of listeners and virtual hosts end in it.
+    pub zone: DnsName,
+    /// For services that do not choose themselves.
+    pub balancer: Balancer,
+    /// Sockets every proxy opens.
+    pub listeners: Vec<ListenerSpec>,
+}
+
+/// A socket that proxies open.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerSpec {
+    /// Name of the listener.
+    pub name: Arc<str>,
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Where what arrives goes.
+    pub target: ListenerTarget,
+}
+
+/// Where a listener's traffic goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ListenerTarget {
+    /// HTTP, to any service by the request's authority.
+    Http,
+    /// Bytes, to one port of one service.
+    Tcp {
+        /// The service.
+        service: ServiceKey,
+        /// The service's own port number.
+        port: u16,
+    },
+}

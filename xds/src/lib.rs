@@ -1,0 +1,15 @@
+//! xDS v3: the server that pushes the snapshot to proxies, and the client inside our own proxy.
+//!
+//! This crate (with `proto`) alone knows tonic and prost. The protocol is in pure state machines
+//! ([`server::session`], [`client::session`]); the tonic shells around them only move bytes.
+
+pub mod catalog;
+pub mod client;
+pub mod config;
+pub mod metrics;
+pub mod resource;
+pub mod server;
+
+pub use client::{ClientConfig, XdsClient};
+pub use config::{ListenerSpec, ListenerTarget, ResourceConfig};
+pub use server::{ServerLimits, XdsServer};

@@ -1,0 +1,130 @@
+//! The xDS resources that a snapshot makes: which there are, their names, their encoding.
+
+pub mod cluster;
+pub mod endpoints;
+pub mod generation;
+pub mod listener;
+pub mod route;
+
+use std::sync::Arc;
+
+use bytes::{Bytes, BytesMut};
+use portolan_model::{DnsName, ServiceKey};
+use portolan_proto::envoy::protobuf::Any;
+use prost::{Message, Name};
+
+/// The types served, in the order they are pushed: make before break (xDS protocol, "Eventual
+/// consistency considerations"), and the generation once all else was sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ResourceType {
+    /// CDS.
+    Cluster,
+    /// EDS.
+    Endpoints,
+    /// LDS.
+    Listener,
+    /// RDS.
+    Route,
+    /// Portolan's own: which generation the client holds once it has this.
+    Generation,
+}
+
+/// A resource as it is sent: encoded once, shared by every stream.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The encoded `google.protobuf.Any`.
+    pub any: Bytes,
+    /// Hash of the content: the same content has the same version on every replica.
+    pub version: u64,
+}
+
+impl ResourceType {
+    /// All types in push order.
+    pub const ALL: [Self; 5] =
+        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::Generation];
+
+    /// The type URL.
+    #[must_use]
+    pub fn type_url(self) -> &'static str {
+        match self {
+            Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
+            Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::Generation => generation::TYPE_URL,
+        }
+    }
+
+    /// The type of a URL.
+    #[must_use]
+    pub fn from_type_url(url: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.type_url() == url)
+    }
+
+    /// Short name for metrics and logs.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cluster => "cds",
+            Self::Endpoints => "eds",
+            Self::Listener => "lds",
+            Self::Route => "rds",
+            Self::Generation => "generation",
+        }
+    }
+
+    /// Position in [`Self::ALL`], for arrays by type.
+    #[must_use]
+    pub fn index(self) -> usize {
+        match self {
+            Self::Cluster => 0,
+            Self::Endpoints => 1,
+            Self::Listener => 2,
+            Self::Route => 3,
+            Self::Generation => 4,
+        }
+    }
+
+    /// In state-of-the-world LDS and CDS a response is the full set: what is absent is deleted.
+    #[must_use]
+    pub fn is_full_set(self) -> bool {
+        matches!(self, Self::Cluster | Self::Listener)
+    }
+}
+
+impl Encoded {
+    /// Encodes a message; `name` goes into the hash so that sets of resources can be told apart
+    /// by the sum of their versions.
+    #[must_use]
+    pub fn new<M: Message + Name>(name: &str, message: &M) -> Self {
+        Self::from_bytes(name, &M::type_url(), &message.encode_to_vec())
+    }
+
+    /// The same from an encoded message.
+    #[must_use]
+    pub fn from_bytes(name: &str, type_url: &str, message: &[u8]) -> Self {
+        let any = Any { type_url: type_url.to_owned(), value: message.to_vec() };
+        let mut buffer = BytesMut::with_capacity(any.encoded_len());
+        any.encode_raw(&mut buffer);
+        let seed = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
+        let version = xxhash_rust::xxh3::xxh3_64_with_seed(&buffer, seed);
+        Self { any: buffer.freeze(), version }
+    }
+}
+
+/// Wraps a message for a typed extension field.
+fn pack<M: Message + Name>(message: &M) -> Any {
+    Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+/// The cluster (and endpoint set) of one port of a service: `shop/web:80`.
+#[must_use]
+pub fn cluster_name(key: &ServiceKey, port: u16) -> Arc<str> {
+    format!("{key}:{port}").into()
+}
+
+/// The name gRPC clients resolve with `xds:///<this>`, port included.
+#[must_use]
+pub fn target_name(key: &ServiceKey, port: u16, zone: &DnsName) -> Arc<str> {
+    format!("{}.{}.svc.{zone}:{port}", key.name(), key.namespace()).into()
+}

@@ -1,0 +1,96 @@
+//! CDS: one cluster per TCP port of a service; endpoints by EDS over the same stream.
+
+use std::collections::HashMap;
+
+use portolan_model::{AppProtocol, Balancer, Service, ServicePort};
+use portolan_proto::envoy::cluster::load_balancing_policy::Policy;
+use portolan_proto::envoy::cluster::{Cluster, LoadBalancingPolicy, cluster as cds};
+use portolan_proto::envoy::core::{
+    AggregatedConfigSource, ApiVersion, ConfigSource, Http2ProtocolOptions, TypedExtensionConfig,
+    config_source::ConfigSourceSpecifier,
+};
+use portolan_proto::envoy::lb::least_request::LeastRequest;
+use portolan_proto::envoy::lb::round_robin::RoundRobin;
+use portolan_proto::envoy::protobuf::{Any, Duration};
+use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
+use portolan_proto::envoy::upstream_http::http_protocol_options as http;
+
+use super::{Encoded, cluster_name, pack};
+
+/// Key of the HTTP options in `typed_extension_protocol_options`.
+pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// Limit on establishing a connection to an endpoint.
+const CONNECT_TIMEOUT_SECS: i64 = 5;
+
+/// Encodes the cluster of a port.
+#[must_use]
+pub fn encode(service: &Service, port: &ServicePort, default: Balancer) -> Encoded {
+    let name = cluster_name(&service.key, port.port);
+    let cluster = Cluster {
+        name: name.to_string(),
+        cluster_discovery_type: Some(cds::ClusterDiscoveryType::Type(
+            cds::DiscoveryType::Eds.into(),
+        )),
+        eds_cluster_config: Some(cds::EdsClusterConfig {
+            eds_config: Some(ads()),
+            service_name: name.to_string(),
+        }),
+        connect_timeout: Some(Duration { seconds: CONNECT_TIMEOUT_SECS, nanos: 0 }),
+        load_balancing_policy: Some(policy(service.balancer.unwrap_or(default))),
+        typed_extension_protocol_options: http_options(port),
+        ..Cluster::default()
+    };
+    Encoded::new(&name, &cluster)
+}
+
+/// "From the same aggregated stream."
+pub(super) fn ads() -> ConfigSource {
+    ConfigSource {
+        resource_api_version: ApiVersion::V3.into(),
+        config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        ..ConfigSource::default()
+    }
+}
+
+/// gRPC refuses most values of the old `lb_policy` field and skips policies it does not know, so
+/// the list always ends in round robin (gRFC A52).
+fn policy(balancer: Balancer) -> LoadBalancingPolicy {
+    let round_robin =
+        typed("envoy.load_balancing_policies.round_robin", pack(&RoundRobin::default()));
+    let policies = match balancer {
+        Balancer::RoundRobin => vec![round_robin],
+        Balancer::LeastRequest => {
+            let least_request = pack(&LeastRequest::default());
+            vec![typed("envoy.load_balancing_policies.least_request", least_request), round_robin]
+        }
+    };
+    LoadBalancingPolicy { policies }
+}
+
+fn typed(name: &str, config: Any) -> Policy {
+    Policy {
+        typed_extension_config: Some(TypedExtensionConfig {
+            name: name.to_owned(),
+            typed_config: Some(config),
+        }),
+    }
+}
+
+fn http_options(port: &ServicePort) -> HashMap<String, Any> {
+    if port.app_protocol != Some(AppProtocol::Http2) {
+        return HashMap::new();
+    }
+    let options = HttpProtocolOptions {
+        upstream_protocol_options: Some(http::UpstreamProtocolOptions::ExplicitHttpConfig(
+            http::ExplicitHttpConfig {
+                protocol_config: Some(
+                    http::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(
+                        Http2ProtocolOptions::default(),
+                    ),
+                ),
+            },
+        )),
+        ..HttpProtocolOptions::default()
+    };
+    HashMap::from([(HTTP_OPTIONS.to_owned(), pack(&options))])
+}

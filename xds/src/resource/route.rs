@@ -1,0 +1,117 @@
+//! RDS: a route table per gRPC target, and the one table of all HTTP listeners.
+//!
+//! The HTTP table holds a virtual host per port of every service. Virtual hosts are encoded one by
+//! one and joined as bytes, so that a service that changes is encoded alone; the join is a copy of
+//! some 200 bytes per service.
+
+use std::sync::Arc;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use imbl::OrdMap;
+use portolan_model::{AppProtocol, DnsName, Protocol, Service, ServiceKey, ServicePort};
+use portolan_proto::envoy::protobuf::Duration;
+use portolan_proto::envoy::route::{
+    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action, route_action,
+    route_match::PathSpecifier,
+};
+use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::{Message, Name};
+
+use super::{Encoded, cluster_name, target_name};
+
+/// Name of the route table of all HTTP listeners.
+pub const HTTP_ROUTES: &str = "portolan/http";
+/// Field number of `virtual_hosts` in `RouteConfiguration`.
+const VIRTUAL_HOSTS: u32 = 2;
+
+/// Encodes the route table of a gRPC target: everything to the port's cluster.
+#[must_use]
+pub fn encode_target(key: &ServiceKey, port: u16, zone: &DnsName) -> Encoded {
+    let name = target_name(key, port, zone);
+    let config = RouteConfiguration {
+        name: name.to_string(),
+        virtual_hosts: vec![VirtualHost {
+            name: name.to_string(),
+            domains: vec!["*".to_owned()],
+            routes: vec![to_cluster(key, port)],
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    };
+    Encoded::new(&name, &config)
+}
+
+/// The virtual hosts of a service, encoded, by name: one for each TCP port that may carry HTTP.
+///
+/// A request names the service in one of the forms a pod may use (`web.shop`, `web.shop.svc`,
+/// `web.shop.svc.cluster.local`), with a port or without. Without one the port is 80 where the
+/// service has it, else its first.
+#[must_use]
+pub fn virtual_hosts(service: &Service, zone: &DnsName) -> Vec<(Arc<str>, Bytes)> {
+    let ports: Vec<&ServicePort> = http_ports(service).collect();
+    let default = ports.iter().find(|p| p.port == 80).or(ports.first()).map(|p| p.port);
+    let (name, namespace) = (service.key.name(), service.key.namespace());
+    let forms = [
+        format!("{name}.{namespace}"),
+        format!("{name}.{namespace}.svc"),
+        format!("{name}.{namespace}.svc.{zone}"),
+    ];
+    ports
+        .into_iter()
+        .map(|port| {
+            let mut domains: Vec<String> =
+                forms.iter().map(|form| format!("{form}:{}", port.port)).collect();
+            if default == Some(port.port) {
+                domains.extend(forms.iter().cloned());
+            }
+            let host_name = cluster_name(&service.key, port.port);
+            let host = VirtualHost {
+                name: host_name.to_string(),
+                domains,
+                routes: vec![to_cluster(&service.key, port.port)],
+                ..VirtualHost::default()
+            };
+            (host_name, host.encode_to_vec().into())
+        })
+        .collect()
+}
+
+fn http_ports(service: &Service) -> impl Iterator<Item = &ServicePort> {
+    service
+        .ports
+        .iter()
+        .filter(|p| p.protocol == Protocol::Tcp && p.app_protocol != Some(AppProtocol::Tcp))
+}
+
+/// Joins encoded virtual hosts to the route table of the HTTP listeners.
+#[must_use]
+pub fn encode_http(hosts: &OrdMap<Arc<str>, Bytes>) -> Encoded {
+    let head = RouteConfiguration { name: HTTP_ROUTES.to_owned(), ..RouteConfiguration::default() };
+    let size: usize = hosts.values().map(|h| h.len() + 8).sum();
+    let mut message = BytesMut::with_capacity(size + head.encoded_len());
+    head.encode_raw(&mut message);
+    for host in hosts.values() {
+        encode_key(VIRTUAL_HOSTS, WireType::LengthDelimited, &mut message);
+        encode_varint(u64::try_from(host.len()).unwrap_or(u64::MAX), &mut message);
+        message.put_slice(host);
+    }
+    Encoded::from_bytes(HTTP_ROUTES, &RouteConfiguration::type_url(), &message)
+}
+
+/// All requests to a cluster. No timeout of the whole request: Envoy's default of 15 s would cut
+/// gRPC streams.
+fn to_cluster(key: &ServiceKey, port: u16) -> Route {
+    let cluster = route_action::ClusterSpecifier::Cluster(cluster_name(key, port).to_string());
+    Route {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix(String::new())),
+            ..RouteMatch::default()
+        }),
+        action: Some(Action::Route(RouteAction {
+            cluster_specifier: Some(cluster),
+            timeout: Some(Duration { seconds: 0, nanos: 0 }),
+            ..RouteAction::default()
+        })),
+        ..Route::default()
+    }
+}
