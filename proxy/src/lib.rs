@@ -1,0 +1,74 @@
+//! The data plane: listeners for TCP and HTTP that balance to the endpoints of a [`TrafficConfig`].
+//!
+//! One OS thread per worker, each with its own runtime, sockets, pools and counters; nothing is
+//! shared between workers on the path of a request. Owns: accepting, detection, routing,
+//! balancing, forwarding, retries, draining. Refuses: to know where its configuration comes from
+//! (xDS), names (DNS) or Kubernetes, and TLS.
+//!
+//! [`TrafficConfig`]: portolan_model::traffic::TrafficConfig
+
+mod balance;
+mod config;
+mod error;
+mod http;
+mod metrics;
+mod state;
+mod supervisor;
+mod tcp;
+mod upstream;
+mod worker;
+
+use std::future::Future;
+use std::sync::Arc;
+
+use portolan_model::traffic::TrafficConfig;
+use portolan_runtime::{Gate, Lifecycle, Metrics};
+use tokio::sync::watch;
+
+pub use config::ProxyConfig;
+pub use error::ProxyError;
+pub use http::local::{REASON_HEADER, Reason};
+pub use state::{EndpointView, ListenerView, ProxyView, StateHandle};
+
+use metrics::ProxyMetrics;
+
+/// A proxy that does not run yet.
+#[derive(Debug)]
+pub struct Proxy {
+    config: Arc<ProxyConfig>,
+    metrics: Arc<ProxyMetrics>,
+    state: StateHandle,
+}
+
+impl Proxy {
+    /// Registers the metrics; binds nothing and starts no thread.
+    #[must_use]
+    pub fn new(config: ProxyConfig, metrics: &Metrics) -> Self {
+        let counters = Arc::new(ProxyMetrics::new(config.workers.get()));
+        metrics.register_collector(Box::new(Arc::clone(&counters)));
+        Self { config: Arc::new(config), metrics: counters, state: StateHandle::default() }
+    }
+
+    /// What the proxy runs with, for the admin page `/debug/proxy`.
+    #[must_use]
+    pub fn state(&self) -> StateHandle {
+        self.state.clone()
+    }
+
+    /// Serves every configuration `config` brings until the lifecycle drains and the last
+    /// connection has ended, or it aborts. A configuration source that goes away is no reason to
+    /// stop: the last configuration stays. `gate` hears of a generation once every worker runs
+    /// with it and its listeners are bound or reported. Dropping the future stops the workers.
+    ///
+    /// # Errors
+    /// [`ProxyError`] when a worker cannot be started or ends unasked. A listener that cannot be
+    /// bound is no error: it is logged, counted, shown in the state and tried again.
+    pub fn run(
+        self,
+        config: watch::Receiver<Arc<TrafficConfig>>,
+        gate: Gate,
+        lifecycle: Lifecycle,
+    ) -> impl Future<Output = Result<(), ProxyError>> + Send {
+        supervisor::run(self.config, self.metrics, self.state, config, gate, lifecycle)
+    }
+}

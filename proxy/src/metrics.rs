@@ -1,0 +1,136 @@
+//! Counters, kept per worker and summed when they are scraped.
+//!
+//! A counter has one writing thread, so its cache line stays with that core. The maps of
+//! per-listener and per-cluster counters are locked only when a listener or cluster is first seen
+//! and on scrape, never by a request. Owns the bound on label values.
+
+mod collect;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use portolan_model::traffic::ResourceName;
+
+use crate::http::local::Reason;
+
+/// Clusters and listeners with counters of their own, per worker; the rest are counted as
+/// [`OTHER`].
+const MAX_LABELS: usize = 10_000;
+
+/// The label value of everything past the bound.
+const OTHER: &str = "other";
+
+/// A number one thread writes and the scrape reads.
+#[derive(Debug, Default)]
+pub(crate) struct Counter(AtomicU64);
+
+impl Counter {
+    pub(crate) fn add(&self, n: u64) {
+        self.0.fetch_add(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn sub(&self, n: u64) {
+        self.0.fetch_sub(n, Ordering::Relaxed);
+    }
+
+    pub(crate) fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// Counters of the whole proxy.
+#[derive(Debug)]
+pub(crate) struct ProxyMetrics {
+    pub(crate) workers: Vec<Arc<WorkerMetrics>>,
+    /// Listeners that could not be bound; written by the supervisor.
+    pub(crate) bind_failures: Counter,
+}
+
+/// Counters of one worker.
+#[derive(Debug, Default)]
+pub(crate) struct WorkerMetrics {
+    pub(crate) local_answers: [Counter; Reason::ALL.len()],
+    pub(crate) accept_errors: Counter,
+    pub(crate) upstream_connects: Counter,
+    pub(crate) upstream_connect_failures: Counter,
+    pub(crate) upstream_active: Counter,
+    pub(crate) retries: Counter,
+    pub(crate) retries_over_budget: Counter,
+    pub(crate) idle_dropped: Counter,
+    pub(crate) panics: Counter,
+    listeners: Mutex<BTreeMap<ResourceName, Arc<ListenerMetrics>>>,
+    clusters: Mutex<BTreeMap<ResourceName, Arc<Counter>>>,
+}
+
+/// Counters of one listener on one worker.
+#[derive(Debug, Default)]
+pub(crate) struct ListenerMetrics {
+    /// Responses by the first digit of their status; index 0 for anything odd.
+    pub(crate) responses: [Counter; 6],
+    pub(crate) accepted: Counter,
+    pub(crate) active: Counter,
+    pub(crate) refused: Counter,
+    /// Bytes from clients (TCP listeners).
+    pub(crate) bytes_in: Counter,
+    /// Bytes to clients (TCP listeners).
+    pub(crate) bytes_out: Counter,
+}
+
+impl ProxyMetrics {
+    pub(crate) fn new(workers: usize) -> Self {
+        let workers = (0..workers).map(|_| Arc::default()).collect();
+        Self { workers, bind_failures: Counter::default() }
+    }
+}
+
+impl WorkerMetrics {
+    pub(crate) fn listener(&self, name: &ResourceName) -> Arc<ListenerMetrics> {
+        labelled(&self.listeners, name)
+    }
+
+    pub(crate) fn cluster(&self, name: &ResourceName) -> Arc<Counter> {
+        labelled(&self.clusters, name)
+    }
+
+    pub(crate) fn count_local(&self, reason: Reason) {
+        self.local_answers[reason.index()].add(1);
+    }
+}
+
+impl ListenerMetrics {
+    pub(crate) fn count_response(&self, status: http::StatusCode) {
+        let class = usize::from(status.as_u16() / 100);
+        self.responses.get(class).unwrap_or(&self.responses[0]).add(1);
+    }
+}
+
+/// The counters of `name`, or of everything past the bound. Once a name has its own it keeps them,
+/// so that a counter never falls.
+fn labelled<T: Default>(
+    map: &Mutex<BTreeMap<ResourceName, Arc<T>>>,
+    name: &ResourceName,
+) -> Arc<T> {
+    let mut map = map.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(known) = map.get(name) {
+        return Arc::clone(known);
+    }
+    let name = if map.len() < MAX_LABELS { Arc::clone(name) } else { OTHER.into() };
+    Arc::clone(map.entry(name).or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_past_the_bound_are_counted_together() {
+        let metrics = WorkerMetrics::default();
+        for i in 0..MAX_LABELS + 5 {
+            metrics.cluster(&format!("c{i}").into()).add(1);
+        }
+        assert_eq!(metrics.cluster(&"c7".into()).get(), 1);
+        assert_eq!(metrics.cluster(&"new".into()).get(), 5);
+        assert!(metrics.clusters.lock().expect("not poisoned").len() <= MAX_LABELS + 1);
+    }
+}

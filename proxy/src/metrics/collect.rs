@@ -1,0 +1,150 @@
+//! The counters as prometheus sees them, summed over the workers. Owns their names and help texts.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use portolan_model::traffic::ResourceName;
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
+use prometheus_client::metrics::MetricType;
+
+use super::{Counter, ListenerMetrics, ProxyMetrics, WorkerMetrics};
+use crate::http::local::Reason;
+
+type PerWorker = fn(&WorkerMetrics) -> &Counter;
+type PerListener = fn(&ListenerMetrics) -> &Counter;
+
+const COUNTERS: [(&str, &str, PerWorker); 7] = [
+    ("proxy_upstream_connects", "Connections opened to endpoints", |w| &w.upstream_connects),
+    ("proxy_upstream_connect_failures", "Connections to endpoints that failed", |w| {
+        &w.upstream_connect_failures
+    }),
+    ("proxy_retries", "Requests sent to another endpoint", |w| &w.retries),
+    ("proxy_retries_over_budget", "Retries not made for want of budget", |w| {
+        &w.retries_over_budget
+    }),
+    ("proxy_accept_errors", "Connections the system failed to hand over", |w| &w.accept_errors),
+    ("proxy_pool_dropped", "Idle upstream connections closed past a bound", |w| &w.idle_dropped),
+    ("proxy_panics", "Connections that ended in a panic", |w| &w.panics),
+];
+
+const LISTENER_COUNTERS: [(&str, &str, PerListener); 2] = [
+    ("proxy_connections_accepted", "Connections accepted", |l| &l.accepted),
+    ("proxy_connections_refused", "Connections reset at the bound", |l| &l.refused),
+];
+
+impl Collector for ProxyMetrics {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        for (name, help, get) in COUNTERS {
+            let sum = self.workers.iter().map(|w| get(w).get()).sum();
+            plain_counter(&mut encoder, name, help, sum)?;
+        }
+        let failures = self.bind_failures.get();
+        plain_counter(&mut encoder, "proxy_bind_failures", "Listeners not bound", failures)?;
+        let active: u64 = self.workers.iter().map(|w| w.upstream_active.get()).sum();
+        let active = i64::try_from(active).unwrap_or(i64::MAX);
+        encoder
+            .encode_descriptor(
+                "proxy_upstream_requests",
+                "Requests in flight upstream",
+                None,
+                MetricType::Gauge,
+            )?
+            .encode_gauge(&active)?;
+        self.encode_reasons(&mut encoder)?;
+        self.encode_listeners(&mut encoder)?;
+        let clusters = self.sum(|w| &w.clusters, |c| [c.get()]);
+        let values = clusters.iter().map(|(name, [n])| ([("cluster", &**name)], *n));
+        counter(&mut encoder, "proxy_cluster_requests", "Requests and streams by cluster", values)
+    }
+}
+
+impl ProxyMetrics {
+    fn encode_reasons(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let reasons = Reason::ALL.map(|reason| {
+            let sum: u64 = self.workers.iter().map(|w| w.local_answers[reason.index()].get()).sum();
+            ([("reason", reason.as_str())], sum)
+        });
+        counter(encoder, "proxy_local_answers", "Answers the proxy made itself", reasons)
+    }
+
+    fn encode_listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
+        let all = self.sum(|w| &w.listeners, |l| l.responses.each_ref().map(Counter::get));
+        let requests = all.iter().flat_map(|(name, counts)| {
+            let labels = CLASSES.map(|class| [("listener", &**name), ("class", class)]);
+            labels.into_iter().zip(*counts).filter(|(_, n)| *n > 0)
+        });
+        counter(encoder, "proxy_requests", "Responses by listener and class", requests)?;
+        for (name, help, get) in LISTENER_COUNTERS {
+            let all = self.sum(|w| &w.listeners, |l| [get(l).get()]);
+            let values = all.iter().map(|(name, [n])| ([("listener", &**name)], *n));
+            counter(encoder, name, help, values)?;
+        }
+        let all = self.sum(|w| &w.listeners, |l| [l.active.get()]);
+        let values = all.iter().map(|(name, [n])| ([("listener", &**name)], *n));
+        gauge(encoder, "proxy_connections", "Connections open", values)?;
+        let all = self.sum(|w| &w.listeners, |l| [l.bytes_in.get(), l.bytes_out.get()]);
+        let values = all.iter().flat_map(|(name, counts)| {
+            let labels = ["in", "out"].map(|d| [("listener", &**name), ("direction", d)]);
+            labels.into_iter().zip(*counts).filter(|(_, n)| *n > 0)
+        });
+        counter(encoder, "proxy_bytes", "Bytes of TCP streams, as the client sees them", values)
+    }
+
+    /// The workers' counters by name, added up.
+    fn sum<T, const N: usize>(
+        &self,
+        map: impl Fn(&WorkerMetrics) -> &Mutex<BTreeMap<ResourceName, Arc<T>>>,
+        read: impl Fn(&T) -> [u64; N],
+    ) -> BTreeMap<ResourceName, [u64; N]> {
+        let mut sums = BTreeMap::new();
+        for worker in &self.workers {
+            for (name, counters) in &*map(worker).lock().unwrap_or_else(PoisonError::into_inner) {
+                let sum = sums.entry(Arc::clone(name)).or_insert([0; N]);
+                for (sum, n) in sum.iter_mut().zip(read(counters)) {
+                    *sum += n;
+                }
+            }
+        }
+        sums
+    }
+}
+
+fn counter<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (L, u64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    for (labels, value) in values {
+        metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&value, None)?;
+    }
+    Ok(())
+}
+
+fn gauge<L: EncodeLabelSet>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    values: impl IntoIterator<Item = (L, u64)>,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+    for (labels, value) in values {
+        let value = i64::try_from(value).unwrap_or(i64::MAX);
+        metric.encode_family(&labels)?.encode_gauge(&value)?;
+    }
+    Ok(())
+}
+
+fn plain_counter(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    value: u64,
+) -> fmt::Result {
+    let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
+    metric.encode_counter::<NoLabelSet, _, u64>(&value, None)
+}

@@ -1,0 +1,89 @@
+//! What the proxy runs with, for people: the page `/debug/proxy`. Decides nothing.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use portolan_model::Generation;
+use portolan_model::traffic::{ListenerKind, ResourceName, TrafficConfig};
+use serde::Serialize;
+
+/// Reads the state of a running proxy. Cheap to clone; costs the proxy nothing until asked.
+#[derive(Clone, Debug, Default)]
+pub struct StateHandle(Arc<ArcSwap<Applied>>);
+
+/// What is applied, as shared values; made into a [`ProxyView`] only when somebody looks.
+#[derive(Debug, Default)]
+pub(crate) struct Applied {
+    pub(crate) generation: Option<Generation>,
+    pub(crate) config: Arc<TrafficConfig>,
+    pub(crate) listeners: BTreeMap<ResourceName, ListenerView>,
+}
+
+/// The state of a proxy.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ProxyView {
+    /// Generation applied in full; `None` before the first.
+    pub generation: Option<Generation>,
+    /// Listeners by name.
+    pub listeners: BTreeMap<ResourceName, ListenerView>,
+    /// Endpoints by cluster, all priorities.
+    pub clusters: BTreeMap<ResourceName, Vec<EndpointView>>,
+}
+
+/// A listener as it is.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ListenerView {
+    /// Where it was to listen.
+    pub asked: SocketAddr,
+    /// Where it listens; `None` while it could not be bound.
+    pub bound: Option<SocketAddr>,
+    /// Why it is not bound.
+    pub error: Option<String>,
+    /// What it does.
+    pub kind: ListenerKind,
+}
+
+/// An endpoint as the balancer has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct EndpointView {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its share.
+    pub weight: u32,
+    /// Its priority; only the lowest of a cluster is used.
+    pub priority: u32,
+}
+
+impl StateHandle {
+    /// The state at this moment.
+    #[must_use]
+    pub fn view(&self) -> ProxyView {
+        let applied = self.0.load();
+        let endpoints = |set: &ResourceName| {
+            let set = applied.config.endpoints.get(set);
+            set.iter().flat_map(|set| &set.endpoints).map(EndpointView::from).collect()
+        };
+        ProxyView {
+            generation: applied.generation,
+            listeners: applied.listeners.clone(),
+            clusters: (applied.config.clusters.iter())
+                .map(|(name, cluster)| (Arc::clone(name), endpoints(&cluster.endpoints)))
+                .collect(),
+        }
+    }
+
+    pub(crate) fn store(&self, applied: Applied) {
+        self.0.store(Arc::new(applied));
+    }
+}
+
+impl From<&portolan_model::traffic::Target> for EndpointView {
+    fn from(target: &portolan_model::traffic::Target) -> Self {
+        Self { address: target.address, weight: target.weight, priority: target.priority }
+    }
+}

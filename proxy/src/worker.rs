@@ -1,0 +1,179 @@
+//! One worker: a thread with its own runtime, sockets, clusters and counters.
+//!
+//! Owns the tasks of its listeners and, through them, every connection. Commands come from the
+//! supervisor; nothing else comes in from outside the thread.
+
+pub(crate) mod accept;
+pub(crate) mod cluster;
+pub(crate) mod shared;
+
+use std::collections::HashMap;
+use std::net::TcpListener;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_model::traffic::{Listener, TrafficConfig};
+use portolan_runtime::Lifecycle;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+
+use crate::config::ProxyConfig;
+use crate::metrics::WorkerMetrics;
+use accept::Acceptor;
+use shared::Shared;
+
+/// Shortest time between two looks through the idle connections.
+const MIN_SWEEP: Duration = Duration::from_secs(1);
+
+/// What a worker thread starts with.
+pub(crate) struct Seat {
+    pub(crate) number: usize,
+    pub(crate) config: Arc<ProxyConfig>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) stop: CancellationToken,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    /// Sent at the very end; dropped when the thread panics.
+    pub(crate) ended: oneshot::Sender<()>,
+}
+
+/// What the supervisor asks of a worker. Each is answered through `done`.
+pub(crate) enum Command {
+    /// Route by this configuration from now on.
+    Configure { config: Arc<TrafficConfig>, done: oneshot::Sender<()> },
+    /// Accept on this socket.
+    Open {
+        binding: u64,
+        listener: Arc<Listener>,
+        socket: Option<TcpListener>,
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Close the socket; its connections drain.
+    Close { binding: u64, done: oneshot::Sender<()> },
+}
+
+/// The body of a worker thread.
+pub(crate) fn run(seat: Seat) {
+    let built = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build_local(tokio::runtime::LocalOptions::default());
+    match built {
+        Ok(runtime) => {
+            let Seat { number, config, metrics, lifecycle, stop, commands, ended } = seat;
+            let shared = Rc::new(Shared::new(number, config, metrics));
+            let worker = Worker { shared, listeners: JoinSet::new(), open: HashMap::new() };
+            runtime.block_on(worker.run(commands, &lifecycle, &stop));
+            // What still runs (upstream connections, and everything on abort) ends with it.
+            drop(runtime);
+            // The supervisor may be gone; then nobody waits.
+            let _gone = ended.send(());
+        }
+        Err(error) => tracing::error!(worker = seat.number, %error, "no runtime for a worker"),
+    }
+}
+
+struct Worker {
+    shared: Rc<Shared>,
+    listeners: JoinSet<u64>,
+    open: HashMap<u64, Open>,
+}
+
+/// A binding whose accept loop runs, or whose connections still do.
+struct Open {
+    close: CancellationToken,
+    /// Cancelled by the accept loop when its socket is closed.
+    closed: CancellationToken,
+}
+
+impl Worker {
+    async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        lifecycle: &Lifecycle,
+        stop: &CancellationToken,
+    ) {
+        let period = (self.shared.config.pool_idle_timeout / 4).max(MIN_SWEEP);
+        let mut sweep = tokio::time::interval_at(Instant::now() + period, period);
+        sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut draining = false;
+        while !(draining && self.listeners.is_empty()) {
+            tokio::select! {
+                biased;
+                () = lifecycle.aborted() => return,
+                () = stop.cancelled() => return,
+                () = lifecycle.draining(), if !draining => {
+                    draining = true;
+                    self.open.values().for_each(|open| open.close.cancel());
+                }
+                Some(command) = commands.recv() => self.on_command(command, draining),
+                Some(ended) = self.listeners.join_next(), if !self.listeners.is_empty() => {
+                    self.on_ended(ended);
+                }
+                _ = sweep.tick() => self.shared.sweep(),
+            }
+        }
+    }
+
+    fn on_command(&mut self, command: Command, draining: bool) {
+        match command {
+            Command::Configure { config, done } => {
+                self.shared.configure(config);
+                // Nobody waits once the supervisor is gone; the same below.
+                let _gone = done.send(());
+            }
+            Command::Open { socket: None, done, .. } => {
+                let _gone = done.send(Err("no socket for this worker".to_owned()));
+            }
+            Command::Open { done, .. } if draining => {
+                let _gone = done.send(Err("draining".to_owned()));
+            }
+            Command::Open { binding, listener, socket: Some(socket), done } => {
+                let _gone = done.send(self.open(binding, listener, socket));
+            }
+            Command::Close { binding, done } => {
+                let Some(open) = self.open.get(&binding) else { return };
+                open.close.cancel();
+                let closed = open.closed.clone();
+                self.listeners.spawn_local(async move {
+                    closed.cancelled().await;
+                    let _gone = done.send(());
+                    // Not a binding: numbers start at 1.
+                    0
+                });
+            }
+        }
+    }
+
+    fn open(
+        &mut self,
+        binding: u64,
+        listener: Arc<Listener>,
+        socket: TcpListener,
+    ) -> Result<(), String> {
+        let socket = tokio::net::TcpListener::from_std(socket).map_err(|e| e.to_string())?;
+        let close = CancellationToken::new();
+        let closed = CancellationToken::new();
+        let acceptor = Acceptor::new(&self.shared, listener, close.clone(), closed.clone());
+        self.open.insert(binding, Open { close, closed });
+        self.listeners.spawn_local(async move {
+            acceptor.run(socket).await;
+            binding
+        });
+        Ok(())
+    }
+
+    fn on_ended(&mut self, ended: Result<u64, tokio::task::JoinError>) {
+        match ended {
+            Ok(binding) => {
+                self.open.remove(&binding);
+            }
+            Err(error) => {
+                self.shared.metrics.panics.add(1);
+                tracing::error!(%error, "an accept loop panicked");
+            }
+        }
+    }
+}

@@ -1,0 +1,99 @@
+//! What all tasks of one worker share: the configuration, the clusters' state, the counters.
+//!
+//! Single-threaded: cells, no locks. No borrow outlives a call.
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::sync::Arc;
+
+use arc_swap::ArcSwap;
+use portolan_model::traffic::{ResourceName, RouteTable, TrafficConfig};
+use tokio_util::task::TaskTracker;
+
+use super::cluster::ClusterState;
+use crate::balance::Rng;
+use crate::config::ProxyConfig;
+use crate::metrics::WorkerMetrics;
+
+pub(crate) struct Shared {
+    pub(crate) config: Arc<ProxyConfig>,
+    pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) rng: RefCell<Rng>,
+    /// HTTP/2 connections and streams: bounded by `max_connections` times
+    /// `max_concurrent_streams`, ended by the end of the runtime at the latest.
+    pub(crate) tasks: TaskTracker,
+    /// Requests in flight.
+    pub(crate) requests: Cell<u32>,
+    traffic: ArcSwap<TrafficConfig>,
+    /// Clusters that were asked for; never more than the configuration has.
+    clusters: RefCell<HashMap<ResourceName, Rc<ClusterState>>>,
+}
+
+impl Shared {
+    pub(crate) fn new(
+        number: usize,
+        config: Arc<ProxyConfig>,
+        metrics: Arc<WorkerMetrics>,
+    ) -> Self {
+        let seed = seed(number);
+        Self {
+            config,
+            metrics,
+            rng: RefCell::new(Rng::seeded(seed)),
+            tasks: TaskTracker::new(),
+            requests: Cell::new(0),
+            traffic: ArcSwap::default(),
+            clusters: RefCell::default(),
+        }
+    }
+
+    /// Routes and balances by this configuration from now on.
+    pub(crate) fn configure(&self, config: Arc<TrafficConfig>) {
+        let mut clusters = self.clusters.borrow_mut();
+        clusters.retain(|name, state| {
+            let Some(cluster) = config.clusters.get(name) else {
+                state.retire();
+                return false;
+            };
+            let set = config.endpoints.get(&cluster.endpoints);
+            if !state.is_same(cluster, set) {
+                *state = Rc::new(ClusterState::next(state, cluster, set, &self.rng));
+            }
+            true
+        });
+        drop(clusters);
+        self.traffic.store(config);
+    }
+
+    pub(crate) fn routes(&self, name: &ResourceName) -> Option<Arc<RouteTable>> {
+        self.traffic.load().routes.get(name).cloned()
+    }
+
+    /// The state of a cluster; `None` when the configuration has no such cluster.
+    pub(crate) fn cluster(&self, name: &ResourceName) -> Option<Rc<ClusterState>> {
+        if let Some(state) = self.clusters.borrow().get(name) {
+            return Some(Rc::clone(state));
+        }
+        let traffic = self.traffic.load();
+        let cluster = traffic.clusters.get(name)?;
+        let set = traffic.endpoints.get(&cluster.endpoints);
+        let requests = self.metrics.cluster(name);
+        let state = Rc::new(ClusterState::new(cluster, set, requests, &self.rng));
+        self.clusters.borrow_mut().insert(Arc::clone(name), Rc::clone(&state));
+        Some(state)
+    }
+
+    /// Closes idle upstream connections that are too old or were closed by the endpoint.
+    pub(crate) fn sweep(&self) {
+        for cluster in self.clusters.borrow().values() {
+            cluster.sweep(self.config.pool_idle_timeout);
+        }
+    }
+}
+
+/// Differs between workers and between processes, so that they do not pick in step.
+fn seed(number: usize) -> u64 {
+    use std::hash::{BuildHasher, RandomState};
+    RandomState::new().hash_one(number)
+}

@@ -1,0 +1,112 @@
+//! Listeners come, go, move and fail, each by itself.
+
+use std::num::NonZeroUsize;
+
+use tokio::net::TcpStream;
+
+use super::kit::*;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn listeners_are_added_and_removed_and_the_others_keep_their_sockets() {
+    let backend = Backend::named(H1, "a").await;
+    let plan = Plan::http(&[backend.address]);
+    let workers = NonZeroUsize::new(2).expect("not zero");
+    let proxy = start_with(plan.clone(), |c| c.workers = workers).await;
+    let web = proxy.web();
+    let mut kept = Client::connect(H1, web).await;
+    assert_eq!(collect(kept.send(get(H1, "/")).await).await.text(), "a");
+
+    proxy.apply(plan.clone().listener("more", loopback(0), None)).await;
+    let more = proxy.address("more");
+    assert_eq!(proxy.web(), web, "an unchanged listener keeps its socket");
+    for _ in 0..8 {
+        assert_eq!(fetch(H2, more, get(H2, "/")).await.text(), "a");
+    }
+
+    proxy.apply(plan).await;
+    assert!(TcpStream::connect(more).await.is_err(), "a removed listener is closed");
+    assert_eq!(collect(kept.send(get(H1, "/")).await).await.text(), "a");
+    drop(kept);
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn a_listener_that_changes_is_bound_anew() {
+    let backend = Backend::named(H1, "a").await;
+    let plan = Plan::http(&[backend.address]);
+    let proxy = start(plan.clone()).await;
+    let old = proxy.web();
+    // The same port, another kind: the new sockets are open before the old ones close.
+    proxy.apply(plan.clone().listener("web", old, Some("web"))).await;
+    assert_eq!(proxy.web(), old);
+    assert_eq!(fetch(H1, old, get(H1, "/")).await.text(), "a");
+    assert_eq!(proxy.metric("portolan_proxy_requests_total{listener=\"web\",class=\"2xx\"}"), 0);
+
+    proxy.apply(plan.listener("web", loopback(0), None)).await;
+    assert_ne!(proxy.web(), old);
+    assert!(TcpStream::connect(old).await.is_err(), "the old address is closed");
+    assert_eq!(fetch(H1, proxy.web(), get(H1, "/")).await.text(), "a");
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn a_listener_that_cannot_be_bound_is_reported_retried_and_in_nobodys_way() {
+    let backend = Backend::named(H1, "a").await;
+    let taken = std::net::TcpListener::bind(loopback(0)).expect("a free port");
+    let address = taken.local_addr().expect("bound");
+    let plan = Plan::http(&[backend.address]).listener("late", address, None);
+    let proxy = start(plan).await;
+    assert_eq!(fetch(H1, proxy.web(), get(H1, "/")).await.text(), "a");
+    let late = proxy.state.view().listeners["late"].clone();
+    assert_eq!(late.bound, None);
+    assert!(late.error.is_some_and(|e| e.contains("late") && e.contains(&address.to_string())));
+    assert_eq!(proxy.metric("portolan_proxy_bind_failures_total"), 1);
+    drop(taken);
+    until("another try", || proxy.state.view().listeners["late"].bound == Some(address)).await;
+    assert_eq!(fetch(H1, address, get(H1, "/")).await.text(), "a");
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn two_listeners_do_not_share_an_address() {
+    let backend = Backend::named(H1, "a").await;
+    let plan = Plan::http(&[backend.address]);
+    let proxy = start(plan.clone()).await;
+    let web = proxy.web();
+    proxy.apply(plan.listener("twin", web, None)).await;
+    let twin = proxy.state.view().listeners["twin"].clone();
+    assert!(twin.error.is_some_and(|e| e.contains("listener web")), "{:?}", twin.bound);
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn the_state_is_printed_as_json() {
+    let backend = Backend::named(H1, "a").await;
+    let proxy = start(Plan::http(&[backend.address])).await;
+    let json = serde_json::to_value(proxy.state.view()).expect("JSON");
+    assert_eq!(json["generation"], 1);
+    assert_eq!(json["listeners"]["web"]["bound"], proxy.web().to_string());
+    assert_eq!(json["clusters"]["web"][0]["address"], backend.address.to_string());
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn a_configuration_without_listeners_closes_them_all() {
+    let backend = Backend::named(H1, "a").await;
+    let plan = Plan::http(&[backend.address]);
+    let proxy = start(plan.clone()).await;
+    let web = proxy.web();
+    proxy.apply(plan.without_listener("web")).await;
+    assert!(TcpStream::connect(web).await.is_err());
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn configurations_without_a_number_are_counted() {
+    let backend = Backend::named(H1, "a").await;
+    let plan = Plan::http(&[backend.address]);
+    let proxy = start(plan.clone()).await;
+    assert_eq!(proxy.apply_unnumbered(plan.clone()).await.0, 2);
+    assert_eq!(proxy.apply_unnumbered(plan).await.0, 3);
+    proxy.finish().await;
+}
