@@ -1,0 +1,219 @@
+//! The command line.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::config::reader::Texts;
+use crate::config::{self, Config, print};
+use crate::exit::cannot_start;
+use crate::roles::Roles;
+use crate::{call, check, demo, roles};
+
+/// Service discovery, cluster DNS and load balancing from one numbered snapshot.
+#[derive(Debug, Parser)]
+#[command(name = "portolan", version, arg_required_else_help = true, args_override_self = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run all roles: control, dns and proxy.
+    Run(Settings),
+    /// Run the control role: watch manifests and serve xDS.
+    Control(Settings),
+    /// Run the dns role: watch manifests and answer names.
+    Dns(Settings),
+    /// Run the proxy role, configured by a control plane over xDS.
+    Proxy(ProxySettings),
+    /// Check a folder or file of manifests and say what would be refused.
+    Check(CheckArgs),
+    /// Run everything on the example shop with backends inside this process.
+    Demo(DemoArgs),
+    /// Call a gRPC method of a server with reflection, or list its methods.
+    Call(CallArgs),
+    /// Show the configuration.
+    #[command(subcommand)]
+    Config(ConfigCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum ConfigCommand {
+    /// Print every setting with the value in force, as TOML.
+    Print(Settings),
+}
+
+/// Settings by flag; each beats its environment variable, which beats the file.
+#[derive(Clone, Debug, Default, Args)]
+pub(crate) struct Settings {
+    /// Values of last resort among the flags: the demo's own.
+    #[arg(skip)]
+    defaults: Vec<(&'static str, String)>,
+    /// Configuration file: TOML, or YAML by its ending.
+    #[arg(long, short, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Folder or file of Kubernetes manifests.
+    #[arg(long, short, value_name = "PATH")]
+    manifests: Option<String>,
+    /// DNS zone of the cluster.
+    #[arg(long, value_name = "NAME")]
+    zone: Option<String>,
+    /// Where DNS is served (UDP and TCP); repeat for several.
+    #[arg(long, value_name = "ADDRESS")]
+    dns: Vec<String>,
+    /// Where xDS is served.
+    #[arg(long, value_name = "ADDRESS")]
+    xds_listen: Option<String>,
+    /// Where metrics and health are served.
+    #[arg(long, value_name = "ADDRESS")]
+    admin: Option<String>,
+    /// Where the proxy accepts HTTP; repeat for several.
+    #[arg(long, value_name = "ADDRESS")]
+    http: Vec<String>,
+    /// Where the proxy accepts TCP and for which service; repeat for several.
+    #[arg(long, value_name = "ADDRESS=NAMESPACE/SERVICE:PORT")]
+    tcp: Vec<String>,
+    /// Which log lines are written, such as `warn` or `info,portolan_xds=debug`.
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Any other setting, by the name `portolan config print` shows; repeat for several.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct ProxySettings {
+    /// Control plane, as HOST:PORT or http://HOST:PORT.
+    #[arg(long, value_name = "ADDRESS")]
+    xds: Option<String>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CheckArgs {
+    /// Folder or file.
+    pub(crate) path: PathBuf,
+    /// Exit code 1 for warnings too.
+    #[arg(long)]
+    pub(crate) strict: bool,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DemoArgs {
+    /// Where to put the example's manifests (to edit while it runs); a temporary folder if unset.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Settings,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct CallArgs {
+    /// Server or proxy to connect to, as HOST:PORT.
+    pub(crate) target: String,
+    /// Method, as package.Service/Method; without it all methods are listed.
+    pub(crate) method: Option<String>,
+    /// Messages as JSON; several for a client stream. `{}` if none is given.
+    pub(crate) messages: Vec<String>,
+    /// The `:authority` to send, such as greeter.shop:50051.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) authority: Option<String>,
+    /// Metadata to send; repeat for several.
+    #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+    pub(crate) metadata: Vec<String>,
+    /// Deadline in seconds.
+    #[arg(long, default_value_t = 10.0)]
+    pub(crate) timeout: f64,
+}
+
+impl Cli {
+    /// Carries out the command.
+    pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
+        match self.command {
+            Command::Run(settings) => roles::run(&settings.load()?, Roles::ALL),
+            Command::Control(settings) => roles::run(&settings.load()?, Roles::CONTROL),
+            Command::Dns(settings) => roles::run(&settings.load()?, Roles::DNS),
+            Command::Proxy(ProxySettings { xds, mut settings }) => {
+                if let Some(address) = xds {
+                    let address =
+                        if address.contains("://") { address } else { format!("http://{address}") };
+                    settings.set.insert(0, format!("proxy.control={address}"));
+                }
+                roles::run(&settings.load()?, Roles::PROXY)
+            }
+            Command::Check(args) => check::run(&args),
+            Command::Demo(args) => demo::run(&args),
+            Command::Call(args) => call::run(args),
+            Command::Config(ConfigCommand::Print(settings)) => {
+                let (_, shown) = settings.load_shown()?;
+                print!("{}", print::to_toml(&shown));
+                Ok(ExitCode::SUCCESS)
+            }
+        }
+    }
+}
+
+impl CallArgs {
+    /// The deadline, if it is a sensible one.
+    pub(crate) fn deadline(&self) -> anyhow::Result<Duration> {
+        Duration::try_from_secs_f64(self.timeout)
+            .map_err(|e| cannot_start(anyhow::anyhow!("--timeout {}: {e}", self.timeout)))
+    }
+}
+
+impl Settings {
+    /// Sets a value that flags, environment and file all beat.
+    pub(crate) fn default_to(&mut self, path: &'static str, value: impl Into<String>) {
+        self.defaults.push((path, value.into()));
+    }
+
+    /// The configuration of flags, environment and file.
+    pub(crate) fn load(&self) -> anyhow::Result<Config> {
+        self.load_shown().map(|(config, _)| config)
+    }
+
+    fn load_shown(&self) -> anyhow::Result<(Config, Vec<config::reader::Shown>)> {
+        let flags = self.flags().map_err(cannot_start)?;
+        config::load(self.config.as_deref(), flags, &self.defaults).map_err(cannot_start)
+    }
+
+    fn flags(&self) -> anyhow::Result<Texts> {
+        let mut texts = Texts::default();
+        for pair in &self.set {
+            let (key, value) = pair
+                .split_once('=')
+                .ok_or_else(|| anyhow::anyhow!("--set {pair}: expected KEY=VALUE"))?;
+            texts.set(key.trim(), value.trim(), "--set");
+        }
+        let single = [
+            ("control.manifests", &self.manifests, "--manifests"),
+            ("zone", &self.zone, "--zone"),
+            ("xds.address", &self.xds_listen, "--xds-listen"),
+            ("admin.address", &self.admin, "--admin"),
+            ("log.filter", &self.log, "--log"),
+        ];
+        for (path, value, flag) in single {
+            if let Some(value) = value {
+                texts.set(path, value, flag);
+            }
+        }
+        let several = [
+            ("dns.addresses", &self.dns, "--dns"),
+            ("proxy.http", &self.http, "--http"),
+            ("proxy.tcp", &self.tcp, "--tcp"),
+        ];
+        for (path, values, flag) in several {
+            if !values.is_empty() {
+                texts.set(path, values.join(","), flag);
+            }
+        }
+        Ok(texts)
+    }
+}

@@ -1,0 +1,306 @@
+//! The configuration: one TOML or YAML file, variables and flags over it, typed and immutable.
+
+pub(crate) mod print;
+pub(crate) mod reader;
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use ipnet::IpNet;
+use portolan_control::ServiceRanges;
+use portolan_model::{Balancer, DnsName, ServiceKey};
+use portolan_runtime::telemetry::LogFormat;
+use portolan_xds::{ListenerSpec, ListenerTarget};
+use serde_json::Value;
+
+use reader::{Reader, Shown, Texts};
+
+/// Everything that can be set.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    pub(crate) log_filter: String,
+    pub(crate) log_format: LogFormat,
+    pub(crate) admin: SocketAddr,
+    pub(crate) zone: DnsName,
+    pub(crate) drain: Duration,
+    pub(crate) control: Control,
+    pub(crate) xds: Xds,
+    pub(crate) dns: Dns,
+    pub(crate) proxy: Proxy,
+    pub(crate) listeners: Vec<ListenerSpec>,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Control {
+    pub(crate) manifests: Option<PathBuf>,
+    pub(crate) service_ranges: ServiceRanges,
+    pub(crate) balancer: Balancer,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Xds {
+    pub(crate) address: SocketAddr,
+    pub(crate) max_streams: usize,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Dns {
+    pub(crate) addresses: Vec<SocketAddr>,
+    pub(crate) server_ips: Vec<IpAddr>,
+    pub(crate) ttl_secs: u32,
+    pub(crate) workers: usize,
+    pub(crate) tcp_max_connections: usize,
+    pub(crate) tcp_idle: Duration,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    pub(crate) control: Option<String>,
+    pub(crate) node_id: String,
+    pub(crate) zone: Option<String>,
+    pub(crate) workers: usize,
+    pub(crate) max_connections: usize,
+}
+
+/// Builds the configuration; `defaults` stand in for the built-in ones.
+///
+/// # Errors
+/// When the file cannot be read, or with every problem found in it, a line each.
+pub(crate) fn load(
+    file: Option<&Path>,
+    flags: Texts,
+    defaults: &[(&'static str, String)],
+) -> anyhow::Result<(Config, Vec<Shown>)> {
+    let value = file.map(read_file).transpose()?.unwrap_or_default();
+    let environment = Texts::from_environment(std::env::vars());
+    let mut reader = Reader::new(flags, environment, value).with_defaults(defaults);
+    let config = read(&mut reader);
+    match (config, reader.finish()) {
+        (Some(config), Ok(shown)) => Ok((config, shown)),
+        (_, Err(problems)) => bail!("the configuration is not valid:\n  {}", problems.join("\n  ")),
+        (None, Ok(_)) => bail!("the configuration is not valid"),
+    }
+}
+
+fn read_file(path: &Path) -> anyhow::Result<Value> {
+    let text = std::fs::read_to_string(path)
+        .with_context(|| format!("cannot read the configuration file {}", path.display()))?;
+    let is_toml = path.extension().is_none_or(|e| e == "toml");
+    if is_toml {
+        toml::from_str(&text).with_context(|| format!("{} is not valid TOML", path.display()))
+    } else {
+        serde_saphyr::from_str(&text)
+            .map_err(|e| anyhow::anyhow!("{} is not valid YAML: {e}", path.display()))
+    }
+}
+
+fn read(r: &mut Reader) -> Option<Config> {
+    let log_filter =
+        r.text("log.filter", "info", "Which log lines are written, as a tracing filter");
+    let log_format = r.word(
+        "log.format",
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+        "How log lines look: text or json",
+    );
+    let admin =
+        r.text("admin.address", "127.0.0.1:15000", "Where /metrics, /livez and /readyz are");
+    let zone = r.text_with("zone", "cluster.local", "DNS zone of the cluster", |text| {
+        DnsName::parse(text).map_err(|e| e.to_string())
+    });
+    let drain = r.integer(
+        "drain.deadline_secs",
+        30,
+        0..=86_400,
+        "Longest time in seconds for what is in flight when asked to stop",
+    );
+    let control = control(r);
+    let xds = xds(r);
+    let dns = dns(r);
+    let proxy = proxy(r);
+    let listeners = listeners(r);
+    Some(Config {
+        log_filter: log_filter?,
+        log_format,
+        admin: admin?,
+        zone: zone?,
+        drain: Duration::from_secs(drain),
+        control: control?,
+        xds: xds?,
+        dns,
+        proxy,
+        listeners,
+    })
+}
+
+fn control(r: &mut Reader) -> Option<Control> {
+    let manifests = r.optional(
+        "control.manifests",
+        "Folder or file of Kubernetes manifests; needed by the control and dns roles",
+    );
+    let ranges: Vec<IpNet> = r.texts(
+        "control.service_ranges",
+        &["10.96.0.0/16"],
+        "Ranges for services without a clusterIP, one per IP family, the primary one first",
+    );
+    let service_ranges = ServiceRanges::new(ranges)
+        .map_err(|e| r.reject("control.service_ranges", &e.to_string()))
+        .ok();
+    let balancer = r.word(
+        "control.balancer",
+        &[("least_request", Balancer::LeastRequest), ("round_robin", Balancer::RoundRobin)],
+        "How an endpoint is picked where the service does not say: least_request or round_robin",
+    );
+    Some(Control {
+        manifests: manifests.map(Into::into),
+        service_ranges: service_ranges?,
+        balancer,
+    })
+}
+
+fn xds(r: &mut Reader) -> Option<Xds> {
+    let address = r.text("xds.address", "127.0.0.1:15010", "Where xDS is served over gRPC");
+    let max_streams = r.integer(
+        "xds.max_streams",
+        10_000,
+        1..=1_000_000,
+        "Streams open at once; more are refused",
+    );
+    Some(Xds { address: address?, max_streams })
+}
+
+fn dns(r: &mut Reader) -> Dns {
+    let idle = r.integer(
+        "dns.tcp_idle_secs",
+        30,
+        1..=3600,
+        "Seconds after which an idle TCP connection is closed",
+    );
+    Dns {
+        addresses: r.texts(
+            "dns.addresses",
+            &["127.0.0.1:5353"],
+            "Where DNS is served, on UDP and TCP alike",
+        ),
+        server_ips: r.texts(
+            "dns.server_ips",
+            &[],
+            "Addresses of ns.dns.<zone>; none: the specific addresses that DNS is served on",
+        ),
+        ttl_secs: r.integer("dns.ttl_secs", 5, 0..=3600, "TTL of cluster names in seconds"),
+        workers: r.integer("dns.workers", 0, 0..=1024, "UDP workers; 0 is one per core"),
+        tcp_max_connections: r.integer(
+            "dns.tcp_max_connections",
+            1024,
+            1..=1_000_000,
+            "TCP connections open at once; more are closed at once",
+        ),
+        tcp_idle: Duration::from_secs(idle),
+    }
+}
+
+fn proxy(r: &mut Reader) -> Proxy {
+    let control = r.optional(
+        "proxy.control",
+        "Control plane of a proxy that runs alone, such as http://10.0.0.1:15010",
+    );
+    let node_id = r.optional("proxy.node_id", "Id of this proxy; empty: made from the process id");
+    Proxy {
+        control,
+        node_id: node_id.unwrap_or_else(|| format!("portolan-{}", std::process::id())),
+        zone: r.optional("proxy.zone", "The zone this proxy runs in"),
+        workers: r.integer("proxy.workers", 0, 0..=1024, "Worker threads; 0 is one per core"),
+        max_connections: r.integer(
+            "proxy.max_connections",
+            16_384,
+            1..=10_000_000,
+            "Connections per worker and listener; more are closed at once",
+        ),
+    }
+}
+
+fn listeners(r: &mut Reader) -> Vec<ListenerSpec> {
+    let mut listeners: Vec<ListenerSpec> = r.tables(
+        "listeners",
+        "Sockets the proxies open: name, address, protocol (http or tcp), service (for tcp)",
+        parse_listener,
+    );
+    let http: Vec<SocketAddr> = r.texts("proxy.http", &[], "More HTTP listeners, by address alone");
+    listeners.extend(http.into_iter().enumerate().map(|(i, address)| {
+        let name = if i == 0 { "http".into() } else { format!("http-{}", i + 1).into() };
+        ListenerSpec { name, address, target: ListenerTarget::Http }
+    }));
+    let tcp: Vec<TcpMapping> =
+        r.texts("proxy.tcp", &[], "More TCP listeners, as ADDRESS=namespace/service:port");
+    listeners.extend(tcp.into_iter().map(|TcpMapping { address, service, port }| ListenerSpec {
+        name: format!("tcp-{service}:{port}").into(),
+        address,
+        target: ListenerTarget::Tcp { service, port },
+    }));
+    for (i, listener) in listeners.iter().enumerate() {
+        if listeners[..i].iter().any(|l| l.name == listener.name) {
+            r.reject("listeners", &format!("the name {:?} stands twice", listener.name));
+        }
+    }
+    listeners
+}
+
+/// `ADDRESS=namespace/service:port`.
+struct TcpMapping {
+    address: SocketAddr,
+    service: ServiceKey,
+    port: u16,
+}
+
+impl std::str::FromStr for TcpMapping {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (address, service) =
+            text.split_once('=').ok_or("expected ADDRESS=namespace/service:port")?;
+        let address = address.parse().map_err(|e| format!("{address:?}: {e}"))?;
+        let (service, port) = service_port(service)?;
+        Ok(Self { address, service, port })
+    }
+}
+
+/// `namespace/service:port`.
+fn service_port(text: &str) -> Result<(ServiceKey, u16), String> {
+    let (service, port) =
+        text.rsplit_once(':').ok_or_else(|| format!("{text:?} is not namespace/service:port"))?;
+    let key = ServiceKey::parse(service).map_err(|e| e.to_string())?;
+    let port: u16 = port.parse().map_err(|e| format!("port {port:?}: {e}"))?;
+    if port == 0 { Err("port 0 is no service port".to_owned()) } else { Ok((key, port)) }
+}
+
+fn parse_listener(value: &Value) -> Result<ListenerSpec, String> {
+    let Value::Object(table) = value else {
+        return Err(format!("expected a table, found {value}"));
+    };
+    let known = ["name", "address", "protocol", "service"];
+    if let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) {
+        return Err(format!("{key}: unknown setting; known: {}", known.join(", ")));
+    }
+    let text = |key: &str| -> Result<&str, String> {
+        match table.get(key) {
+            Some(Value::String(text)) if !text.is_empty() => Ok(text),
+            Some(other) => Err(format!("{key}: expected a string, found {other}")),
+            None => Err(format!("{key}: missing")),
+        }
+    };
+    let name = text("name")?.into();
+    let address = text("address")?;
+    let address = address.parse().map_err(|e| format!("address: {address:?}: {e}"))?;
+    let target = match (text("protocol")?, table.contains_key("service")) {
+        ("http", false) => ListenerTarget::Http,
+        ("http", true) => return Err("service: only a tcp listener has one".to_owned()),
+        ("tcp", _) => {
+            let (service, port) =
+                service_port(text("service")?).map_err(|e| format!("service: {e}"))?;
+            ListenerTarget::Tcp { service, port }
+        }
+        (other, _) => return Err(format!("protocol: {other:?} is not http or tcp")),
+    };
+    Ok(ListenerSpec { name, address, target })
+}

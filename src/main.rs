@@ -1,0 +1,32 @@
+//! The `portolan` binary: command line, configuration, and the wiring of the roles. Knows every
+//! crate and holds no logic of theirs.
+
+mod call;
+mod check;
+mod cli;
+mod config;
+mod demo;
+mod exit;
+mod roles;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = match cli::Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // clap prints help to standard output and usage errors to standard error.
+            let _closed = error.print();
+            return if error.use_stderr() { exit::usage() } else { ExitCode::SUCCESS };
+        }
+    };
+    match cli.run() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("portolan: {error:#}");
+            exit::code_of(&error)
+        }
+    }
+}

@@ -1,0 +1,239 @@
+//! Wires the roles: binds every socket, then starts every task, then waits for the end.
+
+use std::net::{SocketAddr, TcpListener};
+use std::num::NonZeroUsize;
+use std::process::ExitCode;
+
+use anyhow::{Context, anyhow};
+use portolan_control::Folder;
+use portolan_control::report::{ControlMetrics, Reports};
+use portolan_dns::{DnsConfig, DnsServer};
+use portolan_proxy::{Proxy, ProxyConfig};
+use portolan_runtime::admin::Admin;
+use portolan_runtime::bind::{self, Sharing, announce};
+use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
+use portolan_xds::{ClientConfig, ResourceConfig, ServerLimits, XdsClient, XdsServer};
+
+use crate::config::Config;
+use crate::exit::cannot_start;
+
+/// Which roles a process runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Roles {
+    control: bool,
+    dns: bool,
+    proxy: bool,
+}
+
+impl Roles {
+    pub(crate) const ALL: Self = Self { control: true, dns: true, proxy: true };
+    pub(crate) const CONTROL: Self = Self { control: true, dns: false, proxy: false };
+    pub(crate) const DNS: Self = Self { control: false, dns: true, proxy: false };
+    pub(crate) const PROXY: Self = Self { control: false, dns: false, proxy: true };
+}
+
+/// A running process.
+pub(crate) struct Process {
+    pub(crate) tasks: Tasks,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) readiness: Readiness,
+    /// Where DNS is served.
+    pub(crate) dns: Vec<SocketAddr>,
+    /// Where metrics and health are served.
+    pub(crate) admin: SocketAddr,
+    /// What the proxy does, if there is one.
+    pub(crate) proxy: Option<portolan_proxy::StateHandle>,
+    drain: std::time::Duration,
+}
+
+/// What a process is made of while it starts.
+struct Start<'a> {
+    config: &'a Config,
+    metrics: Metrics,
+    lifecycle: Lifecycle,
+    readiness: Readiness,
+    tasks: Tasks,
+    admin: Admin,
+}
+
+/// Runs the roles until a signal, or until one of them ends unasked.
+pub(crate) fn run(config: &Config, roles: Roles) -> anyhow::Result<ExitCode> {
+    init(config)?;
+    runtime()?.block_on(async { Process::start(config, roles)?.finish().await })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Starts logging.
+pub(crate) fn init(config: &Config) -> anyhow::Result<()> {
+    telemetry::init_logs(&config.log_filter, config.log_format).map_err(cannot_start)
+}
+
+/// The runtime of everything but the proxy's and DNS's own workers.
+pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")
+        .map_err(cannot_start)
+}
+
+impl Process {
+    /// Binds and starts everything.
+    pub(crate) fn start(config: &Config, roles: Roles) -> anyhow::Result<Self> {
+        let metrics = Metrics::new();
+        let lifecycle = Lifecycle::new();
+        let readiness = Readiness::new(lifecycle.clone(), &metrics);
+        let mut start = Start {
+            config,
+            admin: Admin::new(readiness.clone(), metrics.clone()),
+            tasks: Tasks::new(lifecycle.clone()),
+            metrics,
+            lifecycle,
+            readiness,
+        };
+        let signals = start.lifecycle.catch_signals().map_err(cannot_start)?;
+        let admin_socket = listen(config.admin, "admin")?;
+        let admin = local(&admin_socket)?;
+        announce("admin", admin);
+
+        let mut dns = Vec::new();
+        let mut control = config.proxy.control.clone();
+        if roles.control || roles.dns {
+            let snapshots = start.source()?;
+            if roles.control {
+                control = Some(format!("http://{}", start.xds_server(snapshots.clone())?));
+            }
+            if roles.dns {
+                dns = start.dns(snapshots)?;
+            }
+        }
+        let proxy = if roles.proxy { Some(start.proxy(control)?) } else { None };
+
+        let Start { mut tasks, lifecycle, readiness, admin: pages, .. } = start;
+        tasks.spawn_background("admin", pages.serve(admin_socket, lifecycle.clone()));
+        tasks.spawn_background("signals", signals.run());
+        Ok(Self { tasks, lifecycle, readiness, dns, admin, proxy, drain: config.drain })
+    }
+
+    /// Waits for the end: a signal and a clean drain, or a role that failed.
+    pub(crate) async fn finish(self) -> anyhow::Result<()> {
+        self.tasks.run(self.drain).await?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+impl Start<'_> {
+    /// The control loop over the manifests.
+    fn source(&mut self) -> anyhow::Result<Subscriber> {
+        let Some(path) = &self.config.control.manifests else {
+            let text = "control.manifests is not set: name a folder or file with --manifests";
+            return Err(cannot_start(anyhow!(text)));
+        };
+        let reports = Reports::default();
+        let metrics = ControlMetrics::new(&self.metrics);
+        let ranges = self.config.control.service_ranges.clone();
+        let folder = Folder::open(path, ranges, reports.clone(), metrics).map_err(cannot_start)?;
+        let (publisher, snapshots) = publish::channel();
+        let gate = self.readiness.gate("control");
+        let lifecycle = self.lifecycle.clone();
+        self.tasks.spawn("control", folder.run(publisher, gate, lifecycle));
+        let newest = snapshots.clone();
+        self.page("snapshot", move || newest.newest());
+        self.page("rejected", move || reports.newest());
+        Ok(snapshots)
+    }
+
+    fn xds_server(&mut self, snapshots: Subscriber) -> anyhow::Result<SocketAddr> {
+        let resources = ResourceConfig {
+            zone: self.config.zone.clone(),
+            balancer: self.config.control.balancer,
+            listeners: self.config.listeners.clone(),
+        };
+        let streams = self.config.xds.max_streams;
+        let limits = ServerLimits { streams, ..ServerLimits::default() };
+        let server = XdsServer::new(resources, limits, &self.metrics);
+        let socket = listen(self.config.xds.address, "xds")?;
+        let address = local(&socket)?;
+        announce("xds", address);
+        let clients = server.clients();
+        self.page("clients", move || clients.status());
+        let gate = self.readiness.gate("xds");
+        self.tasks.spawn("xds", server.run(socket, snapshots, gate, self.lifecycle.clone()));
+        Ok(address)
+    }
+
+    fn dns(&mut self, snapshots: Subscriber) -> anyhow::Result<Vec<SocketAddr>> {
+        let settings = &self.config.dns;
+        let defaults = DnsConfig::default();
+        let specific =
+            settings.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
+        let server_ips = match &settings.server_ips[..] {
+            [] => specific.collect(),
+            given => given.to_vec(),
+        };
+        let config = DnsConfig {
+            server_ips,
+            zone: self.config.zone.clone(),
+            service_ranges: self.config.control.service_ranges.as_slice().to_vec(),
+            ttl_secs: settings.ttl_secs,
+            workers: if settings.workers == 0 { defaults.workers } else { settings.workers },
+            tcp_max_connections: settings.tcp_max_connections,
+            tcp_idle_timeout: settings.tcp_idle,
+            ..defaults
+        };
+        let server =
+            DnsServer::bind(config, &settings.addresses, &self.metrics).map_err(cannot_start)?;
+        let addresses = server.local_addresses();
+        for address in &addresses {
+            announce("dns", *address);
+        }
+        let gate = self.readiness.gate("dns");
+        self.tasks.spawn("dns", server.run(snapshots, gate, self.lifecycle.clone()));
+        Ok(addresses)
+    }
+
+    fn proxy(&mut self, control: Option<String>) -> anyhow::Result<portolan_proxy::StateHandle> {
+        let Some(control) = control else {
+            let text = "proxy.control is not set: name the control plane with --xds";
+            return Err(cannot_start(anyhow!(text)));
+        };
+        let settings = &self.config.proxy;
+        let client = ClientConfig {
+            control,
+            node_id: settings.node_id.clone(),
+            zone: settings.zone.clone(),
+        };
+        let (client, traffic) = XdsClient::new(&client, &self.metrics).map_err(cannot_start)?;
+        let defaults = ProxyConfig::default();
+        let config = ProxyConfig {
+            workers: NonZeroUsize::new(settings.workers).unwrap_or(defaults.workers),
+            max_connections: settings.max_connections,
+            ..defaults
+        };
+        let proxy = Proxy::new(config, &self.metrics);
+        let state = proxy.state();
+        let page = state.clone();
+        self.page("proxy", move || page.view());
+        let gate = self.readiness.gate("proxy");
+        self.tasks.spawn("xds-client", client.run(self.lifecycle.clone()));
+        self.tasks.spawn("proxy", proxy.run(traffic, gate, self.lifecycle.clone()));
+        Ok(state)
+    }
+
+    fn page<T: serde::Serialize>(
+        &mut self,
+        name: &'static str,
+        make: impl Fn() -> T + Send + Sync + 'static,
+    ) {
+        self.admin = self.admin.clone().with_page(name, make);
+    }
+}
+
+fn listen(address: SocketAddr, purpose: &str) -> anyhow::Result<TcpListener> {
+    bind::tcp(address, purpose, Sharing::Exclusive).map_err(cannot_start)
+}
+
+fn local(socket: &TcpListener) -> anyhow::Result<SocketAddr> {
+    socket.local_addr().map_err(cannot_start)
+}
