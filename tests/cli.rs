@@ -1,0 +1,229 @@
+//! The command line: exit codes, configuration, and the demo's own instructions.
+
+mod support;
+
+use std::net::{TcpListener, UdpSocket};
+use std::process::{Command, Output};
+
+use support::{Process, output, portolan};
+
+const FREE: [&str; 6] =
+    ["--admin", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0", "--dns", "127.0.0.1:0"];
+
+fn refused(output: &Output) -> String {
+    let text = String::from_utf8(output.stderr.clone()).expect("UTF-8");
+    assert_eq!(output.status.code(), Some(2), "{text}");
+    text
+}
+
+fn config_file(text: &str, name: &str) -> (tempfile::TempDir, String) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join(name);
+    std::fs::write(&path, text).expect("written");
+    let path = path.to_str().expect("UTF-8").to_owned();
+    (folder, path)
+}
+
+#[test]
+fn what_cannot_start_says_why_and_ends_with_code_2() {
+    let tcp = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let udp = UdpSocket::bind("127.0.0.1:0").expect("bound");
+    let taken = tcp.local_addr().expect("an address").to_string();
+    let taken_udp = udp.local_addr().expect("an address").to_string();
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifests = folder.path().to_str().expect("UTF-8");
+    let in_use = "Address already in use";
+    let cases: [(&[&str], [&str; 2]); 10] = [
+        (
+            &["run", "--manifests", "/no/such/folder"],
+            ["cannot read manifests from /no/such/folder", "No such file"],
+        ),
+        (
+            &["check", "/no/such/folder"],
+            ["cannot read manifests from /no/such/folder", "No such file"],
+        ),
+        (&["run"], ["control.manifests is not set", "--manifests"]),
+        (&["dns"], ["control.manifests is not set", "--manifests"]),
+        (&["proxy"], ["proxy.control is not set", "--xds"]),
+        (&["run", "--manifests", manifests, "--admin", &taken], [&taken, in_use]),
+        (&["run", "--manifests", manifests, "--dns", &taken_udp], [&taken_udp, in_use]),
+        (&["run", "--config", "/no/such/file.toml"], ["/no/such/file.toml", "No such file"]),
+        (&["run", "--set", "dns.ttl_secs"], ["--set dns.ttl_secs", "expected KEY=VALUE"]),
+        (&["no-such-command"], ["no-such-command", "Usage"]),
+    ];
+    for (args, expected) in cases {
+        let mut all = args.to_vec();
+        // Whatever the case does not name listens on free ports.
+        if ["run", "dns", "proxy"].contains(&args[0]) {
+            for pair in FREE.chunks(2).filter(|pair| !args.contains(&pair[0])) {
+                let proxy_has_it = args[0] != "proxy" || pair[0] == "--admin";
+                if proxy_has_it {
+                    all.extend(pair);
+                }
+            }
+        }
+        let said = refused(&output(&all));
+        for text in expected {
+            assert!(said.contains(text), "{args:?}: {said}");
+        }
+    }
+}
+
+#[test]
+fn every_problem_of_a_configuration_is_reported_at_once() {
+    let text = "\
+zone = \"not a zone\"
+colour = 1
+[dns]
+ttl_secs = 99999
+addresses = [\"nowhere\"]
+tll = 1
+[control]
+service_ranges = [\"10.0.0.0/8\", \"10.1.0.0/16\"]
+[[listeners]]
+name = \"a\"
+address = \"127.0.0.1:0\"
+protocol = \"smtp\"
+";
+    let (_folder, path) = config_file(text, "portolan.toml");
+    let mut command = portolan();
+    command.args(["config", "print", "--config", &path, "--set", "x=1"]);
+    command.env("PORTOLAN_DNS_WORKERS", "many").env("PORTOLAN_DSN", "1");
+    let said = refused(&command.output().expect("runs"));
+    let expected = [
+        "zone: \"not a zone\": \"not a zone\" is not a DNS label: it may hold a-z, 0-9 and '-', \
+         and must start and end with a letter or digit (in the file)",
+        "control.service_ranges: service ranges 10.0.0.0/8 and 10.1.0.0/16 are of the same IP \
+         family",
+        "dns.addresses: \"nowhere\": invalid socket address syntax (in the file)",
+        "dns.ttl_secs: expected a whole number in 0..=3600, found 99999 (in the file)",
+        "dns.workers: expected a whole number in 0..=1024, found \"many\" (in \
+         PORTOLAN_DNS_WORKERS)",
+        "listeners[0]: protocol: \"smtp\" is not http or tcp (in the file)",
+        "colour: unknown setting (in the file)",
+        "dns.tll: unknown setting (in the file)",
+        "PORTOLAN_DSN: unknown setting (in the environment)",
+        "x: unknown setting (in --set)",
+    ];
+    let problems: Vec<&str> = said.lines().skip(1).map(str::trim).collect();
+    assert_eq!(problems, expected, "{said}");
+}
+
+#[test]
+fn the_printed_configuration_can_be_used_and_says_the_same() {
+    let print = |args: &[&str]| {
+        let output = output(&[&["config", "print"], args].concat());
+        assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("UTF-8")
+    };
+    let text = "\
+[dns]
+ttl_secs = 7
+[proxy]
+http = [\"127.0.0.1:81\"]
+[[listeners]]
+name = \"db\"
+address = \"127.0.0.1:15432\"
+protocol = \"tcp\"
+service = \"shop/db:5432\"
+";
+    let (_folder, path) = config_file(text, "portolan.toml");
+    let printed = print(&["--config", &path, "--zone", "example.test"]);
+    for line in ["ttl_secs = 7", "zone = \"example.test\"", "service = \"shop/db:5432\""] {
+        assert!(printed.lines().any(|l| l == line), "{line} in {printed}");
+    }
+    let (_again, path) = config_file(&printed, "printed.toml");
+    assert_eq!(print(&["--config", &path]), printed);
+
+    let yaml = "dns: {ttl_secs: 7}\nproxy: {http: [\"127.0.0.1:81\"]}\nzone: example.test\n\
+                listeners:\n- {name: db, address: \"127.0.0.1:15432\", protocol: tcp, service: \
+                \"shop/db:5432\"}\n";
+    let (_yaml, path) = config_file(yaml, "portolan.yaml");
+    assert_eq!(print(&["--config", &path]), printed, "TOML and YAML say the same");
+}
+
+#[test]
+fn the_documented_defaults_are_the_defaults() {
+    let printed = String::from_utf8(output(&["config", "print"]).stdout).expect("UTF-8");
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");
+    let documented = std::fs::read_to_string(path).expect("readable");
+    assert!(documented.contains(&printed), "docs/configuration.md is to hold:\n{printed}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn roles_run_apart_with_the_proxy_fed_over_xds() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifests = folder.path().to_str().expect("UTF-8");
+    let service = "apiVersion: v1\nkind: Service\nmetadata: {name: web, namespace: shop}\n\
+                   spec: {clusterIP: 10.96.0.80, ports: [{port: 80}]}\n";
+    std::fs::write(folder.path().join("web.yaml"), service).expect("written");
+    let admin = ["--admin", "127.0.0.1:0", "--log", "warn"];
+    let control = ["control", "--manifests", manifests, "--xds-listen", "127.0.0.1:0"];
+    let more = ["--http", "127.0.0.1:0"];
+    let mut control = Process::start(&[&control[..], &admin, &more].concat());
+    let xds = control.address("xds").to_string();
+    let mut proxy = Process::start(&[&["proxy", "--xds", &xds][..], &admin].concat());
+    proxy.reach(1).await;
+    let at = proxy.address("proxy http http");
+    let dns = ["dns", "--manifests", manifests, "--dns", "127.0.0.1:0"];
+    let mut dns = Process::start(&[&dns[..], &admin].concat());
+    dns.reach(1).await;
+
+    // The service has no endpoint: the proxy knows it, and says so.
+    let url = format!("http://{at}/");
+    let response = reqwest::Client::new().get(url).header("host", "web.shop").send().await;
+    let response = response.expect("an answer");
+    assert_eq!(response.status(), 503);
+    assert_eq!(response.headers()["x-portolan-reason"], "no_endpoints");
+    let at = dns.address("dns");
+    let name = "web.shop.svc.cluster.local";
+    use domain::base::iana::Rtype;
+    use domain::resolv::stub::conf::Transport;
+    let answer = support::dns::ask(at, Transport::UdpTcp, name, Rtype::A).await;
+    assert_eq!(answer.records, [format!("{name} A 10.96.0.80")].into());
+
+    // Without its control plane the proxy keeps what it has.
+    drop(control);
+    let url = format!("http://{}/", proxy.address("proxy http http"));
+    let again = reqwest::Client::new().get(url).header("host", "web.shop").send().await;
+    assert_eq!(again.expect("an answer").headers()["x-portolan-reason"], "no_endpoints");
+    for mut process in [proxy, dns] {
+        process.signal("TERM");
+        assert_eq!(process.wait(), Some(0));
+    }
+}
+
+/// Whether a program is there. In CI all are to be.
+fn has(program: &str) -> bool {
+    let found = Command::new("sh").args(["-c", &format!("command -v {program}")]).output();
+    let found = found.is_ok_and(|o| o.status.success());
+    assert!(found || std::env::var_os("CI").is_none(), "{program} is to be installed in CI");
+    found
+}
+
+#[test]
+fn the_commands_that_the_demo_prints_work_as_printed() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().to_str().expect("UTF-8");
+    let sockets = ["--http", "127.0.0.1:0", "--tcp", "127.0.0.1:0=shop/db:5432", "--dir", dir];
+    let mut demo = Process::start(&[&["demo"][..], &FREE, &sockets].concat());
+    let guide = demo.lines_until("Press Ctrl-C");
+    let commands: Vec<&str> = guide.iter().filter_map(|l| l.strip_prefix("    ")).collect();
+    assert!(commands.len() >= 12, "{guide:?}");
+    for command in commands {
+        let program = command.split(' ').next().expect("a word");
+        if !program.starts_with('/') && !has(program) {
+            eprintln!("skipped, {program} is not installed: {command}");
+            continue;
+        }
+        let output = Command::new("bash").args(["-c", command]).output().expect("bash runs");
+        let said = String::from_utf8_lossy(&output.stdout);
+        let start: String = said.chars().take(300).collect();
+        assert!(output.status.success(), "{command}: {start} {:?}", output.status);
+        assert!(program == "sed" || !start.trim().is_empty(), "{command} says nothing");
+        let web = command.contains("Host: web.shop");
+        assert!(!web || start.contains("\"service\":\"web\""), "{command}: {start}");
+    }
+    demo.signal("TERM");
+    assert_eq!(demo.wait(), Some(0));
+}

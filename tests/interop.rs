@@ -1,0 +1,220 @@
+//! Clients that are not ours against the real binary: gRPC's own xDS client and a real Envoy.
+//!
+//! Owns starting `portolan demo` and the scripts of `tests/interop/`, each of which says what it
+//! proves. `tests/interop/setup.sh` installs what they need. Where that is missing the tests are
+//! skipped, and with `CI=true` they fail.
+
+use std::io::{BufRead, BufReader, Read, pipe};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+/// Longest start of the demo, on a busy machine.
+const START_LIMIT: Duration = Duration::from_secs(60);
+/// Longest run of a script; its own waits are shorter.
+const SCRIPT_LIMIT: Duration = Duration::from_secs(300);
+/// Longest end of the demo, past its drain.
+const STOP_LIMIT: Duration = Duration::from_secs(40);
+/// Lines that may wait to be read.
+const LINES_WAITING: usize = 64;
+
+#[test]
+fn grpc_clients_find_their_endpoints_over_xds_without_a_proxy() {
+    let Some(python) = python_with(&["grpc", "grpc_tools.protoc"]) else { return };
+    let demo = Demo::start();
+    demo.run(&python, "grpc_xds.py");
+}
+
+#[test]
+fn envoy_takes_every_resource_and_carries_the_traffic() {
+    let Some(python) = python_with(&["grpc", "grpc_tools.protoc", "envoy"]) else { return };
+    let demo = Demo::start();
+    demo.run(&python, "envoy_xds.py");
+}
+
+#[test]
+fn envoy_never_meets_a_route_without_its_cluster() {
+    let Some(python) = python_with(&["envoy"]) else { return };
+    let demo = Demo::start();
+    demo.run(&python, "envoy_order.py");
+}
+
+#[test]
+fn envoy_keeps_the_traffic_while_the_control_plane_is_away() {
+    let Some(python) = python_with(&["envoy"]) else { return };
+    // It starts a control plane of its own: the one of the demo would take the backends along.
+    run(script(&python, "envoy_outage.py").args(["--portolan", env!("CARGO_BIN_EXE_portolan")]));
+}
+
+/// The interpreter that has these modules. Without it the test is skipped or, in CI, fails.
+fn python_with(modules: &[&str]) -> Option<PathBuf> {
+    let python = std::env::var_os("PORTOLAN_INTEROP_PYTHON")
+        .map_or_else(|| root().join("target/interop-venv/bin/python"), PathBuf::from);
+    // Isolated from the folder it runs in and from the caller's PYTHON variables.
+    let probe = Command::new(&python)
+        .args(["-I", "-c", &format!("import {}", modules.join(", "))])
+        .current_dir(root())
+        .output();
+    let missing = match probe {
+        Ok(output) if output.status.success() => return Some(python),
+        Ok(output) => {
+            let text = String::from_utf8_lossy(&output.stderr);
+            text.lines().last().unwrap_or("it failed without a word").to_owned()
+        }
+        Err(error) => error.to_string(),
+    };
+    let text = format!(
+        "{} cannot run the peers ({missing}): run tests/interop/setup.sh, or set \
+         PORTOLAN_INTEROP_PYTHON to a Python with tests/interop/requirements.txt installed",
+        python.display()
+    );
+    assert!(std::env::var("CI").as_deref() != Ok("true"), "{text}");
+    println!("skipped: {text}");
+    None
+}
+
+/// A running `portolan demo`, every address of it a free one.
+struct Demo {
+    child: Child,
+    dir: tempfile::TempDir,
+    /// Its standard output and error.
+    lines: Lines,
+    xds: String,
+    admin: String,
+}
+
+impl Demo {
+    fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a temporary folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_portolan"));
+        command.arg("demo").arg("--dir").arg(dir.path()).args(["--log", "warn"]);
+        for address in ["--dns", "--admin", "--xds-listen", "--http"] {
+            command.args([address, "127.0.0.1:0"]);
+        }
+        command.args(["--tcp", "127.0.0.1:0=shop/db:5432"]);
+        let (mut child, mut lines) = spawn(&mut command);
+        let deadline = Instant::now() + START_LIMIT;
+        // The guide that is printed once every role is ready ends with this.
+        while lines.next(deadline).is_some_and(|line| !line.ends_with("Press Ctrl-C to stop.")) {}
+        let address = |what: &str| {
+            let start = format!("listening {what} ");
+            lines.seen.iter().find_map(|line| line.strip_prefix(&start)).map(str::to_owned)
+        };
+        let ready = lines.seen.last().is_some_and(|line| line.ends_with("to stop."));
+        if let (true, Some(xds), Some(admin)) = (ready, address("xds"), address("admin")) {
+            return Self { child, dir, lines, xds, admin };
+        }
+        let status = end(&mut child, Instant::now());
+        panic!("the demo is not ready ({status}):\n{}", lines.seen.join("\n"));
+    }
+
+    /// Runs a script on it.
+    fn run(&self, python: &Path, name: &str) {
+        run(script(python, name)
+            .args(["--xds", &self.xds, "--admin", &self.admin, "--dir"])
+            .arg(self.dir.path())
+            .arg("--proto")
+            .arg(root().join("proto")));
+    }
+}
+
+impl Drop for Demo {
+    fn drop(&mut self) {
+        // Without `kill` it is ended below all the same.
+        let _status = Command::new("kill").arg(self.child.id().to_string()).status();
+        let deadline = Instant::now() + STOP_LIMIT;
+        let shown = self.lines.seen.len();
+        while self.lines.next(deadline).is_some() {}
+        let status = end(&mut self.child, deadline);
+        println!("the demo ended: {status}\n{}", self.lines.seen[shown..].join("\n"));
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// A script of `tests/interop/`.
+fn script(python: &Path, name: &str) -> Command {
+    let mut command = Command::new(python);
+    command.arg(root().join("tests/interop").join(name)).current_dir(root());
+    // A proxy of the machine's has no part in what is said on the loopback.
+    let proxies = ["http_proxy", "https_proxy", "all_proxy", "grpc_proxy"];
+    for name in proxies.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]) {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs a script to its end and shows what it says, under its name, as it says it; panics unless
+/// it ends with 0.
+fn run(command: &mut Command) {
+    let (mut child, mut lines) = spawn(command);
+    let deadline = Instant::now() + SCRIPT_LIMIT;
+    let name = Path::new(command.get_args().next().unwrap_or_default()).file_stem();
+    let name = name.unwrap_or_default().display().to_string();
+    while let Some(line) = lines.next(deadline) {
+        println!("{name}: {line}");
+    }
+    let status = end(&mut child, deadline);
+    assert!(status.success(), "{command:?}: {status} (the limit is {SCRIPT_LIMIT:?})");
+}
+
+/// Starts a process, the head of a group of its own; its output and errors are one stream.
+fn spawn(command: &mut Command) -> (Child, Lines) {
+    let (reader, writer) = pipe().expect("a pipe");
+    let errors = writer.try_clone().expect("a handle");
+    command.stdin(Stdio::null()).stdout(writer).stderr(errors).process_group(0);
+    let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    // The command holds on to the pipe's writing end: it would never be closed.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    (child, Lines::of(reader))
+}
+
+/// The end of a process whose output has ended; past the deadline it is killed, and whatever it
+/// has started with it.
+fn end(child: &mut Child, deadline: Instant) -> ExitStatus {
+    if Instant::now() >= deadline {
+        // It was not waited for yet, so that the group is still its own.
+        let group = format!("-{}", child.id());
+        let _status = Command::new("kill").args(["-KILL", "--", &group]).status();
+    }
+    child.wait().expect("a child can be waited for")
+}
+
+/// The lines a process writes, with a deadline for each.
+struct Lines {
+    receiver: Receiver<String>,
+    seen: Vec<String>,
+    /// Ends when the writing end is closed.
+    _reader: JoinHandle<()>,
+}
+
+impl Lines {
+    fn of(stream: impl Read + Send + 'static) -> Self {
+        let (sender, receiver) = sync_channel(LINES_WAITING);
+        let reader = std::thread::spawn(move || {
+            for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
+                if sender.send(String::from_utf8_lossy(&line).into_owned()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { receiver, seen: Vec::new(), _reader: reader }
+    }
+
+    /// The next line; `None` at the end of the stream or when the deadline has passed.
+    fn next(&mut self, deadline: Instant) -> Option<&str> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        match self.receiver.recv_timeout(left) {
+            Ok(line) => {
+                self.seen.push(line);
+                self.seen.last().map(String::as_str)
+            }
+            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
+        }
+    }
+}

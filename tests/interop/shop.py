@@ -1,0 +1,30 @@
+"""The example shop as `portolan demo` serves it: who is ready, and manifests made from its own."""
+
+import argparse
+import re
+from pathlib import Path
+
+WEB = {"web-1", "web-2", "web-3"}
+GREETER = {"greeter-1", "greeter-2"}
+DB = {"db-1", "db-2"}
+
+
+def arguments(doc):
+    """What tests/interop.rs tells a script of a running demo."""
+    parser = argparse.ArgumentParser(description=doc.splitlines()[0])
+    parser.add_argument("--xds", required=True, help="address of the xDS server")
+    parser.add_argument("--admin", required=True, help="address of Portolan's admin port")
+    parser.add_argument("--dir", required=True, type=Path, help="folder of manifests it watches")
+    parser.add_argument("--proto", required=True, type=Path, help="root of our .proto files")
+    return parser.parse_args()
+
+
+def pier(folder, port=80, balancer="least_request"):
+    """Manifests of a new service `pier` whose endpoints are those of `web`."""
+    text = (folder / "web.yaml").read_text()
+    text = re.sub(r"^  clusterIP: .*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^  name: web", "  name: pier", text, flags=re.MULTILINE)
+    text = text.replace("service-name: web", "service-name: pier")
+    text = text.replace("      port: 80\n", f"      port: {port}\n")
+    annotation = f"  annotations: {{portolan.dev/balancer: {balancer}}}\n"
+    return re.sub(r"^  namespace: shop\n", rf"\g<0>{annotation}", text, count=1, flags=re.MULTILINE)
