@@ -37,13 +37,14 @@ pub struct ProxyView {
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ListenerView {
-    /// Where it was to listen.
+    /// Where it is to listen.
     pub asked: SocketAddr,
-    /// Where it listens; `None` while it could not be bound.
+    /// Where it listens; with an error beside it, where it did before it changed. `None` while
+    /// it could not be bound at all.
     pub bound: Option<SocketAddr>,
-    /// Why it is not bound.
+    /// Why it is not bound as it is to be; it is tried again.
     pub error: Option<String>,
-    /// What it does.
+    /// What it does at present.
     pub kind: ListenerKind,
 }
 

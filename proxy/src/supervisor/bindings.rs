@@ -1,8 +1,8 @@
 //! Which listener is bound where, and what is done about those that are not.
 //!
 //! Owns the sockets until a worker has them. An unchanged listener is never touched; one that
-//! cannot be bound is logged, counted and tried again without a limit on tries, at most every
-//! [`MAX_DELAY`]. It stands in nobody else's way.
+//! cannot be bound is logged, counted and tried again without a limit on tries, at least every
+//! [`MAX_DELAY`]. It stands in nobody else's way, and the sockets it had before go on serving.
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
@@ -30,16 +30,27 @@ pub(super) struct Bindings {
     next: u64,
 }
 
+/// A listener as it is wanted, and what of it is there.
 #[derive(Debug)]
 struct Slot {
-    listener: Arc<Listener>,
-    state: State,
+    wanted: Arc<Listener>,
+    /// Sockets that are open: for what is wanted or, while that fails, for what was before.
+    bound: Option<Bound>,
+    failure: Option<Failure>,
 }
 
 #[derive(Debug)]
-enum State {
-    Bound { binding: u64, address: SocketAddr },
-    Failed { error: String, tries: u32, again: Instant },
+struct Bound {
+    binding: u64,
+    address: SocketAddr,
+    listener: Arc<Listener>,
+}
+
+#[derive(Debug)]
+struct Failure {
+    error: String,
+    tries: u32,
+    again: Instant,
 }
 
 impl Bindings {
@@ -50,30 +61,30 @@ impl Bindings {
         threads: &Threads,
     ) {
         let gone = self.slots.extract_if(.., |name, _| !wanted.contains_key(name));
-        for (_, slot) in gone.collect::<Vec<_>>() {
-            slot.close(threads).await;
+        for bound in gone.filter_map(|(_, slot)| slot.bound).collect::<Vec<_>>() {
+            threads.close(bound.binding).await;
         }
     }
 
     /// Opens sockets for listeners that are new or changed; the old ones of a changed listener
-    /// close after that (both may be bound at once, so none is missing in between).
+    /// close after that (both may be bound at once, so none is missing in between). One that
+    /// cannot be bound as it is wanted now goes on as it was.
     pub(super) async fn open_changed(
         &mut self,
         wanted: &OrdMap<ResourceName, Arc<Listener>>,
         threads: &Threads,
         metrics: &ProxyMetrics,
     ) {
-        for (name, listener) in wanted {
-            match self.slots.get(name) {
-                Some(slot) if slot.listener == *listener => {}
-                _ => self.open(Arc::clone(listener), 0, threads, metrics).await,
-            }
+        let changed: Vec<&ResourceName> =
+            wanted.iter().filter(|(_, l)| self.want(l)).map(|(name, _)| name).collect();
+        for name in changed {
+            self.open(name, threads, metrics).await;
         }
     }
 
     /// Completes when a failed listener is to be tried again.
     pub(super) async fn retry_due(&self) {
-        match self.slots.values().filter_map(Slot::again).min() {
+        match self.slots.values().filter_map(|slot| Some(slot.failure.as_ref()?.again)).min() {
             Some(at) => tokio::time::sleep_until(at).await,
             None => std::future::pending().await,
         }
@@ -82,16 +93,11 @@ impl Bindings {
     /// Tries those again whose time has come.
     pub(super) async fn retry(&mut self, threads: &Threads, metrics: &ProxyMetrics) {
         let now = Instant::now();
-        let due: Vec<_> = (self.slots.values())
-            .filter_map(|slot| match &slot.state {
-                State::Failed { tries, again, .. } if *again <= now => {
-                    Some((Arc::clone(&slot.listener), *tries))
-                }
-                _ => None,
-            })
-            .collect();
-        for (listener, tries) in due {
-            self.open(listener, tries, threads, metrics).await;
+        let due = |slot: &Slot| slot.failure.as_ref().is_some_and(|f| f.again <= now);
+        let due: Vec<ResourceName> =
+            self.slots.iter().filter(|(_, s)| due(s)).map(|(name, _)| Arc::clone(name)).collect();
+        for name in due {
+            self.open(&name, threads, metrics).await;
         }
     }
 
@@ -99,54 +105,71 @@ impl Bindings {
         self.slots.iter().map(|(name, slot)| (Arc::clone(name), slot.view())).collect()
     }
 
-    async fn open(
-        &mut self,
-        listener: Arc<Listener>,
-        tries: u32,
-        threads: &Threads,
-        metrics: &ProxyMetrics,
-    ) {
+    /// Notes what is wanted; whether sockets have to be opened for it now.
+    fn want(&mut self, listener: &Arc<Listener>) -> bool {
         let name = Arc::clone(&listener.name);
-        let state = match self.bind(&listener, threads).await {
-            Ok((binding, address)) => {
-                bind::announce(format!("proxy {} {name}", word(&listener.kind)), address);
-                State::Bound { binding, address }
+        let slot = self.slots.entry(name).or_insert_with(|| Slot::new(listener));
+        let bound = slot.bound.as_ref().is_some_and(|bound| bound.listener == *listener);
+        // One that failed as it is wanted now is tried again by its own clock.
+        let waiting = slot.wanted == *listener && slot.failure.is_some();
+        slot.wanted = Arc::clone(listener);
+        if bound || !waiting {
+            slot.failure = None;
+        }
+        !bound && !waiting
+    }
+
+    /// Opens what a slot wants; the sockets it had close once the new ones are there.
+    async fn open(&mut self, name: &ResourceName, threads: &Threads, metrics: &ProxyMetrics) {
+        let Some(listener) = self.slots.get(name).map(|slot| Arc::clone(&slot.wanted)) else {
+            return;
+        };
+        let opened = self.bind(&listener, threads).await;
+        let Some(slot) = self.slots.get_mut(name) else { return };
+        match opened {
+            Ok(bound) => {
+                bind::announce(format!("proxy {} {name}", word(&listener.kind)), bound.address);
+                slot.failure = None;
+                if let Some(old) = slot.bound.replace(bound) {
+                    threads.close(old.binding).await;
+                }
             }
             Err(error) => {
+                let tries = slot.failure.as_ref().map_or(0, |failure| failure.tries);
                 let again = Instant::now() + delay(tries);
                 metrics.bind_failures.add(1);
-                tracing::error!(listener = %name, address = %listener.address, error,
+                let before =
+                    slot.bound.as_ref().map(|bound| tracing::field::display(bound.address));
+                tracing::error!(listener = %name, address = %listener.address, error, before,
                     "cannot bind a listener; it is tried again");
-                State::Failed { error, tries: tries.saturating_add(1), again }
+                slot.failure = Some(Failure { error, tries: tries.saturating_add(1), again });
             }
-        };
-        if let Some(old) = self.slots.insert(name, Slot { listener, state }) {
-            old.close(threads).await;
         }
     }
 
     /// One socket per worker, all on one port.
-    async fn bind(
-        &mut self,
-        listener: &Arc<Listener>,
-        threads: &Threads,
-    ) -> Result<(u64, SocketAddr), String> {
-        // SO_REUSEPORT would let two listeners share an address and split its connections.
+    async fn bind(&mut self, listener: &Arc<Listener>, threads: &Threads) -> Result<Bound, String> {
+        let address = listener.address;
+        // SO_REUSEPORT would let two listeners share an address and split its connections. One
+        // that is on its way to another address is no obstacle: two may swap theirs.
         let twin = self.slots.values().find(|slot| {
-            slot.listener.name != listener.name && slot.address() == Some(listener.address)
+            slot.wanted.name != listener.name
+                && slot.bound.as_ref().is_some_and(|bound| {
+                    bound.address == address && bound.listener.address == slot.wanted.address
+                })
         });
         if let Some(twin) = twin {
-            return Err(format!(
-                "listener {} has {} already",
-                twin.listener.name, listener.address
-            ));
+            return Err(format!("listener {} has {address} already", twin.wanted.name));
         }
-        let (sockets, address) = sockets(listener, threads.len())?;
+        let ours = self.slots.values().filter_map(|slot| slot.bound.as_ref());
+        let held = ours.into_iter().any(|bound| overlap(bound.address, address));
+        let (sockets, address) = sockets(listener, threads.len(), held)?;
         self.next += 1;
-        match threads.open(self.next, listener, sockets).await {
-            Ok(()) => Ok((self.next, address)),
+        let binding = self.next;
+        match threads.open(binding, listener, sockets).await {
+            Ok(()) => Ok(Bound { binding, address, listener: Arc::clone(listener) }),
             Err(error) => {
-                threads.close(self.next).await;
+                threads.close(binding).await;
                 Err(error)
             }
         }
@@ -154,38 +177,25 @@ impl Bindings {
 }
 
 impl Slot {
-    fn address(&self) -> Option<SocketAddr> {
-        match &self.state {
-            State::Bound { address, .. } => Some(*address),
-            State::Failed { .. } => None,
-        }
-    }
-
-    fn again(&self) -> Option<Instant> {
-        match &self.state {
-            State::Bound { .. } => None,
-            State::Failed { again, .. } => Some(*again),
-        }
-    }
-
-    async fn close(self, threads: &Threads) {
-        if let State::Bound { binding, .. } = self.state {
-            threads.close(binding).await;
-        }
+    fn new(listener: &Arc<Listener>) -> Self {
+        Self { wanted: Arc::clone(listener), bound: None, failure: None }
     }
 
     fn view(&self) -> ListenerView {
-        let error = match &self.state {
-            State::Bound { .. } => None,
-            State::Failed { error, .. } => Some(error.clone()),
-        };
+        let serving = self.bound.as_ref().map_or(&self.wanted, |bound| &bound.listener);
         ListenerView {
-            asked: self.listener.address,
-            bound: self.address(),
-            error,
-            kind: self.listener.kind.clone(),
+            asked: self.wanted.address,
+            bound: self.bound.as_ref().map(|bound| bound.address),
+            error: self.failure.as_ref().map(|failure| failure.error.clone()),
+            kind: serving.kind.clone(),
         }
     }
+}
+
+/// Whether two sockets at these addresses would be in each other's way.
+fn overlap(a: SocketAddr, b: SocketAddr) -> bool {
+    let wildcard = a.ip().is_unspecified() || b.ip().is_unspecified();
+    a.port() == b.port() && (a.ip() == b.ip() || (wildcard && a.is_ipv4() == b.is_ipv4()))
 }
 
 fn word(kind: &ListenerKind) -> &'static str {
@@ -195,13 +205,20 @@ fn word(kind: &ListenerKind) -> &'static str {
     }
 }
 
-fn sockets(listener: &Listener, workers: usize) -> Result<(Vec<TcpListener>, SocketAddr), String> {
+/// Opens a socket per worker. `held` says that sockets of this very proxy are at the address.
+fn sockets(
+    listener: &Listener,
+    workers: usize,
+    held: bool,
+) -> Result<(Vec<TcpListener>, SocketAddr), String> {
     let mut address = listener.address;
     let mut sockets = Vec::with_capacity(workers);
     let purpose = format_args!("proxy {} {}", word(&listener.kind), listener.name);
     // The workers' sockets share the address with SO_REUSEPORT, and would silently share it with
     // another process that does the same: whoever is there already fails this one.
-    drop(bind::tcp(address, purpose, Sharing::Exclusive).map_err(|e| e.to_string())?);
+    if !held {
+        drop(bind::tcp(address, purpose, Sharing::Exclusive).map_err(|e| e.to_string())?);
+    }
     for _ in 0..workers {
         let socket = bind::tcp(address, purpose, Sharing::Shared).map_err(|e| e.to_string())?;
         // With port 0 the first socket picks the port and the others join it.

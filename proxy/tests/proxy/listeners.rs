@@ -50,6 +50,41 @@ async fn a_listener_that_changes_is_bound_anew() {
 }
 
 #[tokio::test]
+async fn a_listener_that_cannot_change_goes_on_as_it_was_and_changes_once_it_can() {
+    let backend = Backend::named(H1, "a").await;
+    let taken = std::net::TcpListener::bind(loopback(0)).expect("a free port");
+    let wanted = taken.local_addr().expect("bound");
+    let plan = Plan::http(&[backend.address]);
+    let proxy = start(plan.clone()).await;
+    let old = proxy.web();
+    proxy.apply(plan.clone().listener("web", wanted, None)).await;
+    let web = proxy.state.view().listeners["web"].clone();
+    assert_eq!((web.asked, web.bound), (wanted, Some(old)));
+    assert!(web.error.is_some_and(|e| e.contains("web") && e.contains(&wanted.to_string())));
+    assert_eq!(fetch(H1, old, get(H1, "/")).await.text(), "a", "what was good stays");
+    drop(taken);
+    until("another try", || proxy.web() == wanted).await;
+    assert_eq!(proxy.state.view().listeners["web"].error, None);
+    until_refused(old).await;
+    assert_eq!(fetch(H1, wanted, get(H1, "/")).await.text(), "a");
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn two_listeners_may_swap_their_addresses() {
+    let backend = Backend::named(H1, "a").await;
+    let plan = Plan::http(&[backend.address]).listener("tcp", loopback(0), Some("web"));
+    let proxy = start(plan.clone()).await;
+    let (web, tcp) = (proxy.web(), proxy.address("tcp"));
+    proxy.apply(plan.listener("web", tcp, None).listener("tcp", web, Some("web"))).await;
+    assert_eq!((proxy.web(), proxy.address("tcp")), (tcp, web));
+    assert_eq!(proxy.metric("portolan_proxy_bind_failures_total"), 0);
+    assert_eq!(fetch(H1, tcp, get(H1, "/")).await.text(), "a");
+    assert_eq!(proxy.metric("portolan_proxy_requests_total{listener=\"web\",class=\"2xx\"}"), 1);
+    proxy.finish().await;
+}
+
+#[tokio::test]
 async fn a_listener_that_cannot_be_bound_is_reported_retried_and_in_nobodys_way() {
     let backend = Backend::named(H1, "a").await;
     let taken = std::net::TcpListener::bind(loopback(0)).expect("a free port");
