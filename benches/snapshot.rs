@@ -5,15 +5,15 @@
 
 use std::collections::BTreeSet;
 use std::hint::black_box;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use portolan_dns::DnsConfig;
 use portolan_dns::table::Table;
 use portolan_model::{
-    Balancer, Changes, Conditions, DnsName, Endpoint, Generation, Protocol, Publication, Service,
-    ServiceEntry, ServiceKey, ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
+    Balancer, Changes, Conditions, DnsName, Endpoint, Generation, Key, Protocol, Publication,
+    Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
 };
 use portolan_xds::ResourceConfig;
 use portolan_xds::catalog::Catalog;
@@ -25,28 +25,18 @@ const PER_SERVICE: u32 = 15;
 /// A service with its endpoints; `ready` says whether the first of them is.
 fn entry(number: u32, count: u32, ready: bool) -> Arc<ServiceEntry> {
     let key = ServiceKey::new(&format!("ns-{}", number % 50), &format!("svc-{number}"));
-    let port = ServicePort {
-        name: Some("main".into()),
-        protocol: Protocol::Tcp,
-        port: 80,
-        app_protocol: None,
-    };
-    let service = Service {
-        key: key.expect("valid"),
-        kind: ServiceKind::ClusterIp(vec![Ipv4Addr::from_bits(0x0a60_0000 + number).into()]),
-        ports: vec![port],
-        publish_not_ready: false,
-        balancer: None,
-    };
+    let port = ServicePort::new("main", Protocol::Tcp, 80);
+    let kind = ServiceKind::ClusterIp(vec![Ipv4Addr::from_bits(0x0a60_0000 + number).into()]);
+    let service = Service::new(key.expect("valid"), kind, vec![port]);
     let endpoints = (0..count).map(|n| Endpoint {
-        address: IpAddr::from(Ipv4Addr::from_bits(0x6440_0000 + number * PER_SERVICE + n)),
         conditions: Conditions { ready: ready || n > 0, ..Conditions::READY },
-        hostname: None,
         node: Some(format!("node-{n}").into()),
         zone: Some(format!("zone-{}", n % 3).into()),
+        ..Endpoint::at(Ipv4Addr::from_bits(0x6440_0000 + number * PER_SERVICE + n).into())
     });
     let slice = Slice {
         name: format!("svc-{number}-1").into(),
+        cluster: None,
         ports: vec![SlicePort { name: "main".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: endpoints.collect(),
     };
@@ -66,16 +56,17 @@ fn cluster(endpoints: u32) -> Snapshot {
 fn resources() -> ResourceConfig {
     ResourceConfig {
         zone: DnsName::parse("cluster.local").expect("valid"),
+        cluster_set_zone: DnsName::parse("clusterset.local").expect("valid"),
         balancer: Balancer::LeastRequest,
         listeners: Vec::new(),
     }
 }
 
 /// The two versions of the service that changes, and the keys that change.
-fn change(endpoints: u32) -> ([Arc<ServiceEntry>; 2], BTreeSet<ServiceKey>) {
+fn change(endpoints: u32) -> ([Arc<ServiceEntry>; 2], BTreeSet<Key>) {
     let count = PER_SERVICE.min(endpoints);
     let versions = [entry(0, count, true), entry(0, count, false)];
-    let keys = BTreeSet::from([versions[0].service.key.clone()]);
+    let keys = BTreeSet::from([Key::Service(versions[0].service.key.clone())]);
     (versions, keys)
 }
 

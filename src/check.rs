@@ -28,8 +28,8 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     println!(
         "{} services, {} endpoint slices, {} endpoints; {} objects of other kinds passed over; \
          {rejected} rejected, {warnings} warnings",
-        report.services,
-        report.endpoint_slices,
+        report.objects.services,
+        report.objects.endpoint_slices,
         snapshot.endpoint_count(),
         report.unused.values().sum::<usize>(),
     );

@@ -59,6 +59,15 @@ pub(crate) struct Settings {
     /// Folder or file of Kubernetes manifests.
     #[arg(long, short, value_name = "PATH")]
     manifests: Option<String>,
+    /// Watch a Kubernetes API: that of the pod it runs in, else of the kubeconfig.
+    #[arg(long, conflicts_with = "manifests")]
+    kubernetes: bool,
+    /// Watch the Kubernetes API of this kubeconfig.
+    #[arg(long, value_name = "FILE", conflicts_with = "manifests")]
+    kubeconfig: Option<String>,
+    /// Context of the kubeconfig.
+    #[arg(long, value_name = "NAME")]
+    context: Option<String>,
     /// DNS zone of the cluster.
     #[arg(long, value_name = "NAME")]
     zone: Option<String>,
@@ -192,7 +201,12 @@ impl Settings {
                 .ok_or_else(|| anyhow::anyhow!("--set {pair}: expected KEY=VALUE"))?;
             texts.set(key.trim(), value.trim(), "--set");
         }
+        if self.kubernetes || self.kubeconfig.is_some() {
+            texts.set("control.kubernetes", "on", "--kubernetes");
+        }
         let single = [
+            ("control.kubeconfig", &self.kubeconfig, "--kubeconfig"),
+            ("control.context", &self.context, "--context"),
             ("control.manifests", &self.manifests, "--manifests"),
             ("zone", &self.zone, "--zone"),
             ("xds.address", &self.xds_listen, "--xds-listen"),

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use portolan_control::ServiceRanges;
+use portolan_control::{Connect, Pace, ServiceRanges};
 use portolan_model::{Balancer, DnsName, ServiceKey};
 use portolan_runtime::telemetry::LogFormat;
 use portolan_xds::{ListenerSpec, ListenerTarget};
@@ -24,6 +24,7 @@ pub(crate) struct Config {
     pub(crate) log_format: LogFormat,
     pub(crate) admin: SocketAddr,
     pub(crate) zone: DnsName,
+    pub(crate) cluster_set_zone: DnsName,
     pub(crate) drain: Duration,
     pub(crate) control: Control,
     pub(crate) xds: Xds,
@@ -34,9 +35,22 @@ pub(crate) struct Config {
 
 #[derive(Clone, Debug)]
 pub(crate) struct Control {
-    pub(crate) manifests: Option<PathBuf>,
+    pub(crate) source: Source,
+    pub(crate) snapshot_file: Option<PathBuf>,
+    pub(crate) pace: Pace,
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) balancer: Balancer,
+}
+
+/// Where services and endpoints come from.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// A folder or file of manifests.
+    Manifests(PathBuf),
+    /// A Kubernetes API.
+    Kubernetes(Connect),
+    /// None is set: only a proxy can run.
+    None,
 }
 
 #[derive(Clone, Debug)]
@@ -106,9 +120,14 @@ fn read(r: &mut Reader) -> Option<Config> {
     );
     let admin =
         r.text("admin.address", "127.0.0.1:15000", "Where /metrics, /livez and /readyz are");
-    let zone = r.text_with("zone", "cluster.local", "DNS zone of the cluster", |text| {
-        DnsName::parse(text).map_err(|e| e.to_string())
-    });
+    let name = |text: &str| DnsName::parse(text).map_err(|e| e.to_string());
+    let zone = r.text_with("zone", "cluster.local", "DNS zone of the cluster", name);
+    let cluster_set_zone = r.text_with(
+        "cluster_set_zone",
+        "clusterset.local",
+        "DNS zone of services that a set of clusters shares",
+        name,
+    );
     let drain = r.integer(
         "drain.deadline_secs",
         30,
@@ -125,6 +144,7 @@ fn read(r: &mut Reader) -> Option<Config> {
         log_format,
         admin: admin?,
         zone: zone?,
+        cluster_set_zone: cluster_set_zone?,
         drain: Duration::from_secs(drain),
         control: control?,
         xds: xds?,
@@ -135,9 +155,22 @@ fn read(r: &mut Reader) -> Option<Config> {
 }
 
 fn control(r: &mut Reader) -> Option<Control> {
-    let manifests = r.optional(
-        "control.manifests",
-        "Folder or file of Kubernetes manifests; needed by the control and dns roles",
+    let source = source(r);
+    let snapshot_file = r.optional(
+        "control.snapshot_file",
+        "File with a copy of the last snapshot, to start from while the Kubernetes API is away",
+    );
+    let delay_ms = r.integer(
+        "control.publish_delay_ms",
+        100,
+        1..=10_000,
+        "Longest time in milliseconds that a change of the Kubernetes API waits for others",
+    );
+    let share: u32 = r.integer(
+        "control.publish_share_percent",
+        10,
+        1..=100,
+        "Share of one core that publishing may take before changes wait for others",
     );
     let ranges: Vec<IpNet> = r.texts(
         "control.service_ranges",
@@ -149,14 +182,46 @@ fn control(r: &mut Reader) -> Option<Control> {
         .ok();
     let balancer = r.word(
         "control.balancer",
-        &[("least_request", Balancer::LeastRequest), ("round_robin", Balancer::RoundRobin)],
+        &Balancer::WORDS,
         "How an endpoint is picked where the service does not say: least_request or round_robin",
     );
     Some(Control {
-        manifests: manifests.map(Into::into),
+        source,
+        snapshot_file: snapshot_file.map(Into::into),
+        pace: Pace { max_delay: Duration::from_millis(delay_ms), share: f64::from(share) / 100.0 },
         service_ranges: service_ranges?,
         balancer,
     })
+}
+
+fn source(r: &mut Reader) -> Source {
+    let manifests = r.optional(
+        "control.manifests",
+        "Folder or file of Kubernetes manifests; the control and dns roles need it or a \
+         Kubernetes API",
+    );
+    let kubernetes = r.word(
+        "control.kubernetes",
+        &[("off", false), ("on", true)],
+        "Whether the source is a Kubernetes API: off or on",
+    );
+    let kubeconfig = r.optional(
+        "control.kubeconfig",
+        "Kubeconfig of the API; empty: the pod's service account, else KUBECONFIG or ~/.kube/config",
+    );
+    let context =
+        r.optional("control.context", "Context of the kubeconfig; empty: its current one");
+    match (manifests, kubernetes) {
+        (Some(_), true) => {
+            r.reject("control.manifests", "not used with control.kubernetes: set one of the two");
+            Source::None
+        }
+        (Some(path), false) => Source::Manifests(path.into()),
+        (None, true) => {
+            Source::Kubernetes(Connect { kubeconfig: kubeconfig.map(Into::into), context })
+        }
+        (None, false) => Source::None,
+    }
 }
 
 fn xds(r: &mut Reader) -> Option<Xds> {

@@ -50,7 +50,7 @@ async fn serve(config: &Config, dir: &Path) -> anyhow::Result<()> {
     let shop_life = Lifecycle::new();
     let shop = Shop::start(shop_life.clone()).map_err(cannot_start)?;
     shop.write_manifests(dir).map_err(cannot_start)?;
-    let process = Process::start(config, Roles::ALL)?;
+    let process = Process::start(config, Roles::ALL).await?;
     let greeting = greet(&process, dir);
     let addresses = tokio::select! {
         addresses = greeting => addresses?,

@@ -5,8 +5,8 @@ use std::num::NonZeroUsize;
 use std::process::ExitCode;
 
 use anyhow::{Context, anyhow};
-use portolan_control::Folder;
 use portolan_control::report::{ControlMetrics, Reports};
+use portolan_control::{Folder, Kubernetes, SavedFile};
 use portolan_dns::{DnsConfig, DnsServer};
 use portolan_proxy::{Proxy, ProxyConfig};
 use portolan_runtime::admin::Admin;
@@ -14,7 +14,7 @@ use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
 use portolan_xds::{ClientConfig, ResourceConfig, ServerLimits, XdsClient, XdsServer};
 
-use crate::config::Config;
+use crate::config::{Config, Source};
 use crate::exit::cannot_start;
 
 /// Which roles a process runs.
@@ -59,7 +59,7 @@ struct Start<'a> {
 /// Runs the roles until a signal, or until one of them ends unasked.
 pub(crate) fn run(config: &Config, roles: Roles) -> anyhow::Result<ExitCode> {
     init(config)?;
-    runtime()?.block_on(async { Process::start(config, roles)?.finish().await })?;
+    runtime()?.block_on(async { Process::start(config, roles).await?.finish().await })?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -79,7 +79,7 @@ pub(crate) fn runtime() -> anyhow::Result<tokio::runtime::Runtime> {
 
 impl Process {
     /// Binds and starts everything.
-    pub(crate) fn start(config: &Config, roles: Roles) -> anyhow::Result<Self> {
+    pub(crate) async fn start(config: &Config, roles: Roles) -> anyhow::Result<Self> {
         let metrics = Metrics::new();
         let lifecycle = Lifecycle::new();
         let readiness = Readiness::new(lifecycle.clone(), &metrics);
@@ -99,7 +99,7 @@ impl Process {
         let mut dns = Vec::new();
         let mut control = config.proxy.control.clone();
         if roles.control || roles.dns {
-            let snapshots = start.source()?;
+            let snapshots = start.source().await?;
             if roles.control {
                 control = Some(format!("http://{}", start.xds_server(snapshots.clone())?));
             }
@@ -124,29 +124,62 @@ impl Process {
 }
 
 impl Start<'_> {
-    /// The control loop over the manifests.
-    fn source(&mut self) -> anyhow::Result<Subscriber> {
-        let Some(path) = &self.config.control.manifests else {
-            let text = "control.manifests is not set: name a folder or file with --manifests";
-            return Err(cannot_start(anyhow!(text)));
-        };
+    /// The control loop over its source.
+    async fn source(&mut self) -> anyhow::Result<Subscriber> {
         let reports = Reports::default();
         let metrics = ControlMetrics::new(&self.metrics);
-        let ranges = self.config.control.service_ranges.clone();
-        let folder = Folder::open(path, ranges, reports.clone(), metrics).map_err(cannot_start)?;
         let (publisher, snapshots) = publish::channel();
         let gate = self.readiness.gate("control");
         let lifecycle = self.lifecycle.clone();
-        self.tasks.spawn("control", folder.run(publisher, gate, lifecycle));
+        match &self.config.control.source {
+            Source::Manifests(path) => {
+                let ranges = self.config.control.service_ranges.clone();
+                let folder =
+                    Folder::open(path, ranges, reports.clone(), metrics).map_err(cannot_start)?;
+                self.tasks.spawn("control", folder.run(publisher, gate, lifecycle));
+            }
+            Source::Kubernetes(connect) => {
+                let client = connect.client().await.map_err(cannot_start)?;
+                let pace = self.config.control.pace;
+                let kubernetes = Kubernetes::new(client, pace, reports.clone(), metrics);
+                let kubernetes = self.with_saved(kubernetes, &snapshots);
+                self.tasks.spawn("control", kubernetes.run(publisher, gate, lifecycle));
+            }
+            Source::None => {
+                let text = "there is no source: name a folder or file with --manifests, or use \
+                            --kubernetes";
+                return Err(cannot_start(anyhow!(text)));
+            }
+        }
         let newest = snapshots.clone();
         self.page("snapshot", move || newest.newest());
         self.page("rejected", move || reports.newest());
         Ok(snapshots)
     }
 
+    /// The loop with the copy of the last snapshot that is on disk, if one is to be kept there.
+    fn with_saved(&mut self, kubernetes: Kubernetes, snapshots: &Subscriber) -> Kubernetes {
+        let Some(path) = &self.config.control.snapshot_file else { return kubernetes };
+        let file = SavedFile::at(path.clone());
+        let saved = file.load().unwrap_or_else(|error| {
+            tracing::error!(%error, "starting without the saved snapshot");
+            None
+        });
+        let keep = file.keep(snapshots.clone(), self.lifecycle.clone());
+        self.tasks.spawn("saved-snapshot", async {
+            keep.await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+        match saved {
+            Some(saved) => kubernetes.with_saved(saved, self.readiness.staleness()),
+            None => kubernetes,
+        }
+    }
+
     fn xds_server(&mut self, snapshots: Subscriber) -> anyhow::Result<SocketAddr> {
         let resources = ResourceConfig {
             zone: self.config.zone.clone(),
+            cluster_set_zone: self.config.cluster_set_zone.clone(),
             balancer: self.config.control.balancer,
             listeners: self.config.listeners.clone(),
         };
@@ -175,6 +208,7 @@ impl Start<'_> {
         let config = DnsConfig {
             server_ips,
             zone: self.config.zone.clone(),
+            cluster_set_zone: self.config.cluster_set_zone.clone(),
             service_ranges: self.config.control.service_ranges.as_slice().to_vec(),
             ttl_secs: settings.ttl_secs,
             workers: if settings.workers == 0 { defaults.workers } else { settings.workers },

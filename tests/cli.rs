@@ -33,7 +33,7 @@ fn what_cannot_start_says_why_and_ends_with_code_2() {
     let folder = tempfile::tempdir().expect("a folder");
     let manifests = folder.path().to_str().expect("UTF-8");
     let in_use = "Address already in use";
-    let cases: [(&[&str], [&str; 2]); 10] = [
+    let cases: [(&[&str], [&str; 2]); 12] = [
         (
             &["run", "--manifests", "/no/such/folder"],
             ["cannot read manifests from /no/such/folder", "No such file"],
@@ -42,8 +42,16 @@ fn what_cannot_start_says_why_and_ends_with_code_2() {
             &["check", "/no/such/folder"],
             ["cannot read manifests from /no/such/folder", "No such file"],
         ),
-        (&["run"], ["control.manifests is not set", "--manifests"]),
-        (&["dns"], ["control.manifests is not set", "--manifests"]),
+        (&["run"], ["there is no source", "--manifests"]),
+        (&["dns"], ["there is no source", "--manifests"]),
+        (
+            &["run", "--kubeconfig", "/no/such/kubeconfig"],
+            ["cannot use the kubeconfig /no/such/kubeconfig", "No such file"],
+        ),
+        (
+            &["run", "--manifests", manifests, "--set", "control.kubernetes=on"],
+            ["control.manifests", "not used with control.kubernetes"],
+        ),
         (&["proxy"], ["proxy.control is not set", "--xds"]),
         (&["run", "--manifests", manifests, "--admin", &taken], [&taken, in_use]),
         (&["run", "--manifests", manifests, "--dns", &taken_udp], [&taken_udp, in_use]),

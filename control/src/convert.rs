@@ -1,19 +1,32 @@
 //! Typed Kubernetes object -> model value, or the field that forbids it. Pure.
 
+mod annotations;
+mod import;
+mod node;
+mod port;
 pub mod service;
 pub mod slice;
+mod traffic;
+
+use std::sync::Arc;
 
 use crate::object::{Fault, Object};
-use portolan_model::{InvalidName, Protocol};
+use portolan_model::{InvalidName, Node, Protocol};
 
+pub use annotations::PREFIX as ANNOTATION_PREFIX;
+pub use import::ServiceImport;
 pub use service::{AddressRequest, KindDraft, ServiceDraft};
 pub use slice::SliceDraft;
 
 /// A converted object, not yet part of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Draft {
+    /// A namespace: its name.
+    Namespace(Arc<str>),
+    /// A node.
+    Node(Arc<Node>),
     /// A service whose cluster IPs may still have to be found.
-    Service(ServiceDraft),
+    Service(Box<ServiceDraft>),
     /// A slice and the service it names.
     Slice(SliceDraft),
 }
@@ -24,8 +37,18 @@ pub enum Draft {
 /// The first field for which the object as a whole is refused.
 pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
     match object {
-        Object::Service(service) => {
-            service::convert(service).map(|(draft, faults)| (Draft::Service(draft), faults))
+        Object::Namespace(namespace) => {
+            let name = namespace.metadata.name.as_deref().unwrap_or_default();
+            check_label("metadata.name", name)?;
+            Ok((Draft::Namespace(name.into()), Vec::new()))
+        }
+        Object::Node(node) => {
+            node::convert(node).map(|(node, faults)| (Draft::Node(Arc::new(node)), faults))
+        }
+        Object::Service(service) => service::convert(service)
+            .map(|(draft, faults)| (Draft::Service(Box::new(draft)), faults)),
+        Object::ServiceImport(import) => {
+            import::convert(import).map(|draft| (Draft::Service(Box::new(draft)), Vec::new()))
         }
         Object::EndpointSlice(slice) => {
             slice::convert(slice).map(|(draft, faults)| (Draft::Slice(draft), faults))
@@ -35,10 +58,12 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
 
 /// Checks `namespace/name` of an object.
 fn check_names(namespace: &str, name: &str) -> Result<(), Fault> {
-    portolan_model::name::validate_label(namespace)
-        .map_err(|e| Fault::rejected("metadata.namespace", e.to_string()))?;
-    portolan_model::name::validate_label(name)
-        .map_err(|e| Fault::rejected("metadata.name", e.to_string()))
+    check_label("metadata.namespace", namespace)?;
+    check_label("metadata.name", name)
+}
+
+fn check_label(field: &str, label: &str) -> Result<(), Fault> {
+    portolan_model::name::validate_label(label).map_err(invalid_name(field))
 }
 
 /// Reads a port number that must be in 1..=65535.

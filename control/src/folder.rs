@@ -10,12 +10,13 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use portolan_model::{ServiceKey, Snapshot};
+use portolan_model::{Key, Snapshot};
 use portolan_runtime::{Gate, Lifecycle, Publisher};
 
 use crate::addresses::ServiceRanges;
 use crate::index::Index;
 use crate::manifests::Manifests;
+use crate::outlet::Outlet;
 use crate::report::{ControlMetrics, Report, Reports};
 use scan::Scanner;
 use watch::Watch;
@@ -74,7 +75,7 @@ impl Folder {
     }
 
     /// Reads every file that changed and brings the index in line. Blocks on file I/O.
-    pub fn reload(&mut self) -> (Snapshot, BTreeSet<ServiceKey>, Report) {
+    pub fn reload(&mut self) -> (Snapshot, BTreeSet<Key>, Report) {
         let found = self.scanner.scan();
         let report = self.manifests.reload(found, &mut self.index);
         let (snapshot, touched) = self.index.commit();
@@ -92,6 +93,7 @@ impl Folder {
         lifecycle: Lifecycle,
     ) -> Result<(), FolderError> {
         let mut watch = Watch::start(self.scanner.root());
+        let mut outlet = Outlet::new(publisher, gate, self.metrics.clone());
         loop {
             let started = Instant::now();
             let root = self.scanner.root().to_owned();
@@ -102,7 +104,7 @@ impl Folder {
             let (folder, (snapshot, touched, report)) =
                 reloaded.await.map_err(|source| FolderError::Broken { path: root, source })?;
             self = folder;
-            self.publish(&publisher, &gate, &snapshot, touched, report, started);
+            self.publish(&mut outlet, &snapshot, touched, report, started);
             tokio::select! {
                 () = watch.changed(POLL_INTERVAL) => {}
                 () = lifecycle.draining() => return Ok(()),
@@ -112,22 +114,21 @@ impl Folder {
 
     fn publish(
         &self,
-        publisher: &Publisher,
-        gate: &Gate,
+        outlet: &mut Outlet,
         snapshot: &Snapshot,
-        touched: BTreeSet<ServiceKey>,
+        touched: BTreeSet<Key>,
         report: Report,
         started: Instant,
     ) {
-        let (services, slices) = (report.services, report.endpoint_slices);
+        let (services, slices) = (report.objects.services, report.objects.endpoint_slices);
+        self.metrics.on_reload();
         self.reports.replace(report, &self.metrics);
-        let first = gate.generation().is_none();
-        if touched.is_empty() && !first {
+        if touched.is_empty() && outlet.is_open() {
             return;
         }
         let changed = touched.len();
-        let generation = publisher.publish(snapshot, touched);
-        gate.applied(generation);
+        outlet.publish(snapshot, touched, started.elapsed());
+        let generation = outlet.published().generation();
         tracing::info!(
             %generation,
             changed,

@@ -7,32 +7,75 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portolan_model::{Service, ServiceEntry, ServiceKey, ServiceKind, Slice, Snapshot};
+use portolan_model::{
+    Endpoint, Key, Node, Scope, Service, ServiceEntry, ServiceKey, ServiceKind, Slice, Snapshot,
+};
 
 use crate::addresses::{AddressPool, Family, ServiceRanges};
-use crate::convert::{AddressRequest, KindDraft, ServiceDraft, SliceDraft};
+use crate::convert::{AddressRequest, Draft, KindDraft, ServiceDraft, SliceDraft};
 use crate::object::Fault;
 
 /// The working copy behind the published snapshots.
 #[derive(Debug)]
 pub struct Index {
-    pool: AddressPool,
+    /// Who holds which cluster IP; `None` where an API server has seen to that.
+    pool: Option<AddressPool>,
     services: HashMap<ServiceKey, Arc<Service>>,
     slices: HashMap<ServiceKey, BTreeMap<Arc<str>, Arc<Slice>>>,
+    /// Services with an endpoint that names its node and not its zone.
+    unzoned: BTreeSet<ServiceKey>,
     snapshot: Snapshot,
-    touched: BTreeSet<ServiceKey>,
+    touched: BTreeSet<Key>,
 }
 
 impl Index {
-    /// An empty index.
+    /// An empty index that hands out cluster IPs itself.
     #[must_use]
     pub fn new(ranges: ServiceRanges) -> Self {
+        Self { pool: Some(AddressPool::new(ranges)), ..Self::of_served() }
+    }
+
+    /// An empty index for objects of an API server, whose cluster IPs are taken as they come.
+    #[must_use]
+    pub fn of_served() -> Self {
         Self {
-            pool: AddressPool::new(ranges),
+            pool: None,
+            unzoned: BTreeSet::new(),
             services: HashMap::new(),
             slices: HashMap::new(),
             snapshot: Snapshot::default(),
             touched: BTreeSet::new(),
+        }
+    }
+
+    /// Writes a draft in place of what its object was before.
+    ///
+    /// # Errors
+    /// When an address cannot be had; what stood there stays.
+    pub fn apply(&mut self, old: Option<&Draft>, new: &Draft) -> Result<(), Fault> {
+        match new {
+            Draft::Namespace(name) => self.declare_namespace(name, true),
+            Draft::Node(node) => self.apply_node(node),
+            Draft::Service(service) => self.apply_service(service)?,
+            Draft::Slice(slice) => {
+                if let Some(Draft::Slice(old)) = old
+                    && old.service != slice.service
+                {
+                    self.delete_slice(old);
+                }
+                self.apply_slice(slice);
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes out what a draft brought in.
+    pub fn delete(&mut self, draft: &Draft) {
+        match draft {
+            Draft::Namespace(name) => self.declare_namespace(name, false),
+            Draft::Node(node) => self.delete_node(&node.name),
+            Draft::Service(service) => self.delete_service(&service.key),
+            Draft::Slice(slice) => self.delete_slice(slice),
         }
     }
 
@@ -56,11 +99,10 @@ impl Index {
             kind,
             ports: draft.ports.clone(),
             publish_not_ready: draft.publish_not_ready,
-            balancer: draft.balancer,
+            traffic: draft.traffic.clone(),
+            policy: draft.policy.clone(),
         });
-        for address in held.iter().filter(|a| !service.cluster_ips().contains(a)) {
-            self.pool.release(*address, key);
-        }
+        self.release(key, held.iter().filter(|a| !service.cluster_ips().contains(a)));
         self.services.insert(key.clone(), service);
         self.join(key);
         Ok(())
@@ -69,9 +111,7 @@ impl Index {
     /// Takes a service out. Its slices stay and join it again should it come back.
     pub fn delete_service(&mut self, key: &ServiceKey) {
         if let Some(service) = self.services.remove(key) {
-            for address in service.cluster_ips() {
-                self.pool.release(*address, key);
-            }
+            self.release(key, service.cluster_ips().iter());
             self.join(key);
         }
     }
@@ -94,30 +134,74 @@ impl Index {
         }
     }
 
+    /// Notes that a namespace exists, or no longer does.
+    pub fn declare_namespace(&mut self, name: &Arc<str>, declared: bool) {
+        if self.snapshot.declare_namespace(name, declared) {
+            self.touched.insert(Key::Namespace(Arc::clone(name)));
+        }
+    }
+
+    /// Writes a node; endpoints that name it and no zone of their own are in its zone.
+    pub fn apply_node(&mut self, node: &Arc<Node>) {
+        let before = self.snapshot.node(&node.name).and_then(|old| old.zone.clone());
+        if self.snapshot.apply_node(Arc::clone(node)) {
+            self.touched.insert(Key::Node(Arc::clone(&node.name)));
+        }
+        if before != node.zone {
+            self.join_unzoned();
+        }
+    }
+
+    /// Takes a node out.
+    pub fn delete_node(&mut self, name: &Arc<str>) {
+        if self.snapshot.delete_node(name) {
+            self.touched.insert(Key::Node(Arc::clone(name)));
+            self.join_unzoned();
+        }
+    }
+
     /// Whether a service is in the index.
     #[must_use]
     pub fn has_service(&self, key: &ServiceKey) -> bool {
         self.services.contains_key(key)
     }
 
-    /// The content as it is now, and the services touched since the last commit.
-    pub fn commit(&mut self) -> (Snapshot, BTreeSet<ServiceKey>) {
+    /// The content as it is now, and what was touched since the last commit.
+    pub fn commit(&mut self) -> (Snapshot, BTreeSet<Key>) {
         (self.snapshot.clone(), std::mem::take(&mut self.touched))
+    }
+
+    /// Whether anything was touched since the last commit.
+    #[must_use]
+    pub fn is_touched(&self) -> bool {
+        !self.touched.is_empty()
+    }
+
+    fn join_unzoned(&mut self) {
+        for key in std::mem::take(&mut self.unzoned) {
+            self.join(&key);
+        }
     }
 
     /// Brings one service's entry in line with what is known of it.
     fn join(&mut self, key: &ServiceKey) {
+        self.unzoned.remove(key);
         let Some(service) = self.services.get(key) else {
             if self.snapshot.delete(key) {
-                self.touched.insert(key.clone());
+                self.touched.insert(Key::Service(key.clone()));
             }
             return;
         };
-        let slices = self.slices.get(key).map(|s| s.values().cloned().collect());
-        let entry = ServiceEntry { service: service.clone(), slices: slices.unwrap_or_default() };
+        let raw = self.slices.get(key).into_iter().flat_map(BTreeMap::values);
+        let mut unzoned = false;
+        let slices = raw.map(|slice| zoned(slice, &self.snapshot, &mut unzoned)).collect();
+        let entry = ServiceEntry { service: service.clone(), slices };
         if self.snapshot.lookup(key).is_none_or(|old| **old != entry) {
             self.snapshot.apply(Arc::new(entry));
-            self.touched.insert(key.clone());
+            self.touched.insert(Key::Service(key.clone()));
+        }
+        if unzoned {
+            self.unzoned.insert(key.clone());
         }
     }
 
@@ -127,13 +211,19 @@ impl Index {
         request: &AddressRequest,
         held: &[IpAddr],
     ) -> Result<Vec<IpAddr>, Fault> {
+        let Some(pool) = self.pool.as_mut().filter(|_| key.scope() == Scope::Cluster) else {
+            return Ok(match request {
+                AddressRequest::Named(named) => named.clone(),
+                _ => Vec::new(),
+            });
+        };
         let families = match request {
-            AddressRequest::Named(named) => return self.claim_all(key, named, held),
+            AddressRequest::Named(named) => return claim_all(pool, key, named, held),
             AddressRequest::Families(families) => families.clone(),
-            AddressRequest::Single => self.pool.families().take(1).collect(),
-            AddressRequest::PreferDual => self.pool.families().collect(),
+            AddressRequest::Single => pool.families().take(1).collect(),
+            AddressRequest::PreferDual => pool.families().collect(),
             AddressRequest::RequireDual => {
-                let mut families: Vec<Family> = self.pool.families().collect();
+                let mut families: Vec<Family> = pool.families().collect();
                 families.extend([Family::V4, Family::V6]);
                 families.dedup();
                 families.truncate(2);
@@ -144,10 +234,10 @@ impl Index {
         for family in families {
             // A service keeps the address it has, named or found, for as long as it fits.
             let kept = held.iter().copied().find(|a| Family::of(*a) == family);
-            match kept.map_or_else(|| self.pool.allocate(family, key), Ok) {
+            match kept.map_or_else(|| pool.allocate(family, key), Ok) {
                 Ok(address) => addresses.push(address),
                 Err(unavailable) => {
-                    self.release_new(key, &addresses, held);
+                    release_new(pool, key, &addresses, held);
                     return Err(Fault::rejected("spec.clusterIP", unavailable.to_string()));
                 }
             }
@@ -155,24 +245,46 @@ impl Index {
         Ok(addresses)
     }
 
-    fn claim_all(
-        &mut self,
-        key: &ServiceKey,
-        named: &[IpAddr],
-        held: &[IpAddr],
-    ) -> Result<Vec<IpAddr>, Fault> {
-        for (i, address) in named.iter().enumerate() {
-            if let Err(taken) = self.pool.claim(*address, key) {
-                self.release_new(key, &named[..i], held);
-                return Err(Fault::rejected("spec.clusterIP", taken.to_string()));
-            }
+    fn release<'a>(&mut self, key: &ServiceKey, addresses: impl Iterator<Item = &'a IpAddr>) {
+        if let Some(pool) = &mut self.pool {
+            addresses.for_each(|address| pool.release(*address, key));
         }
-        Ok(named.to_vec())
     }
+}
 
-    fn release_new(&mut self, key: &ServiceKey, claimed: &[IpAddr], held: &[IpAddr]) {
-        for address in claimed.iter().filter(|a| !held.contains(a)) {
-            self.pool.release(*address, key);
+fn claim_all(
+    pool: &mut AddressPool,
+    key: &ServiceKey,
+    named: &[IpAddr],
+    held: &[IpAddr],
+) -> Result<Vec<IpAddr>, Fault> {
+    for (i, address) in named.iter().enumerate() {
+        if let Err(taken) = pool.claim(*address, key) {
+            release_new(pool, key, &named[..i], held);
+            return Err(Fault::rejected("spec.clusterIP", taken.to_string()));
         }
     }
+    Ok(named.to_vec())
+}
+
+fn release_new(pool: &mut AddressPool, key: &ServiceKey, claimed: &[IpAddr], held: &[IpAddr]) {
+    for address in claimed.iter().filter(|a| !held.contains(a)) {
+        pool.release(*address, key);
+    }
+}
+
+/// The slice with the zones of its nodes where endpoints name none themselves; notes whether any
+/// does so.
+fn zoned(slice: &Arc<Slice>, snapshot: &Snapshot, unzoned: &mut bool) -> Arc<Slice> {
+    let lacks = |endpoint: &Endpoint| endpoint.zone.is_none() && endpoint.node.is_some();
+    if !slice.endpoints.iter().any(lacks) {
+        return Arc::clone(slice);
+    }
+    *unzoned = true;
+    let mut slice = Slice::clone(slice);
+    for endpoint in slice.endpoints.iter_mut().filter(|e| lacks(e)) {
+        let node = endpoint.node.as_deref().and_then(|name| snapshot.node(name));
+        endpoint.zone = node.and_then(|node| node.zone.clone());
+    }
+    Arc::new(slice)
 }

@@ -4,15 +4,24 @@
 //! the rule that one bad object rejects itself alone while what was good stays in force.
 
 pub mod addresses;
+pub mod coalesce;
 pub mod convert;
 pub mod document;
 pub mod folder;
 pub mod index;
+mod intern;
+pub mod kubernetes;
 pub mod manifests;
 pub mod object;
+pub mod order;
+mod outlet;
 pub mod rejection;
 pub mod report;
+pub mod saved;
 
 pub use addresses::ServiceRanges;
+pub use coalesce::Pace;
 pub use folder::{Folder, FolderError};
+pub use kubernetes::{Connect, Kubernetes};
 pub use rejection::{Origin, Rejection, Severity};
+pub use saved::SavedFile;

@@ -17,9 +17,9 @@ use std::sync::Arc;
 use crate::convert::{Draft, convert};
 use crate::document;
 use crate::index::Index;
-use crate::object::{Decoded, Fault, Kind, ObjectId, decode};
+use crate::object::{Decoded, Fault, ObjectId, decode};
 use crate::rejection::{Origin, Rejection, Severity};
-use crate::report::Report;
+use crate::report::{Counts, Report};
 
 /// A file as it was found at a reload.
 #[derive(Clone, Debug)]
@@ -129,10 +129,7 @@ impl Manifests {
             self.applied.keys().filter(|id| !owners.contains_key(id)).cloned().collect();
         for id in gone {
             if let Some(draft) = self.applied.remove(&id) {
-                match &*draft {
-                    Draft::Service(service) => index.delete_service(&service.key),
-                    Draft::Slice(slice) => index.delete_slice(slice),
-                }
+                index.delete(&draft);
             }
         }
         let mut pending = self.pending();
@@ -175,17 +172,7 @@ impl Manifests {
         draft: &Arc<Draft>,
         index: &mut Index,
     ) -> Result<(), Fault> {
-        match &**draft {
-            Draft::Service(service) => index.apply_service(service)?,
-            Draft::Slice(slice) => {
-                if let Some(Draft::Slice(old)) = self.applied.get(id).map(|d| &**d)
-                    && old.service != slice.service
-                {
-                    index.delete_slice(old);
-                }
-                index.apply_slice(slice);
-            }
-        }
+        index.apply(self.applied.get(id).map(|old| &**old), draft)?;
         self.applied.insert(id.clone(), draft.clone());
         self.refused.remove(id);
         Ok(())
@@ -214,9 +201,11 @@ impl Manifests {
         for (kind, count) in self.files.values().flat_map(|f| &f.unused) {
             *unused.entry(kind.clone()).or_default() += count;
         }
-        let services = self.applied.keys().filter(|id| id.kind == Kind::Service).count();
-        let endpoint_slices = self.applied.len() - services;
-        Report { services, endpoint_slices, unused, rejections }
+        let mut objects = Counts::default();
+        for id in self.applied.keys() {
+            objects.add(id.kind, 1);
+        }
+        Report { objects, unused, rejections, sources: BTreeMap::new() }
     }
 }
 
@@ -298,7 +287,7 @@ impl File {
 }
 
 impl Fault {
-    fn at(self, origin: Origin, id: Option<&ObjectId>) -> Rejection {
+    pub(crate) fn at(self, origin: Origin, id: Option<&ObjectId>) -> Rejection {
         Rejection {
             origin,
             object: id.map(ToString::to_string),

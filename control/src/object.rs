@@ -5,11 +5,13 @@
 //! `resourceVersion` has been through an API server that may be newer than this program: there an
 //! unknown key is only reported.
 
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Namespace, Node, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::convert::ServiceImport;
 use crate::rejection::Severity;
 
 /// Identity of an object within the source.
@@ -17,17 +19,24 @@ use crate::rejection::Severity;
 pub struct ObjectId {
     /// Which kind.
     pub kind: Kind,
-    /// Its namespace; `default` when the object names none, as kubectl does.
+    /// Its namespace; `default` when the object names none, as kubectl does; empty for a kind
+    /// that belongs to the whole cluster.
     pub namespace: String,
     /// Its name.
     pub name: String,
 }
 
 /// The kinds Portolan uses. The order is the order of application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
 pub enum Kind {
+    /// `v1` Namespace.
+    Namespace,
+    /// `v1` Node.
+    Node,
     /// `v1` Service.
     Service,
+    /// `multicluster.x-k8s.io/v1alpha1` ServiceImport.
+    ServiceImport,
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
 }
@@ -35,6 +44,12 @@ pub enum Kind {
 /// A typed object.
 #[derive(Clone, Debug)]
 pub enum Object {
+    /// A namespace.
+    Namespace(Box<Namespace>),
+    /// A node.
+    Node(Box<Node>),
+    /// An import of a service that a set of clusters shares.
+    ServiceImport(Box<ServiceImport>),
     /// A service.
     Service(Box<Service>),
     /// An endpoint slice.
@@ -77,25 +92,56 @@ impl Fault {
 
 impl std::fmt::Display for ObjectId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} {}/{}", self.kind.as_str(), self.namespace, self.name)
+        match &*self.namespace {
+            "" => write!(f, "{} {}", self.kind.as_str(), self.name),
+            namespace => write!(f, "{} {namespace}/{}", self.kind.as_str(), self.name),
+        }
     }
 }
 
 impl Kind {
+    /// All of them, in the order of application.
+    pub const ALL: [Self; 5] =
+        [Self::Namespace, Self::Node, Self::Service, Self::ServiceImport, Self::EndpointSlice];
+
     /// The word in `kind:`.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Namespace => "Namespace",
+            Self::Node => "Node",
             Self::Service => "Service",
+            Self::ServiceImport => "ServiceImport",
             Self::EndpointSlice => "EndpointSlice",
         }
     }
 
-    fn group_version(self) -> (&'static str, &'static str) {
+    /// The word in an API path.
+    #[must_use]
+    pub fn plural(self) -> &'static str {
         match self {
-            Self::Service => ("", "v1"),
+            Self::Namespace => "namespaces",
+            Self::Node => "nodes",
+            Self::Service => "services",
+            Self::ServiceImport => "serviceimports",
+            Self::EndpointSlice => "endpointslices",
+        }
+    }
+
+    /// API group (empty for the core group) and version.
+    #[must_use]
+    pub fn group_version(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Namespace | Self::Node | Self::Service => ("", "v1"),
+            Self::ServiceImport => ("multicluster.x-k8s.io", "v1alpha1"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
         }
+    }
+
+    /// Whether its objects stand in namespaces.
+    #[must_use]
+    pub fn is_namespaced(self) -> bool {
+        !matches!(self, Self::Namespace | Self::Node)
     }
 }
 
@@ -117,9 +163,8 @@ pub fn decode(value: &Value) -> Decoded {
         return Decoded::Refused(None, Fault::rejected("apiVersion", "missing"));
     }
     let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
-    let used = [Kind::Service, Kind::EndpointSlice]
-        .into_iter()
-        .find(|k| k.as_str() == kind_word && k.group_version().0 == group);
+    let used =
+        Kind::ALL.into_iter().find(|k| k.as_str() == kind_word && k.group_version().0 == group);
     let Some(kind) = used else {
         let slash = if group.is_empty() { "" } else { "/" };
         return Decoded::Unused(format!("{group}{slash}{version}/{kind_word}"));
@@ -133,17 +178,40 @@ pub fn decode(value: &Value) -> Decoded {
         let reason = format!("version {version:?} of {kind_word} is not read, {expected:?} is");
         return Decoded::Refused(Some(id), Fault::rejected("apiVersion", reason));
     }
+    let reason = "unknown field";
     let served = value.pointer("/metadata/resourceVersion").is_some();
-    let typed = match kind {
-        Kind::Service => typed(value, served).map(|(o, w)| (Object::Service(Box::new(o)), w)),
-        Kind::EndpointSlice => {
-            typed(value, served).map(|(o, w)| (Object::EndpointSlice(Box::new(o)), w))
-        }
-    };
-    match typed {
-        Ok((object, warnings)) => Decoded::Object(id, object, warnings),
+    match typed(kind, value) {
+        Ok((object, unknown)) => match unknown.first() {
+            Some(field) if !served => {
+                Decoded::Refused(Some(id), Fault::rejected(field.clone(), reason))
+            }
+            _ => {
+                let warnings = unknown.into_iter().map(|f| Fault::warning(f, reason)).collect();
+                Decoded::Object(id, object, warnings)
+            }
+        },
         Err(fault) => Decoded::Refused(Some(id), fault),
     }
+}
+
+/// Reads an object of a known kind that an API server has accepted: it may be newer than this
+/// program, so unknown keys mean nothing.
+///
+/// # Errors
+/// The field that cannot be read.
+pub fn decode_served(kind: Kind, value: &Value) -> Result<Object, Fault> {
+    typed(kind, value).map(|(object, _unknown)| object)
+}
+
+/// An object of a kind, and the keys of it that are not known.
+fn typed(kind: Kind, value: &Value) -> Result<(Object, Vec<String>), Fault> {
+    Ok(match kind {
+        Kind::Namespace => read(value).map(|(o, u)| (Object::Namespace(Box::new(o)), u))?,
+        Kind::Node => read(value).map(|(o, u)| (Object::Node(Box::new(o)), u))?,
+        Kind::Service => read(value).map(|(o, u)| (Object::Service(Box::new(o)), u))?,
+        Kind::ServiceImport => read(value).map(|(o, u)| (Object::ServiceImport(Box::new(o)), u))?,
+        Kind::EndpointSlice => read(value).map(|(o, u)| (Object::EndpointSlice(Box::new(o)), u))?,
+    })
 }
 
 fn whole(reason: &str) -> Fault {
@@ -162,21 +230,21 @@ fn identity(kind: Kind, value: &Value) -> Result<ObjectId, Fault> {
         }
     };
     let name = read("name")?.ok_or_else(|| Fault::rejected("metadata.name", "missing"))?;
-    let namespace = read("namespace")?.unwrap_or_else(|| "default".to_owned());
+    let namespace = if kind.is_namespaced() {
+        read("namespace")?.unwrap_or_else(|| "default".to_owned())
+    } else {
+        String::new()
+    };
     Ok(ObjectId { kind, namespace, name })
 }
 
-fn typed<T: DeserializeOwned>(value: &Value, served: bool) -> Result<(T, Vec<Fault>), Fault> {
+fn read<T: DeserializeOwned>(value: &Value) -> Result<(T, Vec<String>), Fault> {
     let mut unknown = Vec::new();
     let mut track = serde_path_to_error::Track::new();
     let tracked = serde_path_to_error::Deserializer::new(value, &mut track);
     let object = serde_ignored::deserialize(tracked, |path| unknown.push(dotted(&path)))
         .map_err(|e: serde_json::Error| Fault::rejected(track.path().to_string(), e.to_string()))?;
-    let reason = "unknown field";
-    match unknown.first() {
-        Some(field) if !served => Err(Fault::rejected(field.clone(), reason)),
-        _ => Ok((object, unknown.into_iter().map(|f| Fault::warning(f, reason)).collect())),
-    }
+    Ok((object, unknown))
 }
 
 /// `spec.ports[0].port` from serde_ignored's `spec.ports.0.port` (which also marks options).

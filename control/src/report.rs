@@ -2,14 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use portolan_runtime::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde::Serialize;
 
+use crate::object::Kind;
 use crate::rejection::{Rejection, Severity};
 
 /// Kinds that are counted under their own name; the rest share `other`.
@@ -19,23 +22,55 @@ const MAX_KINDS: usize = 64;
 #[derive(Clone, Debug, Default)]
 pub struct Reports(Arc<Mutex<Arc<Report>>>);
 
+/// Objects in force, by kind.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Counts {
+    /// Namespaces.
+    pub namespaces: usize,
+    /// Nodes.
+    pub nodes: usize,
+    /// Services.
+    pub services: usize,
+    /// Imports of services that a set of clusters shares.
+    pub service_imports: usize,
+    /// Endpoint slices.
+    pub endpoint_slices: usize,
+}
+
 /// State of the source after the last reload.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Report {
-    /// Services in force.
-    pub services: usize,
-    /// Endpoint slices in force.
-    pub endpoint_slices: usize,
+    /// Objects in force.
+    pub objects: Counts,
     /// Objects passed over because Portolan has no use for their kind, by `apiVersion/kind`.
     pub unused: BTreeMap<String, usize>,
     /// What is refused, in order of file and document.
     pub rejections: Vec<Rejection>,
+    /// How the watches of a Kubernetes API fare, by kind; empty for manifests.
+    pub sources: BTreeMap<Kind, SourceState>,
+}
+
+/// How the watch of one kind fares.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SourceState {
+    /// Whether the API has the kind.
+    pub served: bool,
+    /// Whether all objects of it are known.
+    pub synced: bool,
+    /// What went wrong last; `None` while it works.
+    pub trouble: Option<String>,
 }
 
 /// Metrics of the control loop.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct ControlMetrics {
     reloads: Counter,
+    delay: Histogram,
+    publishing: Histogram,
+    watch_errors: Family<KindLabel, Counter>,
+    synced: Family<KindLabel, Gauge>,
     objects: Family<KindLabel, Gauge>,
     unused: Family<KindLabel, Gauge>,
     rejections: Family<SeverityLabel, Gauge>,
@@ -49,6 +84,39 @@ struct KindLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SeverityLabel {
     severity: &'static str,
+}
+
+impl Counts {
+    /// How many of a kind.
+    #[must_use]
+    pub fn of(&self, kind: Kind) -> usize {
+        match kind {
+            Kind::Namespace => self.namespaces,
+            Kind::Node => self.nodes,
+            Kind::Service => self.services,
+            Kind::ServiceImport => self.service_imports,
+            Kind::EndpointSlice => self.endpoint_slices,
+        }
+    }
+
+    pub(crate) fn add(&mut self, kind: Kind, count: usize) {
+        *self.place(kind) += count;
+    }
+
+    pub(crate) fn remove_one(&mut self, kind: Kind) {
+        let place = self.place(kind);
+        *place = place.saturating_sub(1);
+    }
+
+    fn place(&mut self, kind: Kind) -> &mut usize {
+        match kind {
+            Kind::Namespace => &mut self.namespaces,
+            Kind::Node => &mut self.nodes,
+            Kind::Service => &mut self.services,
+            Kind::ServiceImport => &mut self.service_imports,
+            Kind::EndpointSlice => &mut self.endpoint_slices,
+        }
+    }
 }
 
 impl Reports {
@@ -73,12 +141,71 @@ impl Reports {
     }
 }
 
+impl Default for ControlMetrics {
+    fn default() -> Self {
+        let times = || Histogram::new(exponential_buckets(0.000_05, 2.0, 16));
+        Self {
+            reloads: Counter::default(),
+            delay: times(),
+            publishing: times(),
+            watch_errors: Family::default(),
+            synced: Family::default(),
+            objects: Family::default(),
+            unused: Family::default(),
+            rejections: Family::default(),
+        }
+    }
+}
+
 impl ControlMetrics {
+    /// Notes that manifests were read again.
+    pub(crate) fn on_reload(&self) {
+        self.reloads.inc();
+    }
+
+    /// Notes a publish: how long its oldest change had waited, and how long it took.
+    pub(crate) fn on_published(&self, waited: Duration, took: Duration) {
+        self.delay.observe(waited.as_secs_f64());
+        self.publishing.observe(took.as_secs_f64());
+    }
+
+    /// Notes that a watch failed.
+    pub(crate) fn on_watch_error(&self, kind: Kind) {
+        let kind = kind.as_str().to_owned();
+        self.watch_errors.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// Notes whether the objects of a kind are known in full.
+    pub(crate) fn set_synced(&self, kind: Kind, synced: bool) {
+        let kind = kind.as_str().to_owned();
+        self.synced.get_or_create(&KindLabel { kind }).set(i64::from(synced));
+    }
+
     /// Registers the metrics of the control loop.
     #[must_use]
     pub fn new(metrics: &Metrics) -> Self {
         let own = Self::default();
         metrics.register("control_reloads", "Reloads of the manifests", own.reloads.clone());
+        metrics.register(
+            "control_publish_delay_seconds",
+            "Time that the oldest change of a publish had waited",
+            own.delay.clone(),
+        );
+        metrics.register(
+            "control_publish_seconds",
+            "Time that a publish took",
+            own.publishing.clone(),
+        );
+        metrics.register(
+            "control_watch_errors",
+            "Failed lists and watches of the Kubernetes API, by kind",
+            own.watch_errors.clone(),
+        );
+        metrics.register(
+            "control_synced",
+            "Whether all objects of a kind are known from the Kubernetes API",
+            own.synced.clone(),
+        );
         metrics.register("control_objects", "Objects in force, by kind", own.objects.clone());
         metrics.register(
             "control_unused_objects",
@@ -95,10 +222,11 @@ impl ControlMetrics {
 
     fn record(&self, report: &Report) {
         let gauge = |n: usize| i64::try_from(n).unwrap_or(i64::MAX);
-        self.reloads.inc();
         let label = |kind: &str| KindLabel { kind: kind.to_owned() };
-        self.objects.get_or_create(&label("Service")).set(gauge(report.services));
-        self.objects.get_or_create(&label("EndpointSlice")).set(gauge(report.endpoint_slices));
+        for kind in Kind::ALL {
+            let count = gauge(report.objects.of(kind));
+            self.objects.get_or_create(&label(kind.as_str())).set(count);
+        }
         self.unused.clear();
         for (kind, count) in report.unused.iter().take(MAX_KINDS) {
             self.unused.get_or_create(&label(kind)).set(gauge(*count));

@@ -11,6 +11,8 @@ use portolan_model::DnsName;
 pub struct DnsConfig {
     /// The cluster's zone.
     pub zone: DnsName,
+    /// The zone of names that a set of clusters shares (KEP-1645).
+    pub cluster_set_zone: DnsName,
     /// The ranges cluster IPs come from: their reverse zones are ours. A range that does not end
     /// on an octet (IPv4) or nibble (IPv6) is split into the zones below it.
     pub service_ranges: Vec<IpNet>,
@@ -35,6 +37,8 @@ impl Default for DnsConfig {
     fn default() -> Self {
         Self {
             zone: DnsName::parse("cluster.local").expect("a constant that is a valid name"),
+            cluster_set_zone: DnsName::parse("clusterset.local")
+                .expect("a constant that is a valid name"),
             service_ranges: Vec::new(),
             ttl_secs: 5,
             workers: std::thread::available_parallelism().map_or(1, usize::from),

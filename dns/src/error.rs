@@ -23,6 +23,12 @@ pub enum DnsError {
         /// The zone.
         zone: String,
     },
+    /// The cluster's zone and the cluster set's are one.
+    #[error("zone {zone} cannot be the zone of the cluster and of the cluster set at once")]
+    SameZone {
+        /// The zone.
+        zone: String,
+    },
     /// A socket could not be bound.
     #[error(transparent)]
     Bind(#[from] BindError),

@@ -4,8 +4,8 @@ use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
 
 use portolan_model::{
-    Changes, Conditions, DnsName, Endpoint, Generation, Protocol, Service, ServiceEntry,
-    ServiceKey, ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
+    Changes, DnsName, Endpoint, Generation, Protocol, Service, ServiceEntry, ServiceKey,
+    ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
 };
 
 use crate::config::DnsConfig;
@@ -86,21 +86,11 @@ fn snapshot() -> Snapshot {
         ("loop", ServiceKind::ExternalName(constant("loop.ns.svc.cluster.local")), Vec::new()),
     ] {
         let port_name: Arc<str> = "http".into();
-        let port = ServicePort {
-            name: Some(port_name.clone()),
-            protocol: Protocol::Tcp,
-            port: 80,
-            app_protocol: None,
-        };
-        let service = Service {
-            key: ServiceKey::new("ns", name).expect("a constant"),
-            kind,
-            ports: vec![port],
-            publish_not_ready: false,
-            balancer: None,
-        };
+        let port = ServicePort::new(&port_name, Protocol::Tcp, 80);
+        let key = ServiceKey::new("ns", name).expect("a constant");
+        let service = Service::new(key, kind, vec![port]);
         let ports = vec![SlicePort { name: port_name, protocol: Protocol::Tcp, port: 8080 }];
-        let slice = Slice { name: "slice".into(), ports, endpoints };
+        let slice = Slice { name: "slice".into(), cluster: None, ports, endpoints };
         let entry = ServiceEntry { service: service.into(), slices: vec![slice.into()] };
         snapshot.apply(entry.into());
     }
@@ -112,11 +102,5 @@ fn constant(name: &str) -> DnsName {
 }
 
 fn endpoint(address: [u8; 4]) -> Endpoint {
-    Endpoint {
-        address: address.into(),
-        conditions: Conditions::READY,
-        hostname: None,
-        node: None,
-        zone: None,
-    }
+    Endpoint::at(address.into())
 }

@@ -165,7 +165,12 @@ fn headless(base: &WireName, entry: &ServiceEntry, records: &mut ServiceRecords)
     for endpoint in entry.ready_endpoints() {
         let data = Rdata::from(endpoint.address);
         records.names.entry(base.clone()).or_default().push(data.clone());
-        if let Some(name) = endpoint_name(base, endpoint) {
+        // KEP-1645: names of endpoints in a cluster set say which cluster they are in.
+        let own_base = match entry.cluster_of(endpoint) {
+            Some(cluster) => base.child(cluster),
+            None => Some(base.clone()),
+        };
+        if let Some(name) = own_base.and_then(|base| endpoint_name(&base, endpoint)) {
             records.names.entry(name.clone()).or_default().push(data);
             records.pointers.insert((endpoint.address, name.clone()));
             names.insert(endpoint.address, name);

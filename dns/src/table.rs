@@ -12,7 +12,7 @@ use std::sync::Arc;
 use foldhash::fast::RandomState;
 use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
-use portolan_model::{Changes, Generation, ServiceKey, Snapshot};
+use portolan_model::{Changes, Generation, Key, Scope, ServiceKey, Snapshot};
 
 use crate::config::DnsConfig;
 use crate::error::DnsError;
@@ -83,12 +83,22 @@ impl Table {
             Changes::Nothing => {}
             Changes::Keys(keys) => {
                 for key in keys {
-                    next.replace(key, snapshot);
+                    match key {
+                        Key::Service(key) => next.replace(key, snapshot),
+                        Key::Namespace(name) => {
+                            next.keep_namespace(Scope::Cluster, name, snapshot);
+                        }
+                        // No name of ours depends on a node.
+                        Key::Node(_) => {}
+                    }
                 }
             }
             Changes::Everything => {
                 for (key, _) in snapshot.services() {
                     next.replace(key, snapshot);
+                }
+                for name in snapshot.namespaces() {
+                    next.keep_namespace(Scope::Cluster, name, snapshot);
                 }
             }
         }
@@ -140,7 +150,7 @@ impl Table {
         let old = self.services.remove(key);
         let new = snapshot
             .lookup(key)
-            .map(|entry| records::of_service(&self.zones.svc, entry))
+            .map(|entry| records::of_service(self.zones.svc(key.scope()), entry))
             .unwrap_or_default();
         if let Some(old) = &old {
             for name in old.names.iter().filter(|name| !new.names.contains_key(*name)) {
@@ -156,7 +166,7 @@ impl Table {
             let contribution = Contribution { names, pointers: new.pointers };
             self.services.insert(key.clone(), Arc::new(contribution));
         }
-        self.keep_namespace(key, snapshot);
+        self.keep_namespace(key.scope(), key.namespace(), snapshot);
     }
 
     fn insert(&mut self, owner: &WireName, data: &[Rdata], context: &ServiceRecords) {
@@ -165,10 +175,10 @@ impl Table {
         self.nodes.insert(owner.clone(), Arc::new(node));
     }
 
-    /// A namespace is an empty non-terminal while it has a service.
-    fn keep_namespace(&mut self, key: &ServiceKey, snapshot: &Snapshot) {
-        let Some(name) = self.zones.svc.child(key.namespace()) else { return };
-        if !snapshot.has_namespace(key.namespace()) {
+    /// A namespace is an empty non-terminal while it exists.
+    fn keep_namespace(&mut self, scope: Scope, namespace: &str, snapshot: &Snapshot) {
+        let Some(name) = self.zones.svc(scope).child(namespace) else { return };
+        if !snapshot.has_namespace(scope, namespace) {
             self.nodes.remove(name.as_bytes());
         } else if !self.nodes.contains_key(name.as_bytes()) {
             self.nodes.insert(name, Arc::new(Node::Sets(Sets::default())));

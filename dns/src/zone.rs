@@ -8,6 +8,8 @@ use std::net::IpAddr;
 use foldhash::fast::RandomState;
 use ipnet::IpNet;
 
+use portolan_model::Scope;
+
 use crate::config::DnsConfig;
 use crate::error::DnsError;
 use crate::name::{WireName, label_starts};
@@ -22,7 +24,9 @@ pub(crate) struct Zones {
     /// The cluster's zone.
     pub(crate) cluster: WireName,
     /// `svc.<zone>`.
-    pub(crate) svc: WireName,
+    svc: WireName,
+    /// `svc.<cluster set's zone>`.
+    cluster_set_svc: WireName,
     /// `ns.dns.<zone>`, the zone's name server.
     pub(crate) server: WireName,
     /// `hostmaster.<zone>`, the mailbox of the SOA.
@@ -55,8 +59,16 @@ impl Zones {
         let server_data: Vec<Rdata> = config.server_ips.iter().map(|ip| (*ip).into()).collect();
         let server = name(&["ns", "dns"])?;
         let svc = name(&["svc"])?;
+        let cluster_set = WireName::of(&config.cluster_set_zone);
+        if cluster_set == cluster {
+            return Err(DnsError::SameZone { zone: config.zone.to_string() });
+        }
+        let cluster_set_svc = cluster_set
+            .child("svc")
+            .ok_or_else(|| DnsError::ZoneTooLong { zone: config.cluster_set_zone.to_string() })?;
         let fixed = vec![
             (svc.clone(), Vec::new()),
+            (cluster_set_svc.clone(), Vec::new()),
             (name(&["dns"])?, Vec::new()),
             (server.clone(), server_data.clone()),
             // Kubernetes DNS-Based Service Discovery 1.1.0 §2.2
@@ -64,6 +76,7 @@ impl Zones {
         ];
         let mut apexes: HashSet<WireName, RandomState> = reverse_zones(&config.service_ranges)?;
         apexes.insert(cluster.clone());
+        apexes.insert(cluster_set);
         let mut lengths = [0_u64; 4];
         for apex in &apexes {
             let length = apex.as_bytes().len();
@@ -71,6 +84,7 @@ impl Zones {
         }
         Ok(Self {
             svc,
+            cluster_set_svc,
             server,
             hostmaster: name(&["hostmaster"])?,
             fixed,
@@ -81,6 +95,14 @@ impl Zones {
             lengths,
             cluster,
         })
+    }
+
+    /// `svc.<zone>`, below which the namespaces of a scope are.
+    pub(crate) fn svc(&self, scope: Scope) -> &WireName {
+        match scope {
+            Scope::Cluster => &self.svc,
+            Scope::ClusterSet => &self.cluster_set_svc,
+        }
     }
 
     /// Where in `name` the apex of the closest of our zones starts; `None` outside them all.

@@ -6,13 +6,17 @@
 
 pub mod endpoint;
 pub mod name;
+pub mod node;
+pub mod policy;
 pub mod publication;
 pub mod service;
 pub mod snapshot;
 pub mod traffic;
 
-pub use endpoint::{Conditions, Endpoint, Slice, SlicePort};
-pub use name::{DnsName, InvalidName, ServiceKey};
+pub use endpoint::{Conditions, Endpoint, Hints, Slice, SlicePort};
+pub use name::{DnsName, InvalidName, Scope, ServiceKey};
+pub use node::Node;
+pub use policy::{Balancer, Policy};
 pub use publication::{Changes, History, Publication};
-pub use service::{AppProtocol, Balancer, Protocol, Service, ServiceKind, ServicePort};
-pub use snapshot::{Generation, ServiceEntry, Snapshot};
+pub use service::{AppProtocol, Protocol, Service, ServiceKind, ServicePort, Traffic};
+pub use snapshot::{Generation, Key, ServiceEntry, Snapshot};

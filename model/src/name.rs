@@ -3,13 +3,24 @@
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// A service's identity: namespace and name, both DNS labels (RFC 1123 §2.1).
+/// A service's identity: its scope, and namespace and name, both DNS labels (RFC 1123 §2.1).
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ServiceKey {
+    scope: Scope,
     namespace: Arc<str>,
     name: Arc<str>,
+}
+
+/// Where a service is known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Scope {
+    /// In this cluster: a Service.
+    #[default]
+    Cluster,
+    /// In all clusters of a set: a ServiceImport (KEP-1645).
+    ClusterSet,
 }
 
 /// An absolute DNS host name in lower case, without the trailing dot; at most 253 octets.
@@ -42,13 +53,15 @@ pub enum InvalidName {
         name: String,
     },
     /// A `namespace/name` without its slash.
-    #[error("{name:?} is not of the form namespace/name")]
+    #[error("{name:?} is not of the form namespace/name or clusterset/namespace/name")]
     Form {
         /// What was given.
         name: String,
     },
 }
 
+/// What stands before the key of a service of a cluster set in its text form.
+const CLUSTER_SET: &str = "clusterset";
 /// Longest DNS label in octets (RFC 1035 §2.3.4).
 pub const MAX_LABEL: usize = 63;
 /// Longest DNS name in its text form, in octets (RFC 1035 §2.3.4: 255 on the wire).
@@ -62,17 +75,45 @@ impl ServiceKey {
     pub fn new(namespace: &str, name: &str) -> Result<Self, InvalidName> {
         validate_label(namespace)?;
         validate_label(name)?;
-        Ok(Self { namespace: namespace.into(), name: name.into() })
+        Ok(Self { scope: Scope::Cluster, namespace: namespace.into(), name: name.into() })
     }
 
-    /// Parses `namespace/name`.
+    /// The same in another scope.
+    #[must_use]
+    pub fn within(mut self, scope: Scope) -> Self {
+        self.scope = scope;
+        self
+    }
+
+    /// The same with these very strings, so that many keys share one namespace.
+    #[must_use]
+    pub fn sharing(mut self, namespace: &Arc<str>) -> Self {
+        if self.namespace == *namespace {
+            self.namespace = Arc::clone(namespace);
+        }
+        self
+    }
+
+    /// Parses `namespace/name`, or `clusterset/namespace/name`.
     ///
     /// # Errors
     /// [`InvalidName`] when the slash is missing or a part is not a DNS label.
     pub fn parse(text: &str) -> Result<Self, InvalidName> {
-        let (namespace, name) =
-            text.split_once('/').ok_or_else(|| InvalidName::Form { name: shorten(text) })?;
-        Self::new(namespace, name)
+        let form = || InvalidName::Form { name: shorten(text) };
+        let (rest, name) = text.rsplit_once('/').ok_or_else(form)?;
+        match rest.split_once('/') {
+            None => Self::new(rest, name),
+            Some((CLUSTER_SET, namespace)) => {
+                Self::new(namespace, name).map(|key| key.within(Scope::ClusterSet))
+            }
+            Some(_) => Err(form()),
+        }
+    }
+
+    /// Where it is known.
+    #[must_use]
+    pub fn scope(&self) -> Scope {
+        self.scope
     }
 
     /// The namespace.
@@ -90,6 +131,9 @@ impl ServiceKey {
 
 impl fmt::Display for ServiceKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.scope == Scope::ClusterSet {
+            write!(f, "{CLUSTER_SET}/")?;
+        }
         write!(f, "{}/{}", self.namespace, self.name)
     }
 }
@@ -103,6 +147,13 @@ impl fmt::Debug for ServiceKey {
 impl Serialize for ServiceKey {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for ServiceKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(de::Error::custom)
     }
 }
 
@@ -151,6 +202,13 @@ impl fmt::Display for DnsName {
 impl Serialize for DnsName {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for DnsName {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(de::Error::custom)
     }
 }
 

@@ -6,8 +6,7 @@
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use crate::name::ServiceKey;
-use crate::snapshot::{Generation, Snapshot};
+use crate::snapshot::{Generation, Key, Snapshot};
 
 /// How many publishes a subscriber may miss before it has to start anew.
 pub const HISTORY: usize = 64;
@@ -24,12 +23,12 @@ pub struct History<K> {
 #[derive(Clone, Debug, Default)]
 pub struct Publication {
     snapshot: Arc<Snapshot>,
-    history: History<ServiceKey>,
+    history: History<Key>,
 }
 
 /// What a subscriber has to look at again.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Changes<K = ServiceKey> {
+pub enum Changes<K = Key> {
     /// It is current.
     Nothing,
     /// These were written or taken out since.
@@ -97,7 +96,7 @@ impl Publication {
 
     /// The publication that follows this one.
     #[must_use]
-    pub fn next(&self, content: &Snapshot, changed: BTreeSet<ServiceKey>) -> Self {
+    pub fn next(&self, content: &Snapshot, changed: BTreeSet<Key>) -> Self {
         let mut history = self.history.clone();
         history.push(changed);
         Self { snapshot: Arc::new(content.at(self.generation().next())), history }
@@ -114,8 +113,8 @@ impl Publication {
 mod tests {
     use super::*;
 
-    fn key(n: usize) -> ServiceKey {
-        ServiceKey::new("ns", &format!("s{n}")).expect("valid")
+    fn key(n: usize) -> Key {
+        Key::Node(format!("node-{n}").into())
     }
 
     #[test]
@@ -143,7 +142,7 @@ mod tests {
         assert_eq!(publication.changes_since(Generation(2)), Changes::Everything);
         assert!(matches!(publication.changes_since(Generation(3)), Changes::Keys(_)));
 
-        let many: BTreeSet<ServiceKey> = (0..=HISTORY_KEYS).map(key).collect();
+        let many: BTreeSet<Key> = (0..=HISTORY_KEYS).map(key).collect();
         let before = publication.generation();
         publication = publication.next(&Snapshot::default(), many);
         assert_eq!(publication.changes_since(before), Changes::Everything);

@@ -4,12 +4,13 @@ use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::name::{DnsName, ServiceKey};
+use crate::policy::Policy;
 
 /// A service as clients see it. Immutable; a change makes a new value.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Service {
     /// Its identity.
     pub key: ServiceKey,
@@ -20,12 +21,74 @@ pub struct Service {
     /// Whether endpoints that are not ready are to be answered as well
     /// (`spec.publishNotReadyAddresses`).
     pub publish_not_ready: bool,
-    /// How the proxy picks among its endpoints; `None` leaves it to the control plane's default.
-    pub balancer: Option<Balancer>,
+    /// Who may reach it besides the pods of the cluster, and which endpoints they get.
+    pub traffic: Traffic,
+    /// What Kubernetes has no field for.
+    pub policy: Policy,
+}
+
+/// Ways in from outside the cluster, and which endpoints a client is to be sent to.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Traffic {
+    /// How far it is exposed (`spec.type`).
+    pub exposure: Exposure,
+    /// Addresses routed to the nodes by other means (`spec.externalIPs`).
+    pub external_ips: Vec<IpAddr>,
+    /// Addresses a load balancer was given (`status.loadBalancer.ingress[].ip`), or asked for
+    /// (`spec.loadBalancerIP`) while it has none.
+    pub load_balancer_ips: Vec<IpAddr>,
+    /// Host names of load balancers (`status.loadBalancer.ingress[].hostname`).
+    pub load_balancer_hosts: Vec<DnsName>,
+    /// For how many seconds a client address stays with its endpoint
+    /// (`sessionAffinity: ClientIP`); `None` without affinity.
+    pub affinity_secs: Option<u32>,
+    /// Which endpoints clients within the cluster get (`spec.internalTrafficPolicy`, KEP-2086).
+    pub internal: TrafficPolicy,
+    /// Which endpoints clients from outside get (`spec.externalTrafficPolicy`).
+    pub external: TrafficPolicy,
+    /// Which endpoints are preferred (`spec.trafficDistribution`, KEP-4444, KEP-3015).
+    pub distribution: Option<Distribution>,
+    /// Port at which nodes say whether they have an endpoint (`spec.healthCheckNodePort`).
+    pub health_check_node_port: Option<u16>,
+    /// Another proxy serves it (label `service.kubernetes.io/service-proxy-name`): it keeps its
+    /// names and gets no cluster of ours.
+    pub proxy_name: Option<Arc<str>>,
+}
+
+/// How far a service is exposed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Exposure {
+    /// Within the cluster alone.
+    #[default]
+    ClusterIP,
+    /// At a port of every node as well.
+    NodePort,
+    /// At a load balancer as well.
+    LoadBalancer,
+}
+
+/// Which endpoints may be used.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TrafficPolicy {
+    /// All of them.
+    #[default]
+    Cluster,
+    /// Those on the client's own node alone.
+    Local,
+}
+
+/// Which endpoints are preferred, all others being the fallback.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Distribution {
+    /// Those in the client's zone (`PreferClose`, and its newer name `PreferSameZone`).
+    PreferSameZone,
+    /// Those on the client's node, then those in its zone (`PreferSameNode`).
+    PreferSameNode,
 }
 
 /// How clients reach a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ServiceKind {
     /// One or two virtual addresses (one per IP family).
@@ -37,7 +100,7 @@ pub enum ServiceKind {
 }
 
 /// One port of a service.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServicePort {
     /// Its name; endpoints are matched to it by this name. `None` when it is the only port.
     pub name: Option<Arc<str>>,
@@ -47,10 +110,12 @@ pub struct ServicePort {
     pub port: u16,
     /// What is spoken on it (`appProtocol`).
     pub app_protocol: Option<AppProtocol>,
+    /// The port of every node that leads here, for `NodePort` and `LoadBalancer`.
+    pub node_port: Option<u16>,
 }
 
 /// Transport protocol of a port.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
     /// TCP (the default in Kubernetes).
@@ -62,7 +127,7 @@ pub enum Protocol {
 }
 
 /// Application protocol of a port, as far as it changes what Portolan does.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum AppProtocol {
     /// HTTP/1.1 (`http`, `kubernetes.io/ws`).
@@ -75,17 +140,14 @@ pub enum AppProtocol {
     Other(Arc<str>),
 }
 
-/// How one endpoint is picked for a request or connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Balancer {
-    /// In turn.
-    RoundRobin,
-    /// The one with fewer requests in flight of two drawn at random (power of two choices).
-    LeastRequest,
-}
-
 impl Service {
+    /// A service with nothing but its ports: no policy, reached from within the cluster.
+    #[must_use]
+    pub fn new(key: ServiceKey, kind: ServiceKind, ports: Vec<ServicePort>) -> Self {
+        let (traffic, policy) = (Traffic::default(), Policy::default());
+        Self { key, kind, ports, publish_not_ready: false, traffic, policy }
+    }
+
     /// The virtual addresses; empty unless the service is of kind `ClusterIp`.
     #[must_use]
     pub fn cluster_ips(&self) -> &[IpAddr] {
@@ -103,6 +165,20 @@ impl Service {
 }
 
 impl ServicePort {
+    /// A port that says no more than its number; an empty name is none.
+    #[must_use]
+    pub fn new(name: &str, protocol: Protocol, port: u16) -> Self {
+        let name = (!name.is_empty()).then(|| name.into());
+        Self { name, protocol, port, app_protocol: None, node_port: None }
+    }
+
+    /// The same with what is spoken on it.
+    #[must_use]
+    pub fn speaking(mut self, protocol: AppProtocol) -> Self {
+        self.app_protocol = Some(protocol);
+        self
+    }
+
     /// The name endpoints are matched by: an unnamed port matches the unnamed endpoint port.
     #[must_use]
     pub fn endpoint_port_name(&self) -> &str {
@@ -141,18 +217,6 @@ impl AppProtocol {
             "kubernetes.io/h2c" | "grpc" | "h2c" => Self::Http2,
             "tcp" => Self::Tcp,
             other => Self::Other(other.into()),
-        }
-    }
-}
-
-impl Balancer {
-    /// Reads the word used in config and annotations.
-    #[must_use]
-    pub fn from_word(word: &str) -> Option<Self> {
-        match word {
-            "round_robin" => Some(Self::RoundRobin),
-            "least_request" => Some(Self::LeastRequest),
-            _ => None,
         }
     }
 }

@@ -10,14 +10,18 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use imbl::OrdMap;
-use serde::{Serialize, Serializer};
+use imbl::ordmap::DiffItem;
+use serde::{Deserialize, Serialize, Serializer};
 
 use crate::endpoint::{Endpoint, Slice};
-use crate::name::ServiceKey;
+use crate::name::{Scope, ServiceKey};
+use crate::node::Node;
 use crate::service::{Service, ServicePort};
 
 /// Number of a snapshot. Starts at 1 with the first publish and grows by one per publish.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Generation(pub u64);
 
 /// All services and their endpoints at one generation.
@@ -25,12 +29,32 @@ pub struct Generation(pub u64);
 pub struct Snapshot {
     generation: Generation,
     services: OrdMap<ServiceKey, Arc<ServiceEntry>>,
-    /// Services per namespace; a namespace exists while it has one.
-    namespaces: OrdMap<Arc<str>, usize>,
+    namespaces: OrdMap<Arc<str>, Namespace>,
+    /// Namespaces that have a service of the cluster set.
+    imported: OrdMap<Arc<str>, Namespace>,
+    nodes: OrdMap<Arc<str>, Arc<Node>>,
+}
+
+/// Something a publish can change.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Key {
+    /// Whether there is a namespace of this name.
+    Namespace(Arc<str>),
+    /// A node.
+    Node(Arc<str>),
+    /// A service and its slices.
+    Service(ServiceKey),
+}
+
+/// Why a namespace exists: it was declared, or it has a service.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Namespace {
+    declared: bool,
+    services: usize,
 }
 
 /// A service with the slices that name it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceEntry {
     /// The service.
     pub service: Arc<Service>,
@@ -49,6 +73,16 @@ impl Generation {
 impl fmt::Display for Generation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.fmt(f)
+    }
+}
+
+impl fmt::Display for Key {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespace(name) => write!(f, "namespace {name}"),
+            Self::Node(name) => write!(f, "node {name}"),
+            Self::Service(key) => key.fmt(f),
+        }
     }
 }
 
@@ -76,15 +110,26 @@ impl Snapshot {
         self.services.len()
     }
 
-    /// Whether a namespace has any service.
+    /// Whether a namespace exists: it was declared, or has a service.
     #[must_use]
-    pub fn has_namespace(&self, namespace: &str) -> bool {
-        self.namespaces.contains_key(namespace)
+    pub fn has_namespace(&self, scope: Scope, namespace: &str) -> bool {
+        self.namespaces_in(scope).contains_key(namespace)
     }
 
-    /// Every namespace that has a service, in order.
+    /// Every namespace of the cluster that exists, in order.
     pub fn namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
         self.namespaces.keys()
+    }
+
+    /// One node.
+    #[must_use]
+    pub fn node(&self, name: &str) -> Option<&Arc<Node>> {
+        self.nodes.get(name)
+    }
+
+    /// Every node in order of its name.
+    pub fn nodes(&self) -> impl Iterator<Item = &Arc<Node>> {
+        self.nodes.values()
     }
 
     /// How many endpoint addresses all slices list together. Linear in the number of slices.
@@ -97,10 +142,8 @@ impl Snapshot {
     /// Costs O(log services), whatever the size of the cluster.
     pub fn apply(&mut self, entry: Arc<ServiceEntry>) {
         let key = entry.service.key.clone();
-        let namespace = key.namespace().clone();
-        if self.services.insert(key, entry).is_none() {
-            let count = self.namespaces.get(&namespace).copied().unwrap_or(0);
-            self.namespaces.insert(namespace, count + 1);
+        if self.services.insert(key.clone(), entry).is_none() {
+            self.change_namespace(key.scope(), key.namespace(), |n| n.services += 1);
         }
     }
 
@@ -109,15 +152,97 @@ impl Snapshot {
         if self.services.remove(key).is_none() {
             return false;
         }
-        match self.namespaces.get(key.namespace()).copied() {
-            Some(count) if count > 1 => {
-                self.namespaces.insert(key.namespace().clone(), count - 1);
-            }
-            _ => {
-                self.namespaces.remove(key.namespace());
-            }
-        }
+        let fewer = |n: &mut Namespace| n.services = n.services.saturating_sub(1);
+        self.change_namespace(key.scope(), key.namespace(), fewer);
         true
+    }
+
+    /// Notes that a namespace of the cluster exists, with or without services, or no longer does;
+    /// returns whether that is new.
+    pub fn declare_namespace(&mut self, name: &Arc<str>, declared: bool) -> bool {
+        if self.namespaces.get(name).is_some_and(|n| n.declared) == declared {
+            return false;
+        }
+        self.change_namespace(Scope::Cluster, name, |n| n.declared = declared);
+        true
+    }
+
+    /// Puts a node in place of what stood under its name; returns whether that differs.
+    pub fn apply_node(&mut self, node: Arc<Node>) -> bool {
+        let differs = self.nodes.get(&node.name).is_none_or(|old| *old != node);
+        if differs {
+            self.nodes.insert(Arc::clone(&node.name), node);
+        }
+        differs
+    }
+
+    /// Takes a node out; returns whether it was there.
+    pub fn delete_node(&mut self, name: &str) -> bool {
+        self.nodes.remove(name).is_some()
+    }
+
+    /// What stands under a key, taken over from another snapshot.
+    pub fn take_over(&mut self, key: &Key, from: &Self) {
+        let _differs = match key {
+            Key::Namespace(name) => {
+                let declared = from.namespaces.get(name).is_some_and(|n| n.declared);
+                self.declare_namespace(name, declared)
+            }
+            Key::Node(name) => match from.nodes.get(name) {
+                Some(node) => self.apply_node(Arc::clone(node)),
+                None => self.delete_node(name),
+            },
+            Key::Service(key) => match from.lookup(key) {
+                Some(entry) => {
+                    self.apply(Arc::clone(entry));
+                    true
+                }
+                None => self.delete(key),
+            },
+        };
+    }
+
+    /// What differs between this snapshot and another. Costs O(size) where the two were not made
+    /// from one another, and O(differences) where they were.
+    #[must_use]
+    pub fn differences(&self, other: &Self) -> BTreeSet<Key> {
+        let mut keys: BTreeSet<Key> =
+            differing(&self.services, &other.services).cloned().map(Key::Service).collect();
+        keys.extend(differing(&self.nodes, &other.nodes).cloned().map(Key::Node));
+        let namespaces = differing(&self.namespaces, &other.namespaces);
+        keys.extend(namespaces.cloned().map(Key::Namespace));
+        keys
+    }
+
+    /// Names of the namespaces that exist by declaration.
+    pub fn declared_namespaces(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.namespaces.iter().filter(|(_, n)| n.declared).map(|(name, _)| name)
+    }
+
+    fn namespaces_in(&self, scope: Scope) -> &OrdMap<Arc<str>, Namespace> {
+        match scope {
+            Scope::Cluster => &self.namespaces,
+            Scope::ClusterSet => &self.imported,
+        }
+    }
+
+    fn change_namespace(
+        &mut self,
+        scope: Scope,
+        name: &Arc<str>,
+        change: impl FnOnce(&mut Namespace),
+    ) {
+        let mut namespace = self.namespaces_in(scope).get(name).copied().unwrap_or_default();
+        change(&mut namespace);
+        let namespaces = match scope {
+            Scope::Cluster => &mut self.namespaces,
+            Scope::ClusterSet => &mut self.imported,
+        };
+        if namespace == Namespace::default() {
+            namespaces.remove(name);
+        } else {
+            namespaces.insert(Arc::clone(name), namespace);
+        }
     }
 
     /// The same content under another generation.
@@ -125,6 +250,20 @@ impl Snapshot {
     pub fn at(&self, generation: Generation) -> Self {
         Self { generation, ..self.clone() }
     }
+}
+
+fn differing<'a, K, V>(
+    one: &'a OrdMap<K, V>,
+    other: &'a OrdMap<K, V>,
+) -> impl Iterator<Item = &'a K>
+where
+    K: Ord + Clone,
+    V: PartialEq + Clone,
+{
+    one.diff(other).map(|item| match item {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+        DiffItem::Update { new: (key, _), .. } => key,
+    })
 }
 
 impl Serialize for Snapshot {
@@ -136,9 +275,11 @@ impl Serialize for Snapshot {
                 serializer.collect_seq(self.0.services.values().map(|e| &**e))
             }
         }
-        let mut s = serializer.serialize_struct("Snapshot", 2)?;
+        let mut s = serializer.serialize_struct("Snapshot", 4)?;
         s.serialize_field("generation", &self.generation)?;
         s.serialize_field("services", &Entries(self))?;
+        s.serialize_field("namespaces", &self.namespaces().collect::<Vec<_>>())?;
+        s.serialize_field("nodes", &self.nodes().collect::<Vec<_>>())?;
         s.end()
     }
 }
@@ -189,6 +330,18 @@ impl ServiceEntry {
         endpoints
     }
 
+    /// The cluster an endpoint of this service is in; `None` for the cluster itself.
+    #[must_use]
+    pub fn cluster_of(&self, endpoint: &Endpoint) -> Option<&Arc<str>> {
+        if self.service.key.scope() == Scope::Cluster {
+            return None;
+        }
+        let has = |slice: &&Arc<Slice>| {
+            slice.endpoints.binary_search_by_key(&endpoint.address, |e| e.address).is_ok()
+        };
+        self.slices.iter().find(has)?.cluster.as_ref()
+    }
+
     /// Endpoints listed and endpoints ready, each address once: `(ready, listed)`.
     #[must_use]
     pub fn readiness(&self) -> (usize, usize) {
@@ -206,30 +359,17 @@ mod tests {
 
     fn slice(name: &str, port: u16, endpoints: &[(u8, bool)]) -> Arc<Slice> {
         let endpoints = endpoints.iter().map(|(octet, ready)| Endpoint {
-            address: IpAddr::from([10, 0, 0, *octet]),
             conditions: Conditions { ready: *ready, ..Conditions::READY },
-            hostname: None,
-            node: None,
-            zone: None,
+            ..Endpoint::at(IpAddr::from([10, 0, 0, *octet]))
         });
         let ports = vec![SlicePort { name: "main".into(), protocol: Protocol::Tcp, port }];
-        Arc::new(Slice { name: name.into(), ports, endpoints: endpoints.collect() })
+        Arc::new(Slice { name: name.into(), cluster: None, ports, endpoints: endpoints.collect() })
     }
 
     fn entry(name: &str, slices: Vec<Arc<Slice>>) -> ServiceEntry {
-        let port = ServicePort {
-            name: Some("main".into()),
-            protocol: Protocol::Tcp,
-            port: 80,
-            app_protocol: None,
-        };
-        let service = Service {
-            key: ServiceKey::parse(name).expect("valid"),
-            kind: ServiceKind::Headless,
-            ports: vec![port],
-            publish_not_ready: false,
-            balancer: None,
-        };
+        let port = ServicePort::new("main", Protocol::Tcp, 80);
+        let key = ServiceKey::parse(name).expect("valid");
+        let service = Service::new(key, ServiceKind::Headless, vec![port]);
         ServiceEntry { service: Arc::new(service), slices }
     }
 
@@ -265,10 +405,28 @@ mod tests {
         let before = snapshot.clone();
         let key = |text| ServiceKey::parse(text).expect("valid");
         assert!(snapshot.delete(&key("a/x")) && !snapshot.delete(&key("a/x")));
-        assert!(snapshot.has_namespace("a"));
+        let has = |snapshot: &Snapshot, name| snapshot.has_namespace(Scope::Cluster, name);
+        assert!(has(&snapshot, "a"));
         assert!(snapshot.delete(&key("a/y")));
-        assert!(!snapshot.has_namespace("a") && snapshot.has_namespace("b"));
+        assert!(!has(&snapshot, "a") && has(&snapshot, "b"));
         assert_eq!((before.service_count(), snapshot.service_count()), (3, 1));
-        assert!(before.has_namespace("a"), "what was published stays as it was");
+        assert!(has(&before, "a"), "what was published stays as it was");
+    }
+
+    #[test]
+    fn a_declared_namespace_exists_without_a_service_and_scopes_are_apart() {
+        let mut snapshot = Snapshot::default();
+        let name = Arc::from("a");
+        assert!(
+            snapshot.declare_namespace(&name, true) && !snapshot.declare_namespace(&name, true)
+        );
+        snapshot.apply(Arc::new(entry("clusterset/b/x", Vec::new())));
+        assert!(snapshot.has_namespace(Scope::Cluster, "a"));
+        assert!(!snapshot.has_namespace(Scope::ClusterSet, "a"));
+        assert!(snapshot.has_namespace(Scope::ClusterSet, "b"));
+        assert!(!snapshot.has_namespace(Scope::Cluster, "b"));
+        snapshot.apply(Arc::new(entry("a/x", Vec::new())));
+        assert!(snapshot.declare_namespace(&name, false));
+        assert!(snapshot.has_namespace(Scope::Cluster, "a"), "it has a service still");
     }
 }

@@ -10,7 +10,7 @@ use std::time::Duration;
 use imbl::OrdMap;
 use serde::Serialize;
 
-use crate::service::Balancer;
+use crate::policy::Balancer;
 use crate::snapshot::Generation;
 
 /// Name of an xDS resource.

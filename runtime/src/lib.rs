@@ -11,6 +11,6 @@ pub mod telemetry;
 
 pub use lifecycle::Lifecycle;
 pub use publish::{Publisher, Subscriber, Update};
-pub use readiness::{Gate, Readiness};
+pub use readiness::{Gate, Readiness, Staleness};
 pub use tasks::{BoxError, Tasks};
 pub use telemetry::Metrics;

@@ -6,7 +6,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use portolan_model::{Changes, Generation, Publication, ServiceKey, Snapshot};
+use portolan_model::{Changes, Generation, Key, Publication, Snapshot};
 use tokio::sync::watch;
 
 /// The writing end.
@@ -38,7 +38,7 @@ pub fn channel() -> (Publisher, Subscriber) {
 
 impl Publisher {
     /// Publishes `content` as the next generation and returns its number.
-    pub fn publish(&self, content: &Snapshot, changed: BTreeSet<ServiceKey>) -> Generation {
+    pub fn publish(&self, content: &Snapshot, changed: BTreeSet<Key>) -> Generation {
         let mut generation = Generation(0);
         self.0.send_modify(|publication| {
             *publication = publication.next(content, changed);
@@ -78,7 +78,7 @@ mod tests {
     #[tokio::test]
     async fn a_slow_subscriber_gets_the_newest_and_all_it_missed() {
         let (publisher, mut subscriber) = channel();
-        let key = |n: &str| ServiceKey::new("ns", n).expect("valid");
+        let key = |n: &str| Key::Node(n.into());
         publisher.publish(&Snapshot::default(), [key("a")].into());
         let first = subscriber.next().await.expect("published");
         assert_eq!(first.changes, Changes::Everything);

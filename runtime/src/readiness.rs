@@ -1,7 +1,7 @@
 //! Readiness: a gate per role, all of which must be open, and none once draining has begun.
 
 use std::fmt::Write as _;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use portolan_model::Generation;
@@ -18,6 +18,14 @@ pub struct Readiness {
     lifecycle: Lifecycle,
     gates: Arc<Mutex<Vec<Gate>>>,
     applied: Family<RoleLabel, Gauge<i64>>,
+    stale: Staleness,
+}
+
+/// Whether what is served is a copy saved in an earlier life. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub struct Staleness {
+    stale: Arc<AtomicBool>,
+    metric: Gauge<i64>,
 }
 
 /// A role's gate: opens when the role has applied its first snapshot.
@@ -43,7 +51,19 @@ impl Readiness {
             "Generation of the snapshot a role has applied in full",
             applied.clone(),
         );
-        Self { lifecycle, gates: Arc::default(), applied }
+        let stale = Staleness::default();
+        metrics.register(
+            "snapshot_stale",
+            "Whether a snapshot saved on disk is served because the source has not answered yet",
+            stale.metric.clone(),
+        );
+        Self { lifecycle, gates: Arc::default(), applied, stale }
+    }
+
+    /// The mark that is shown with readiness while a saved snapshot is served.
+    #[must_use]
+    pub fn staleness(&self) -> Staleness {
+        self.stale.clone()
     }
 
     /// Adds a closed gate for a role.
@@ -65,6 +85,9 @@ impl Readiness {
         if !ready {
             text.push_str("draining\n");
         }
+        if self.stale.is_set() {
+            text.push_str("stale: a snapshot saved on disk is served until the source answers\n");
+        }
         for gate in &*self.gates.lock().unwrap_or_else(PoisonError::into_inner) {
             let _infallible = match gate.generation() {
                 Some(generation) => writeln!(text, "{}: generation {generation}", gate.role),
@@ -75,6 +98,20 @@ impl Readiness {
             };
         }
         if ready { Ok(text) } else { Err(text) }
+    }
+}
+
+impl Staleness {
+    /// Sets or clears the mark.
+    pub fn set(&self, stale: bool) {
+        self.stale.store(stale, Ordering::Release);
+        self.metric.set(i64::from(stale));
+    }
+
+    /// Whether the mark is set.
+    #[must_use]
+    pub fn is_set(&self) -> bool {
+        self.stale.load(Ordering::Acquire)
     }
 }
 

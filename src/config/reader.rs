@@ -50,13 +50,29 @@ impl Texts {
     pub(crate) fn from_environment(variables: impl Iterator<Item = (String, String)>) -> Self {
         let mut texts = Self::default();
         for (name, value) in variables {
-            if let Some(setting) = name.strip_prefix(ENVIRONMENT_PREFIX) {
+            if let Some(setting) = name.strip_prefix(ENVIRONMENT_PREFIX)
+                && !is_service_link(setting, &value)
+            {
                 // Underscores stand for dots as well: kept by the name, resolved when read.
                 texts.set(setting, value, name.clone());
             }
         }
         texts
     }
+}
+
+/// Whether a variable is one that Kubernetes sets in every pod for a Service named `portolan-…`
+/// (`enableServiceLinks`), and no setting of ours.
+fn is_service_link(name: &str, value: &str) -> bool {
+    let protocol = |text: &str| ["TCP", "UDP", "SCTP"].iter().any(|p| text.starts_with(p));
+    let port = name.split("_PORT_").last().and_then(|rest| rest.split_once('_'));
+    let of_port = port
+        .is_some_and(|(number, rest)| number.bytes().all(|b| b.is_ascii_digit()) && protocol(rest));
+    name.ends_with("_SERVICE_HOST")
+        || name.ends_with("_SERVICE_PORT")
+        || name.contains("_SERVICE_PORT_")
+        || (name.ends_with("_PORT") && value.contains("://"))
+        || (name.contains("_PORT_") && of_port)
 }
 
 impl Reader {
@@ -331,6 +347,22 @@ mod tests {
             assert_eq!(reader.integer::<u32>("dns.ttl_secs", 4, 0..=10, ""), expected);
             reader.finish().expect("no problems");
         }
+    }
+
+    #[test]
+    fn variables_that_kubernetes_sets_for_a_service_are_no_settings() {
+        let links = [
+            ("PORTOLAN_XDS_SERVICE_HOST", "10.96.0.9"),
+            ("PORTOLAN_XDS_SERVICE_PORT", "15010"),
+            ("PORTOLAN_XDS_SERVICE_PORT_GRPC_XDS", "15010"),
+            ("PORTOLAN_XDS_PORT", "tcp://10.96.0.9:15010"),
+            ("PORTOLAN_XDS_PORT_15010_TCP", "tcp://10.96.0.9:15010"),
+            ("PORTOLAN_XDS_PORT_15010_TCP_ADDR", "10.96.0.9"),
+            ("PORTOLAN_XDS_PORT_15010_TCP_PROTO", "tcp"),
+        ];
+        assert_eq!(reader(&[], &links, Value::Null).finish().map(|_| ()), Ok(()));
+        let mistake = [("PORTOLAN_XDS_PORT", "15010")];
+        assert!(reader(&[], &mistake, Value::Null).finish().is_err());
     }
 
     #[test]

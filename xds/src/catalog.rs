@@ -9,7 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use imbl::OrdMap;
 use portolan_model::{
-    Changes, Generation, History, Protocol, ServiceEntry, ServiceKey, ServiceKind, Snapshot,
+    Changes, Generation, History, Key, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind,
+    ServicePort, Snapshot,
 };
 
 use crate::config::ResourceConfig;
@@ -80,7 +81,13 @@ impl Catalog {
         let mut catalog = self.clone();
         let keys: BTreeSet<ServiceKey> = match changes {
             Changes::Nothing => BTreeSet::new(),
-            Changes::Keys(keys) => keys.clone(),
+            Changes::Keys(keys) => {
+                let services = keys.iter().filter_map(|key| match key {
+                    Key::Service(key) => Some(key.clone()),
+                    Key::Namespace(_) | Key::Node(_) => None,
+                });
+                services.collect()
+            }
             Changes::Everything => {
                 let both = self.snapshot.services().chain(snapshot.services());
                 both.map(|(key, _)| key.clone()).collect()
@@ -139,12 +146,13 @@ impl Edit<'_> {
             let cluster = cluster::encode(service, port, config.balancer);
             self.put(ResourceType::Cluster, name.clone(), cluster);
             self.put(ResourceType::Endpoints, name, endpoints::encode(entry, port));
-            let target = target_name(&service.key, port.port, &config.zone);
-            let api = listener::encode_api(&service.key, port.port, &config.zone);
+            let zone = config.zone(service.key.scope());
+            let target = target_name(&service.key, port.port, zone);
+            let api = listener::encode_api(&service.key, port.port, zone);
             if write(&mut self.catalog.by_name_only, &target, api) {
                 self.changed.insert((ResourceType::Listener, target.clone()));
             }
-            let routes = route::encode_target(&service.key, port.port, &config.zone);
+            let routes = route::encode_target(service, port, zone);
             self.put(ResourceType::Route, target, routes);
         }
     }
@@ -157,8 +165,8 @@ impl Edit<'_> {
     ) {
         let made = |entry: Option<&ServiceEntry>| {
             entry
-                .filter(|e| !matches!(e.service.kind, ServiceKind::ExternalName(_)))
-                .map(|e| route::virtual_hosts(&e.service, &config.zone))
+                .filter(|e| is_served(&e.service))
+                .map(|e| route::virtual_hosts(&e.service, config.zone(e.service.key.scope())))
                 .unwrap_or_default()
         };
         let (before, after) = (made(old), made(new));
@@ -207,10 +215,15 @@ fn write(map: &mut OrdMap<Name, Encoded>, name: &Name, encoded: Encoded) -> bool
     differs
 }
 
-/// The ports that get a cluster: TCP ports of services that have endpoints of their own.
-fn served_ports(entry: &ServiceEntry) -> impl Iterator<Item = &portolan_model::ServicePort> {
-    let external = matches!(entry.service.kind, ServiceKind::ExternalName(_));
-    entry.service.ports.iter().filter(move |p| p.protocol == Protocol::Tcp && !external)
+/// Whether a service gets clusters: it has endpoints of its own, and no other proxy is to serve it.
+fn is_served(service: &Service) -> bool {
+    !matches!(service.kind, ServiceKind::ExternalName(_)) && service.traffic.proxy_name.is_none()
+}
+
+/// The ports that get a cluster: TCP ports of services that are served.
+fn served_ports(entry: &ServiceEntry) -> impl Iterator<Item = &ServicePort> {
+    let served = is_served(&entry.service);
+    entry.service.ports.iter().filter(move |p| p.protocol == Protocol::Tcp && served)
 }
 
 /// The names of all resources an entry makes.
@@ -219,7 +232,7 @@ fn names(entry: &ServiceEntry, config: &ResourceConfig) -> BTreeSet<(ResourceTyp
     served_ports(entry)
         .flat_map(|port| {
             let cluster = cluster_name(key, port.port);
-            let target = target_name(key, port.port, &config.zone);
+            let target = target_name(key, port.port, config.zone(key.scope()));
             [
                 (ResourceType::Cluster, cluster.clone()),
                 (ResourceType::Endpoints, cluster),

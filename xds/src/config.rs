@@ -3,17 +3,30 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use portolan_model::{Balancer, DnsName, ServiceKey};
+use portolan_model::{Balancer, DnsName, Scope, ServiceKey};
 
 /// Settings of the resources served.
 #[derive(Clone, Debug)]
 pub struct ResourceConfig {
     /// The cluster's DNS zone; names of listeners and virtual hosts end in it.
     pub zone: DnsName,
+    /// The zone of services that a set of clusters shares.
+    pub cluster_set_zone: DnsName,
     /// For services that do not choose themselves.
     pub balancer: Balancer,
     /// Sockets every proxy opens.
     pub listeners: Vec<ListenerSpec>,
+}
+
+impl ResourceConfig {
+    /// The zone of the services of a scope.
+    #[must_use]
+    pub fn zone(&self, scope: Scope) -> &DnsName {
+        match scope {
+            Scope::Cluster => &self.zone,
+            Scope::ClusterSet => &self.cluster_set_zone,
+        }
+    }
 }
 
 /// A socket that proxies open.

@@ -4,13 +4,14 @@ pub mod cluster;
 pub mod endpoints;
 pub mod generation;
 pub mod listener;
+mod policy;
 pub mod route;
 
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use portolan_model::{DnsName, ServiceKey};
-use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::protobuf::{Any, Duration};
 use prost::{Message, Name};
 
 /// The types served, in the order they are pushed: make before break (xDS protocol, "Eventual
@@ -115,6 +116,11 @@ impl Encoded {
 /// Wraps a message for a typed extension field.
 fn pack<M: Message + Name>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
+}
+
+fn duration(value: std::time::Duration) -> Duration {
+    let nanos = i32::try_from(value.subsec_nanos()).unwrap_or(0);
+    Duration { seconds: i64::try_from(value.as_secs()).unwrap_or(i64::MAX), nanos }
 }
 
 /// The cluster (and endpoint set) of one port of a service: `shop/web:80`.

@@ -170,7 +170,7 @@ fn a_changed_cluster_brings_its_endpoints_again() {
     client.take(&world.catalog);
     let mut changed = (*entry("web", 80, &[(1, true), (2, false)])).clone();
     let mut service = (*changed.service).clone();
-    service.balancer = Some(portolan_model::Balancer::RoundRobin);
+    service.policy.balancer = Some(portolan_model::Balancer::RoundRobin);
     changed.service = service.into();
     world.apply(changed.into()).publish();
     let expected = [

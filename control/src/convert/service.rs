@@ -1,19 +1,13 @@
 //! `v1` Service -> [`ServiceDraft`], with the checks an API server makes.
 
-use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use k8s_openapi::api::core::v1::{Service as K8sService, ServicePort as K8sPort, ServiceSpec};
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use portolan_model::name::validate_label;
-use portolan_model::{AppProtocol, Balancer, DnsName, ServiceKey, ServicePort};
+use k8s_openapi::api::core::v1::{Service as K8sService, ServiceSpec};
+use portolan_model::{DnsName, Policy, ServiceKey, ServicePort, Traffic};
 
-use super::{check_names, invalid_name, port_number, protocol};
+use super::{annotations, check_names, invalid_name, port, traffic};
 use crate::addresses::Family;
 use crate::object::Fault;
-
-/// Prefix of the annotations that hold what Kubernetes has no field for.
-pub const ANNOTATION_PREFIX: &str = "portolan.dev/";
 
 /// A service before its cluster IPs are known.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,8 +20,10 @@ pub struct ServiceDraft {
     pub ports: Vec<ServicePort>,
     /// `spec.publishNotReadyAddresses`.
     pub publish_not_ready: bool,
-    /// The `portolan.dev/balancer` annotation.
-    pub balancer: Option<Balancer>,
+    /// Ways in from outside, and which endpoints a client is sent to.
+    pub traffic: Traffic,
+    /// The annotations under [`super::ANNOTATION_PREFIX`].
+    pub policy: Policy,
 }
 
 /// How clients reach a service, before addresses are allocated.
@@ -67,11 +63,17 @@ pub fn convert(service: &K8sService) -> Result<(ServiceDraft, Vec<Fault>), Fault
     let key = ServiceKey::new(namespace, name).map_err(invalid_name("metadata.name"))?;
     let spec = service.spec.as_ref().ok_or_else(|| Fault::rejected("spec", "missing"))?;
     let kind = kind(spec)?;
-    let ports = ports(spec, &kind)?;
-    check_words(spec)?;
-    let (balancer, warnings) = annotations(service);
+    if matches!(kind, KindDraft::ClusterIp(_)) && spec.ports.as_deref().is_none_or(<[_]>::is_empty)
+    {
+        return Err(Fault::rejected("spec.ports", "missing, a service needs at least one port"));
+    }
+    let mut ports = port::convert(spec.ports.as_deref().unwrap_or_default())?;
+    let mut warnings = Vec::new();
+    let traffic = traffic::convert(service, spec, &mut warnings)?;
+    let annotations = service.metadata.annotations.iter().flatten();
+    let policy = annotations::convert(annotations, &mut ports, &mut warnings);
     let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
-    Ok((ServiceDraft { key, kind, ports, publish_not_ready, balancer }, warnings))
+    Ok((ServiceDraft { key, kind, ports, publish_not_ready, traffic, policy }, warnings))
 }
 
 fn kind(spec: &ServiceSpec) -> Result<KindDraft, Fault> {
@@ -185,94 +187,4 @@ fn families(spec: &ServiceSpec, named: &[IpAddr]) -> Result<Vec<Family>, Fault> 
         families.push(family);
     }
     Ok(families)
-}
-
-fn ports(spec: &ServiceSpec, kind: &KindDraft) -> Result<Vec<ServicePort>, Fault> {
-    let listed = spec.ports.as_deref().unwrap_or_default();
-    if listed.is_empty() && matches!(kind, KindDraft::ClusterIp(_)) {
-        return Err(Fault::rejected("spec.ports", "missing, a service needs at least one port"));
-    }
-    let mut ports = Vec::with_capacity(listed.len());
-    let (mut names, mut numbers) = (BTreeSet::new(), BTreeSet::new());
-    for (i, port) in listed.iter().enumerate() {
-        let field = format!("spec.ports[{i}]");
-        let converted = convert_port(&field, port, listed.len() > 1)?;
-        if let Some(name) = &converted.name
-            && !names.insert(name.clone())
-        {
-            return Err(Fault::rejected(format!("{field}.name"), format!("{name:?} stands twice")));
-        }
-        if !numbers.insert((converted.protocol, converted.port)) {
-            let reason = format!("{}/{} stands twice", converted.port, converted.protocol);
-            return Err(Fault::rejected(format!("{field}.port"), reason));
-        }
-        ports.push(converted);
-    }
-    Ok(ports)
-}
-
-fn convert_port(field: &str, port: &K8sPort, named: bool) -> Result<ServicePort, Fault> {
-    let name = port.name.as_deref().filter(|n| !n.is_empty());
-    match name {
-        Some(name) => validate_label(name).map_err(invalid_name(&format!("{field}.name")))?,
-        None if named => {
-            let reason = "missing, every port needs a name when there are several";
-            return Err(Fault::rejected(format!("{field}.name"), reason));
-        }
-        None => {}
-    }
-    match &port.target_port {
-        Some(IntOrString::Int(number)) => {
-            port_number(&format!("{field}.targetPort"), *number)?;
-        }
-        Some(IntOrString::String(text)) if text.is_empty() || text.len() > 15 => {
-            let reason = format!("{text:?} is not a port name of 1 to 15 characters");
-            return Err(Fault::rejected(format!("{field}.targetPort"), reason));
-        }
-        Some(IntOrString::String(_)) | None => {}
-    }
-    Ok(ServicePort {
-        name: name.map(Into::into),
-        protocol: protocol(&format!("{field}.protocol"), port.protocol.as_deref())?,
-        port: port_number(&format!("{field}.port"), port.port)?,
-        app_protocol: port.app_protocol.as_deref().map(AppProtocol::from_word),
-    })
-}
-
-/// Words that an API server checks and that have a meaning in later stages: a misspelt one must
-/// not pass for its default.
-fn check_words(spec: &ServiceSpec) -> Result<(), Fault> {
-    let fields = [
-        ("spec.sessionAffinity", &spec.session_affinity, ["None", "ClientIP"]),
-        ("spec.internalTrafficPolicy", &spec.internal_traffic_policy, ["Cluster", "Local"]),
-        ("spec.externalTrafficPolicy", &spec.external_traffic_policy, ["Cluster", "Local"]),
-    ];
-    for (field, value, allowed) in fields {
-        if let Some(word) = value.as_deref().filter(|w| !w.is_empty())
-            && !allowed.contains(&word)
-        {
-            let reason = format!("{word:?} is not {} or {}", allowed[0], allowed[1]);
-            return Err(Fault::rejected(field, reason));
-        }
-    }
-    Ok(())
-}
-
-fn annotations(service: &K8sService) -> (Option<Balancer>, Vec<Fault>) {
-    let mut balancer = None;
-    let mut faults = Vec::new();
-    for (name, value) in service.metadata.annotations.iter().flatten() {
-        let Some(setting) = name.strip_prefix(ANNOTATION_PREFIX) else { continue };
-        let field = format!("metadata.annotations[{name}]");
-        if setting != "balancer" {
-            faults.push(Fault::warning(field, "unknown setting; known: balancer"));
-            continue;
-        }
-        balancer = Balancer::from_word(value);
-        if balancer.is_none() {
-            let reason = format!("{value:?} is not round_robin or least_request");
-            faults.push(Fault::warning(field, reason));
-        }
-    }
-    (balancer, faults)
 }

@@ -11,7 +11,7 @@ use k8s_openapi::api::discovery::v1::{
     Endpoint as K8sEndpoint, EndpointPort, EndpointSlice as K8sSlice,
 };
 use portolan_model::name::validate_label;
-use portolan_model::{Conditions, Endpoint, ServiceKey, Slice, SlicePort};
+use portolan_model::{Conditions, Endpoint, Hints, Scope, ServiceKey, Slice, SlicePort};
 
 use super::{check_names, invalid_name, port_number, protocol};
 use crate::addresses::Family;
@@ -19,6 +19,12 @@ use crate::object::Fault;
 
 /// Label that names a slice's service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
+/// Label that names the service of a slice that several clusters share (KEP-1645). It goes before
+/// [`SERVICE_NAME_LABEL`], which some implementations set on the same slice for a service of
+/// their own making.
+const SET_SERVICE_LABEL: &str = "multicluster.kubernetes.io/service-name";
+/// Label that names the cluster such a slice comes from (KEP-1645).
+const SOURCE_CLUSTER_LABEL: &str = "multicluster.kubernetes.io/source-cluster";
 /// Most addresses an endpoint may list (Kubernetes' own limit).
 const MAX_ADDRESSES: usize = 100;
 
@@ -59,7 +65,11 @@ pub fn convert(slice: &K8sSlice) -> Result<(SliceDraft, Vec<Fault>), Fault> {
         convert_endpoint(&format!("endpoints[{i}]"), endpoint, family, &mut endpoints)?;
     }
     endpoints.sort_by(|a, b| (a.address, &a.hostname).cmp(&(b.address, &b.hostname)));
-    let slice = Arc::new(Slice { name: name.into(), ports, endpoints });
+    let cluster = match service.scope() {
+        Scope::Cluster => None,
+        Scope::ClusterSet => Some(source_cluster(slice)?.into()),
+    };
+    let slice = Arc::new(Slice { name: name.into(), cluster, ports, endpoints });
     Ok((SliceDraft { service, slice }, warnings))
 }
 
@@ -69,10 +79,28 @@ fn check_slice_name(namespace: &str, name: &str) -> Result<(), Fault> {
     portolan_model::DnsName::parse(name).map(|_| ()).map_err(invalid_name("metadata.name"))
 }
 
+fn label<'a>(slice: &'a K8sSlice, name: &str) -> Option<&'a str> {
+    let value = slice.metadata.labels.as_ref()?.get(name)?;
+    Some(value.as_str()).filter(|v| !v.is_empty())
+}
+
+fn source_cluster(slice: &K8sSlice) -> Result<&str, Fault> {
+    let field = format!("metadata.labels[{SOURCE_CLUSTER_LABEL}]");
+    let Some(cluster) = label(slice, SOURCE_CLUSTER_LABEL) else {
+        return Err(Fault::rejected(field, "missing, the slice names no cluster"));
+    };
+    validate_label(cluster).map_err(invalid_name(&field))?;
+    Ok(cluster)
+}
+
 fn service_key(slice: &K8sSlice, namespace: &str) -> Result<ServiceKey, Fault> {
+    if let Some(name) = label(slice, SET_SERVICE_LABEL) {
+        let field = format!("metadata.labels[{SET_SERVICE_LABEL}]");
+        let key = ServiceKey::new(namespace, name).map_err(invalid_name(&field))?;
+        return Ok(key.within(Scope::ClusterSet));
+    }
     let field = format!("metadata.labels[{SERVICE_NAME_LABEL}]");
-    let label = slice.metadata.labels.as_ref().and_then(|l| l.get(SERVICE_NAME_LABEL));
-    let Some(name) = label.filter(|n| !n.is_empty()) else {
+    let Some(name) = label(slice, SERVICE_NAME_LABEL) else {
         return Err(Fault::rejected(field, "missing, the slice names no service"));
     };
     ServiceKey::new(namespace, name).map_err(invalid_name(&field))
@@ -123,6 +151,7 @@ fn convert_endpoint(
     if let Some(hostname) = &endpoint.hostname {
         validate_label(hostname).map_err(invalid_name(&format!("{field}.hostname")))?;
     }
+    let hints = hints(endpoint);
     for (i, text) in endpoint.addresses.iter().enumerate() {
         let address = address(&format!("{field}.addresses[{i}]"), text, family)?;
         endpoints.push(Endpoint {
@@ -130,7 +159,8 @@ fn convert_endpoint(
             conditions: conditions(endpoint),
             hostname: endpoint.hostname.as_deref().map(Into::into),
             node: endpoint.node_name.as_deref().map(Into::into),
-            zone: endpoint.zone.as_deref().map(Into::into),
+            zone: endpoint.zone.as_deref().filter(|z| !z.is_empty()).map(Into::into),
+            hints: hints.clone(),
         });
     }
     Ok(())
@@ -149,6 +179,15 @@ fn address(field: &str, text: &str, family: Family) -> Result<IpAddr, Fault> {
         return Err(Fault::rejected(field, reason));
     }
     Ok(address)
+}
+
+/// Hints without a zone or node are none (KEP-2433).
+fn hints(endpoint: &K8sEndpoint) -> Option<Arc<Hints>> {
+    let given = endpoint.hints.as_ref()?;
+    let zones = given.for_zones.iter().flatten().map(|z| z.name.as_str().into()).collect();
+    let nodes = given.for_nodes.iter().flatten().map(|n| n.name.as_str().into()).collect();
+    let hints = Hints { zones, nodes };
+    (hints != Hints::default()).then(|| Arc::new(hints))
 }
 
 /// Missing conditions mean ready (KEP-752); a missing `serving` means what `ready` says.

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use portolan_model::{ServiceKey, Snapshot};
+use portolan_model::{Scope, ServiceKey, Snapshot};
 
 use super::{Pointers, View, meta};
 use crate::edns;
@@ -122,14 +122,19 @@ fn find(view: &View<'_>, snapshot: &Snapshot, name: &WireName) -> Option<Vec<Rda
     if let Some((_, data)) = zones.fixed.iter().find(|(owner, _)| owner == name) {
         return Some(data.clone());
     }
-    let start = suffix_start(name.as_bytes(), zones.svc.as_bytes());
-    if start.is_some() {
-        let depth = zones.svc.labels().count();
+    for scope in [Scope::Cluster, Scope::ClusterSet] {
+        let svc = zones.svc(scope);
+        if suffix_start(name.as_bytes(), svc.as_bytes()).is_none() {
+            continue;
+        }
         let labels: Vec<&str> =
             name.labels().map(std::str::from_utf8).collect::<Result<_, _>>().ok()?;
-        return match &labels[..labels.len() - depth] {
-            [namespace] => snapshot.has_namespace(namespace).then(Vec::new),
-            [.., service, namespace] => in_service(view, snapshot, namespace, service, name),
+        return match &labels[..labels.len() - svc.labels().count()] {
+            [namespace] => snapshot.has_namespace(scope, namespace).then(Vec::new),
+            [.., service, namespace] => {
+                let key = ServiceKey::new(namespace, service).ok()?.within(scope);
+                in_service(view, snapshot, &key, name)
+            }
             [] => None,
         };
     }
@@ -139,13 +144,11 @@ fn find(view: &View<'_>, snapshot: &Snapshot, name: &WireName) -> Option<Vec<Rda
 fn in_service(
     view: &View<'_>,
     snapshot: &Snapshot,
-    namespace: &str,
-    service: &str,
+    key: &ServiceKey,
     name: &WireName,
 ) -> Option<Vec<Rdata>> {
-    let key = ServiceKey::new(namespace, service).ok()?;
-    let entry = snapshot.lookup(&key)?;
-    let mut records = records::of_service(&view.zones.svc, entry);
+    let entry = snapshot.lookup(key)?;
+    let mut records = records::of_service(view.zones.svc(key.scope()), entry);
     let data = records.names.remove(name);
     // RFC 8020: a name exists when something exists below it.
     let below = || {
@@ -187,8 +190,10 @@ fn all_pointers<'a>(
     view: &View<'a>,
     snapshot: &'a Snapshot,
 ) -> impl Iterator<Item = (std::net::IpAddr, WireName)> + 'a {
-    let svc = &view.zones.svc;
-    snapshot.services().flat_map(|(_, entry)| records::of_service(svc, entry).pointers)
+    let zones = view.zones;
+    snapshot
+        .services()
+        .flat_map(move |(key, entry)| records::of_service(zones.svc(key.scope()), entry).pointers)
 }
 
 fn apex(view: &View<'_>, name: &WireName) -> Option<WireName> {

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use portolan_model::{Changes, Generation, ServiceEntry, ServiceKey, Snapshot};
+use portolan_model::{Changes, Generation, Key, ServiceEntry, Snapshot};
 use proptest::collection::vec;
 use proptest::prelude::*;
 
@@ -14,7 +14,7 @@ use crate::table::Table;
 /// Services written or (by key) taken out before one publish.
 type Step = Vec<(Arc<ServiceEntry>, bool)>;
 
-fn publish(snapshot: &Snapshot, step: Step, generation: u64) -> (Snapshot, BTreeSet<ServiceKey>) {
+fn publish(snapshot: &Snapshot, step: Step, generation: u64) -> (Snapshot, BTreeSet<Key>) {
     let mut next = snapshot.clone();
     let mut keys = BTreeSet::new();
     for (entry, delete) in step {
@@ -24,7 +24,7 @@ fn publish(snapshot: &Snapshot, step: Step, generation: u64) -> (Snapshot, BTree
         } else {
             next.apply(entry);
         }
-        keys.insert(key);
+        keys.insert(Key::Service(key));
     }
     (next.at(Generation(generation)), keys)
 }
@@ -46,7 +46,8 @@ proptest! {
             assert_eq!(table, empty.apply(&snapshot, &Changes::Everything));
         }
         // Taking everything out leaves nothing behind.
-        let keys: BTreeSet<ServiceKey> = snapshot.services().map(|(key, _)| key.clone()).collect();
+        let keys: BTreeSet<Key> =
+            snapshot.services().map(|(key, _)| Key::Service(key.clone())).collect();
         let none = Snapshot::default().at(Generation(1000));
         assert_eq!(table.apply(&none, &Changes::Keys(keys)), empty.apply(&none, &Changes::Everything));
     }

@@ -28,12 +28,7 @@ pub(super) fn service(
 ) -> Arc<ServiceEntry> {
     let ports = ports
         .iter()
-        .map(|(name, protocol, port)| ServicePort {
-            name: (!name.is_empty()).then(|| Arc::from(*name)),
-            protocol: *protocol,
-            port: *port,
-            app_protocol: None,
-        })
+        .map(|(name, protocol, port)| ServicePort::new(name, *protocol, *port))
         .collect();
     let slices = slices
         .into_iter()
@@ -43,11 +38,11 @@ pub(super) fn service(
                 .into_iter()
                 .map(|(name, protocol, port)| SlicePort { name: name.into(), protocol, port })
                 .collect();
-            Arc::new(Slice { name: format!("slice-{n}").into(), ports, endpoints })
+            Arc::new(Slice { name: format!("slice-{n}").into(), cluster: None, ports, endpoints })
         })
         .collect();
     let key = ServiceKey::parse(key).expect("a valid key");
-    let service = Service { key, kind, ports, publish_not_ready: false, balancer: None };
+    let service = Service::new(key, kind, ports);
     Arc::new(ServiceEntry { service: Arc::new(service), slices })
 }
 
@@ -64,13 +59,7 @@ pub(super) fn ip(text: &str) -> IpAddr {
 }
 
 pub(super) fn endpoint(address: &str, hostname: Option<&str>) -> Endpoint {
-    Endpoint {
-        address: ip(address),
-        conditions: Conditions::READY,
-        hostname: hostname.map(Arc::from),
-        node: None,
-        zone: None,
-    }
+    Endpoint { hostname: hostname.map(Arc::from), ..Endpoint::at(ip(address)) }
 }
 
 pub(super) fn not_ready(address: &str) -> Endpoint {

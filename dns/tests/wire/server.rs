@@ -11,7 +11,7 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use portolan_dns::{DnsConfig, DnsError, DnsServer};
 use portolan_model::{
-    Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Snapshot,
+    Key, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Snapshot,
 };
 use portolan_runtime::publish::{Publisher, channel};
 use portolan_runtime::{Gate, Lifecycle, Metrics, Readiness, Subscriber};
@@ -92,10 +92,11 @@ impl Running {
     /// Publishes these services and no others, and waits until they are served.
     pub(crate) fn publish(&self, entries: &[Arc<ServiceEntry>]) {
         let mut snapshot = Snapshot::default();
-        let mut changed = BTreeSet::from([ServiceKey::parse("ns/web").expect("a key")]);
+        let mut changed =
+            BTreeSet::from([Key::Service(ServiceKey::parse("ns/web").expect("a key"))]);
         for entry in entries {
             snapshot.apply(entry.clone());
-            changed.insert(entry.service.key.clone());
+            changed.insert(Key::Service(entry.service.key.clone()));
         }
         let generation = self.publisher.publish(&snapshot, changed);
         self.wait(|running| running.gate.generation() >= Some(generation), "the gate");
@@ -144,20 +145,10 @@ pub(crate) fn web(address: &str) -> Arc<ServiceEntry> {
 }
 
 pub(crate) fn cluster_ip(key: &str, addresses: &[&str]) -> Arc<ServiceEntry> {
-    let port = ServicePort {
-        name: Some("http".into()),
-        protocol: Protocol::Tcp,
-        port: 80,
-        app_protocol: None,
-    };
+    let port = ServicePort::new("http", Protocol::Tcp, 80);
     let addresses = addresses.iter().map(|a| a.parse().expect("an address")).collect();
-    let service = Service {
-        key: ServiceKey::parse(key).expect("a key"),
-        kind: ServiceKind::ClusterIp(addresses),
-        ports: vec![port],
-        publish_not_ready: false,
-        balancer: None,
-    };
+    let key = ServiceKey::parse(key).expect("a key");
+    let service = Service::new(key, ServiceKind::ClusterIp(addresses), vec![port]);
     Arc::new(ServiceEntry { service: Arc::new(service), slices: Vec::new() })
 }
 

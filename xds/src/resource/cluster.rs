@@ -1,6 +1,7 @@
 //! CDS: one cluster per TCP port of a service; endpoints by EDS over the same stream.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use portolan_model::{AppProtocol, Balancer, Service, ServicePort};
 use portolan_proto::envoy::cluster::load_balancing_policy::Policy;
@@ -11,21 +12,22 @@ use portolan_proto::envoy::core::{
 };
 use portolan_proto::envoy::lb::least_request::LeastRequest;
 use portolan_proto::envoy::lb::round_robin::RoundRobin;
-use portolan_proto::envoy::protobuf::{Any, Duration};
+use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options as http;
 
-use super::{Encoded, cluster_name, pack};
+use super::{Encoded, cluster_name, duration, pack, policy};
 
 /// Key of the HTTP options in `typed_extension_protocol_options`.
 pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// Limit on establishing a connection to an endpoint.
-const CONNECT_TIMEOUT_SECS: i64 = 5;
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Encodes the cluster of a port.
 #[must_use]
 pub fn encode(service: &Service, port: &ServicePort, default: Balancer) -> Encoded {
     let name = cluster_name(&service.key, port.port);
+    let wanted = &service.policy;
     let cluster = Cluster {
         name: name.to_string(),
         cluster_discovery_type: Some(cds::ClusterDiscoveryType::Type(
@@ -35,8 +37,11 @@ pub fn encode(service: &Service, port: &ServicePort, default: Balancer) -> Encod
             eds_config: Some(ads()),
             service_name: name.to_string(),
         }),
-        connect_timeout: Some(Duration { seconds: CONNECT_TIMEOUT_SECS, nanos: 0 }),
-        load_balancing_policy: Some(policy(service.balancer.unwrap_or(default))),
+        connect_timeout: Some(duration(wanted.timeouts.connect.unwrap_or(CONNECT_TIMEOUT))),
+        load_balancing_policy: Some(balancer(wanted.balancer.unwrap_or(default))),
+        health_checks: wanted.health_check.iter().map(policy::health_check).collect(),
+        outlier_detection: wanted.outlier_detection.as_ref().map(policy::outlier_detection),
+        circuit_breakers: policy::circuit_breakers(&wanted.circuit_breaker),
         typed_extension_protocol_options: http_options(port),
         ..Cluster::default()
     };
@@ -54,7 +59,7 @@ pub(super) fn ads() -> ConfigSource {
 
 /// gRPC refuses most values of the old `lb_policy` field and skips policies it does not know, so
 /// the list always ends in round robin (gRFC A52).
-fn policy(balancer: Balancer) -> LoadBalancingPolicy {
+fn balancer(balancer: Balancer) -> LoadBalancingPolicy {
     let round_robin =
         typed("envoy.load_balancing_policies.round_robin", pack(&RoundRobin::default()));
     let policies = match balancer {

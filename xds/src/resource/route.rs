@@ -8,16 +8,17 @@ use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use imbl::OrdMap;
-use portolan_model::{AppProtocol, DnsName, Protocol, Service, ServiceKey, ServicePort};
-use portolan_proto::envoy::protobuf::Duration;
+use portolan_model::policy::{Retries, RetryOn};
+use portolan_model::{AppProtocol, DnsName, Protocol, Scope, Service, ServicePort};
+use portolan_proto::envoy::protobuf::UInt32Value;
 use portolan_proto::envoy::route::{
-    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action, route_action,
-    route_match::PathSpecifier,
+    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
+    route_action, route_match::PathSpecifier,
 };
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{Message, Name};
 
-use super::{Encoded, cluster_name, target_name};
+use super::{Encoded, cluster_name, duration, target_name};
 
 /// Name of the route table of all HTTP listeners.
 pub const HTTP_ROUTES: &str = "portolan/http";
@@ -26,14 +27,14 @@ const VIRTUAL_HOSTS: u32 = 2;
 
 /// Encodes the route table of a gRPC target: everything to the port's cluster.
 #[must_use]
-pub fn encode_target(key: &ServiceKey, port: u16, zone: &DnsName) -> Encoded {
-    let name = target_name(key, port, zone);
+pub fn encode_target(service: &Service, port: &ServicePort, zone: &DnsName) -> Encoded {
+    let name = target_name(&service.key, port.port, zone);
     let config = RouteConfiguration {
         name: name.to_string(),
         virtual_hosts: vec![VirtualHost {
             name: name.to_string(),
             domains: vec!["*".to_owned()],
-            routes: vec![to_cluster(key, port)],
+            routes: vec![to_cluster(service, port.port)],
             ..VirtualHost::default()
         }],
         ..RouteConfiguration::default()
@@ -51,11 +52,14 @@ pub fn virtual_hosts(service: &Service, zone: &DnsName) -> Vec<(Arc<str>, Bytes)
     let ports: Vec<&ServicePort> = http_ports(service).collect();
     let default = ports.iter().find(|p| p.port == 80).or(ports.first()).map(|p| p.port);
     let (name, namespace) = (service.key.name(), service.key.namespace());
-    let forms = [
-        format!("{name}.{namespace}"),
-        format!("{name}.{namespace}.svc"),
-        format!("{name}.{namespace}.svc.{zone}"),
-    ];
+    let full = format!("{name}.{namespace}.svc.{zone}");
+    let forms = match service.key.scope() {
+        Scope::Cluster => {
+            vec![format!("{name}.{namespace}"), format!("{name}.{namespace}.svc"), full]
+        }
+        // The short forms mean the cluster's own service.
+        Scope::ClusterSet => vec![full],
+    };
     ports
         .into_iter()
         .map(|port| {
@@ -68,7 +72,7 @@ pub fn virtual_hosts(service: &Service, zone: &DnsName) -> Vec<(Arc<str>, Bytes)
             let host = VirtualHost {
                 name: host_name.to_string(),
                 domains,
-                routes: vec![to_cluster(&service.key, port.port)],
+                routes: vec![to_cluster(service, port.port)],
                 ..VirtualHost::default()
             };
             (host_name, host.encode_to_vec().into())
@@ -98,20 +102,34 @@ pub fn encode_http(hosts: &OrdMap<Arc<str>, Bytes>) -> Encoded {
     Encoded::from_bytes(HTTP_ROUTES, &RouteConfiguration::type_url(), &message)
 }
 
-/// All requests to a cluster. No timeout of the whole request: Envoy's default of 15 s would cut
-/// gRPC streams.
-fn to_cluster(key: &ServiceKey, port: u16) -> Route {
-    let cluster = route_action::ClusterSpecifier::Cluster(cluster_name(key, port).to_string());
+/// All requests to a cluster. No timeout of the whole request unless the service asks for one:
+/// Envoy's default of 15 s would cut gRPC streams.
+fn to_cluster(service: &Service, port: u16) -> Route {
+    let name = cluster_name(&service.key, port).to_string();
+    let timeouts = &service.policy.timeouts;
     Route {
         r#match: Some(RouteMatch {
             path_specifier: Some(PathSpecifier::Prefix(String::new())),
             ..RouteMatch::default()
         }),
         action: Some(Action::Route(RouteAction {
-            cluster_specifier: Some(cluster),
-            timeout: Some(Duration { seconds: 0, nanos: 0 }),
+            cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(name)),
+            timeout: Some(duration(timeouts.request.unwrap_or_default())),
+            idle_timeout: timeouts.idle.map(duration),
+            retry_policy: service.policy.retries.as_ref().map(retry_policy),
             ..RouteAction::default()
         })),
         ..Route::default()
+    }
+}
+
+/// Envoy and gRPC (gRFC A44) read the same list and skip the words they do not know.
+fn retry_policy(retries: &Retries) -> RetryPolicy {
+    let words: Vec<&str> = retries.on.iter().map(|reason| RetryOn::word(*reason)).collect();
+    RetryPolicy {
+        retry_on: words.join(","),
+        num_retries: Some(UInt32Value { value: retries.attempts }),
+        per_try_timeout: retries.per_try_timeout.map(duration),
+        ..RetryPolicy::default()
     }
 }

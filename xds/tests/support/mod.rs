@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portolan_model::{
-    AppProtocol, Balancer, Changes, Conditions, DnsName, Endpoint, Generation, Protocol, Service,
-    ServiceEntry, ServiceKey, ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
+    AppProtocol, Balancer, Changes, Conditions, DnsName, Endpoint, Generation, Key, Protocol,
+    Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
 };
 use portolan_proto::envoy::discovery::DiscoveryResponse;
 use portolan_proto::envoy::protobuf::Any;
@@ -18,27 +18,17 @@ use prost::Message;
 /// A service with one port and these endpoints (last octet, ready).
 pub(crate) fn entry(name: &str, port: u16, endpoints: &[(u8, bool)]) -> Arc<ServiceEntry> {
     let key = ServiceKey::new("shop", name).expect("a valid name");
-    let service = Service {
-        key,
-        kind: ServiceKind::ClusterIp(vec![IpAddr::from([10, 96, 0, 1])]),
-        ports: vec![ServicePort {
-            name: Some("main".into()),
-            protocol: Protocol::Tcp,
-            port,
-            app_protocol: Some(AppProtocol::Http1),
-        }],
-        publish_not_ready: false,
-        balancer: None,
-    };
+    let kind = ServiceKind::ClusterIp(vec![IpAddr::from([10, 96, 0, 1])]);
+    let port = ServicePort::new("main", Protocol::Tcp, port).speaking(AppProtocol::Http1);
+    let service = Service::new(key, kind, vec![port]);
     let endpoints = endpoints.iter().map(|(octet, ready)| Endpoint {
-        address: IpAddr::from([10, 0, 0, *octet]),
         conditions: Conditions { ready: *ready, serving: *ready, terminating: false },
-        hostname: None,
-        node: None,
         zone: Some(format!("zone-{}", octet % 2).into()),
+        ..Endpoint::at(IpAddr::from([10, 0, 0, *octet]))
     });
     let slice = Slice {
         name: format!("{name}-1").into(),
+        cluster: None,
         ports: vec![SlicePort { name: "main".into(), protocol: Protocol::Tcp, port: 8080 }],
         endpoints: endpoints.collect(),
     };
@@ -51,6 +41,7 @@ pub(crate) fn config() -> ResourceConfig {
     let service = ServiceKey::new("shop", "db").expect("valid");
     ResourceConfig {
         zone: DnsName::parse("cluster.local").expect("valid"),
+        cluster_set_zone: DnsName::parse("clusterset.local").expect("valid"),
         balancer: Balancer::LeastRequest,
         listeners: vec![
             ListenerSpec { name: "http".into(), address, target: ListenerTarget::Http },
@@ -69,12 +60,12 @@ pub(crate) struct World {
     pub(crate) snapshot: Snapshot,
     pub(crate) catalog: Catalog,
     generation: Generation,
-    touched: std::collections::BTreeSet<ServiceKey>,
+    touched: std::collections::BTreeSet<Key>,
 }
 
 impl World {
     pub(crate) fn apply(&mut self, entry: Arc<ServiceEntry>) -> &mut Self {
-        self.touched.insert(entry.service.key.clone());
+        self.touched.insert(Key::Service(entry.service.key.clone()));
         self.snapshot.apply(entry);
         self
     }
@@ -82,7 +73,7 @@ impl World {
     pub(crate) fn delete(&mut self, name: &str) -> &mut Self {
         let key = ServiceKey::new("shop", name).expect("valid");
         self.snapshot.delete(&key);
-        self.touched.insert(key);
+        self.touched.insert(Key::Service(key));
         self
     }
 

@@ -1,0 +1,291 @@
+//! The Kubernetes API as the source of a control loop.
+//!
+//! A task per kind lists and watches; this loop alone writes the index and publishes, at the pace
+//! of [`crate::coalesce`]. Nothing is published before every list is complete.
+
+pub mod connect;
+mod item;
+pub mod store;
+mod trouble;
+mod watch;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use portolan_model::Snapshot;
+use portolan_runtime::{Gate, Lifecycle, Publisher, Staleness};
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::coalesce::{Coalescer, Pace};
+use crate::index::Index;
+use crate::object::Kind;
+use crate::outlet::Outlet;
+use crate::rejection::Origin;
+use crate::report::{ControlMetrics, Report, Reports, SourceState};
+use store::{Event, Store};
+use trouble::Trouble;
+use watch::Message;
+
+pub use connect::{Connect, ConnectError};
+pub use item::Read;
+pub use watch::WatchLimits;
+
+/// Events that may wait for the loop, over all kinds; at the bound the watches wait.
+const MESSAGES: usize = 4096;
+/// Events taken in before the loop looks whether a publish is due.
+const BATCH: usize = 512;
+
+/// A Kubernetes API as the source of a control loop.
+pub struct Kubernetes {
+    client: Client,
+    limits: WatchLimits,
+    pace: Pace,
+    reports: Reports,
+    metrics: ControlMetrics,
+    saved: Option<Snapshot>,
+    staleness: Option<Staleness>,
+}
+
+impl fmt::Debug for Kubernetes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kubernetes").field("pace", &self.pace).finish_non_exhaustive()
+    }
+}
+
+/// Why the loop ended although nothing had asked it to.
+#[derive(Debug, thiserror::Error)]
+#[error("a watch of the Kubernetes API broke off: {reason}")]
+pub struct WatchBroken {
+    reason: String,
+}
+
+impl Kubernetes {
+    /// Over this client; nothing is asked yet.
+    #[must_use]
+    pub fn new(client: Client, pace: Pace, reports: Reports, metrics: ControlMetrics) -> Self {
+        let limits = WatchLimits::default();
+        Self { client, limits, pace, reports, metrics, saved: None, staleness: None }
+    }
+
+    /// Publishes this copy of an earlier snapshot first, marked stale until the API server has
+    /// told everything.
+    #[must_use]
+    pub fn with_saved(mut self, saved: Snapshot, staleness: Staleness) -> Self {
+        self.saved = Some(saved);
+        self.staleness = Some(staleness);
+        self
+    }
+
+    /// With other limits on its watches.
+    #[must_use]
+    pub fn with_limits(mut self, limits: WatchLimits) -> Self {
+        self.limits = limits;
+        self
+    }
+
+    /// Publishes what the API server has, and again whenever that changes, until draining.
+    ///
+    /// # Errors
+    /// When a watch ends by itself, which only a panic in it makes it do.
+    pub async fn run(
+        self,
+        publisher: Publisher,
+        gate: Gate,
+        lifecycle: Lifecycle,
+    ) -> Result<(), WatchBroken> {
+        let (sender, messages) = mpsc::channel(MESSAGES);
+        let mut watches = JoinSet::new();
+        let (client, limits) = (&self.client, self.limits);
+        watches.spawn(watch::run::<item::Namespace>(client.clone(), limits, sender.clone()));
+        watches.spawn(watch::run::<item::Node>(client.clone(), limits, sender.clone()));
+        watches.spawn(watch::run::<item::Service>(client.clone(), limits, sender.clone()));
+        watches.spawn(watch::run::<item::ServiceImport>(client.clone(), limits, sender.clone()));
+        watches.spawn(watch::run::<item::EndpointSlice>(client.clone(), limits, sender));
+        let mut control = Loop {
+            store: Store::default(),
+            index: Index::of_served(),
+            coalescer: Coalescer::new(self.pace),
+            outlet: Outlet::new(publisher, gate, self.metrics.clone()),
+            origin: Origin::file(&Arc::from("kubernetes")),
+            sources: BTreeMap::new(),
+            reports: self.reports,
+            metrics: self.metrics,
+            unreported: false,
+            complete: false,
+            staleness: self.staleness,
+        };
+        if let Some(saved) = self.saved {
+            control.restore(&saved);
+        }
+        tokio::select! {
+            () = control.run(messages) => Ok(()),
+            () = lifecycle.draining() => Ok(()),
+            Some(ended) = watches.join_next() => {
+                let reason = ended.map_or_else(|e| e.to_string(), |()| "it returned".to_owned());
+                Err(WatchBroken { reason })
+            }
+        }
+    }
+}
+
+/// The one writer.
+struct Loop {
+    store: Store,
+    index: Index,
+    coalescer: Coalescer,
+    outlet: Outlet,
+    origin: Origin,
+    sources: BTreeMap<Kind, SourceState>,
+    reports: Reports,
+    metrics: ControlMetrics,
+    /// Something of the report has changed since it was last put in place.
+    unreported: bool,
+    /// A snapshot of all kinds has been published.
+    complete: bool,
+    /// What was published is a copy of an earlier life, until the first own snapshot.
+    staleness: Option<Staleness>,
+}
+
+impl Loop {
+    async fn run(&mut self, mut messages: mpsc::Receiver<Message>) {
+        let mut batch = Vec::with_capacity(BATCH);
+        loop {
+            let due = self.coalescer.due().map(tokio::time::Instant::from_std);
+            tokio::select! {
+                // What is due is published however much more comes in.
+                biased;
+                () = sleep_until(due) => self.publish(),
+                count = messages.recv_many(&mut batch, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for message in batch.drain(..) {
+                        self.on_message(message);
+                    }
+                    self.note();
+                }
+            }
+        }
+    }
+
+    fn on_message(&mut self, message: Message) {
+        match message {
+            Message::Event(kind, event) => {
+                self.on_event(kind, &event);
+                self.store.on_event(kind, event, &mut self.index);
+            }
+            Message::Trouble(kind, trouble) => self.on_trouble(kind, trouble),
+        }
+    }
+
+    fn on_event(&mut self, kind: Kind, event: &Event) {
+        let state = self.sources.entry(kind).or_default();
+        match event {
+            Event::ListBegins | Event::Listed(_) => {}
+            Event::Unserved => {
+                state.served = false;
+                state.trouble = None;
+                self.unreported = true;
+            }
+            Event::ListEnds => {
+                *state = SourceState { served: true, synced: true, trouble: None };
+                self.unreported = true;
+                tracing::info!(kind = kind.as_str(), "listed");
+            }
+            Event::Applied(_) | Event::Deleted(_) => {
+                self.unreported = true;
+                state.trouble = None;
+            }
+        }
+    }
+
+    fn on_trouble(&mut self, kind: Kind, trouble: Trouble) {
+        self.metrics.on_watch_error(kind);
+        let state = self.sources.entry(kind).or_default();
+        // The same trouble again is no news.
+        if state.trouble.as_ref() != Some(&trouble.text) {
+            tracing::warn!(text = %trouble.text, "the Kubernetes API is not watched as it should be");
+            state.trouble = Some(trouble.text);
+            self.unreported = true;
+        }
+    }
+
+    /// Brings the report and the coalescer up to date after a batch.
+    fn note(&mut self) {
+        if !self.store.is_synced() {
+            self.report();
+            return;
+        }
+        if self.index.is_touched() || !self.complete {
+            self.coalescer.on_change(now());
+        } else {
+            self.report();
+        }
+    }
+
+    fn restore(&mut self, saved: &Snapshot) {
+        if let Some(staleness) = &self.staleness {
+            staleness.set(true);
+        }
+        let touched = Snapshot::default().differences(saved);
+        self.outlet.publish(saved, touched, Duration::ZERO);
+        let services = saved.service_count();
+        tracing::warn!(
+            services,
+            "published a saved snapshot; the Kubernetes API is yet to be heard"
+        );
+    }
+
+    fn publish(&mut self) {
+        let (started, wall) = (now(), Instant::now());
+        let (snapshot, mut touched) = self.index.commit();
+        let first = !std::mem::replace(&mut self.complete, true);
+        if first {
+            // What a saved snapshot has and the API server has not is to go.
+            touched = self.outlet.published().differences(&snapshot);
+        }
+        self.outlet.publish(&snapshot, touched, self.coalescer.waited(started));
+        self.coalescer.on_published(started, wall.elapsed());
+        if first {
+            if let Some(staleness) = self.staleness.take() {
+                staleness.set(false);
+            }
+            let generation = self.outlet.published().generation();
+            let services = snapshot.service_count();
+            tracing::info!(%generation, services, "published all that the Kubernetes API has");
+        }
+        self.report();
+    }
+
+    fn report(&mut self) {
+        if !std::mem::take(&mut self.unreported) {
+            return;
+        }
+        for kind in Kind::ALL {
+            self.metrics.set_synced(kind, self.store.has_synced(kind));
+        }
+        let report = Report {
+            objects: self.store.counts(),
+            unused: BTreeMap::new(),
+            rejections: self.store.rejections(&self.origin),
+            sources: self.sources.clone(),
+        };
+        self.reports.replace(report, &self.metrics);
+    }
+}
+
+/// The runtime's clock, which tests can turn.
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}
+
+async fn sleep_until(due: Option<tokio::time::Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => std::future::pending().await,
+    }
+}

@@ -1,0 +1,86 @@
+//! From settings to a client of the API server: in a pod, or by a kubeconfig.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+
+/// Limit on establishing a connection.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Where the API server is found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Connect {
+    /// A kubeconfig file; `None`: the pod's own service account, else `$KUBECONFIG` or
+    /// `~/.kube/config`.
+    pub kubeconfig: Option<PathBuf>,
+    /// A context of the kubeconfig; `None`: its current one.
+    pub context: Option<String>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// The kubeconfig cannot be used.
+    #[error("cannot use the kubeconfig {path}: {reason}", path = path.display())]
+    Kubeconfig {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Neither a service account nor a kubeconfig was found.
+    #[error("found no way to the Kubernetes API: {0}")]
+    Nothing(String),
+    /// The settings found do not make a client.
+    #[error("cannot make a client of the Kubernetes API: {0}")]
+    Client(#[from] kube::Error),
+}
+
+impl Connect {
+    /// Makes the client; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ConnectError`] saying which file or setting is at fault.
+    pub async fn client(&self) -> Result<Client, ConnectError> {
+        let mut config = self.config().await?;
+        config.connect_timeout = Some(CONNECT_TIMEOUT);
+        // A watch is silent for as long as nothing changes; the watcher has limits of its own.
+        config.read_timeout = None;
+        Ok(Client::try_from(config)?)
+    }
+
+    async fn config(&self) -> Result<Config, ConnectError> {
+        let options =
+            KubeConfigOptions { context: self.context.clone(), ..KubeConfigOptions::default() };
+        if let Some(path) = &self.kubeconfig {
+            let failed = |reason: String| ConnectError::Kubeconfig { path: path.clone(), reason };
+            let read = Kubeconfig::read_from(path).map_err(|e| failed(chain(&e)))?;
+            let config = Config::from_custom_kubeconfig(read, &options).await;
+            return config.map_err(|e| failed(chain(&e)));
+        }
+        if self.context.is_none()
+            && let Ok(config) = Config::incluster()
+        {
+            return Ok(config);
+        }
+        let config = Config::from_kubeconfig(&options).await;
+        config.map_err(|e| ConnectError::Nothing(chain(&e)))
+    }
+}
+
+/// An error with all its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(next) = source {
+        let more = next.to_string();
+        if !text.contains(&more) {
+            text.push_str(": ");
+            text.push_str(&more);
+        }
+        source = next.source();
+    }
+    text
+}

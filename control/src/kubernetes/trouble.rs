@@ -1,0 +1,131 @@
+//! What goes wrong between us and the API server, in words that name verb and resource.
+
+use std::time::Duration;
+
+use kube::core::Status;
+use kube::runtime::watcher::Error;
+
+use crate::object::Kind;
+
+/// A failed list or watch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Trouble {
+    /// One line for people.
+    pub(super) text: String,
+    /// What it means for the watch.
+    pub(super) cause: Cause,
+    /// How long the server asks to be left alone.
+    pub(super) retry_after: Option<Duration>,
+}
+
+/// What a failure means for the watch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// The API does not have the resource.
+    Unserved,
+    /// The server does not stream lists.
+    NoStreamingLists,
+    /// What was seen is too old to go on from: a list is due.
+    Expired,
+    /// Anything that may pass.
+    Passing,
+}
+
+impl Trouble {
+    pub(super) fn new(kind: Kind, error: &Error) -> Self {
+        let (verb, status) = match error {
+            Error::InitialListFailed(error) => ("list", status(error)),
+            Error::WatchStartFailed(error) | Error::WatchFailed(error) => ("watch", status(error)),
+            Error::WatchError(status) => ("watch", Some(&**status)),
+            Error::NoResourceVersion => ("watch", None),
+        };
+        let resource = resource(kind);
+        let reason = status.map_or_else(|| innermost(error), |s| s.message.clone());
+        let mut text = format!("cannot {verb} {resource}: {reason}");
+        if status.is_some_and(|s| s.code == 403) {
+            text.push_str("; deploy/rbac.yaml grants what is needed");
+        }
+        let seconds = status.and_then(|s| s.details.as_ref()).map(|d| d.retry_after_seconds);
+        Self {
+            text,
+            cause: status.map_or(Cause::Passing, |status| cause(error, status)),
+            retry_after: seconds.filter(|s| *s > 0).map(|s| Duration::from_secs(u64::from(s))),
+        }
+    }
+
+    /// Nothing came for too long.
+    pub(super) fn stalled(kind: Kind, limit: Duration) -> Self {
+        let text =
+            format!("cannot list {}: nothing came for {} s", resource(kind), limit.as_secs());
+        Self { text, cause: Cause::Passing, retry_after: None }
+    }
+}
+
+/// `endpointslices.discovery.k8s.io`.
+fn resource(kind: Kind) -> String {
+    match kind.group_version().0 {
+        "" => kind.plural().to_owned(),
+        group => format!("{}.{group}", kind.plural()),
+    }
+}
+
+fn status(error: &kube::Error) -> Option<&Status> {
+    match error {
+        kube::Error::Api(status) => Some(status),
+        _ => None,
+    }
+}
+
+fn cause(error: &Error, status: &Status) -> Cause {
+    match (error, status.code) {
+        (_, 410) => Cause::Expired,
+        (Error::InitialListFailed(_) | Error::WatchStartFailed(_), 404) => Cause::Unserved,
+        // An API server says 400 or 422 to `sendInitialEvents` where it does not know it (KEP-3157).
+        (Error::WatchStartFailed(_), 400 | 422) => Cause::NoStreamingLists,
+        _ => Cause::Passing,
+    }
+}
+
+/// The end of the chain of causes says the most.
+fn innermost(error: &Error) -> String {
+    let mut source: &dyn std::error::Error = error;
+    while let Some(next) = source.source() {
+        source = next;
+    }
+    source.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn api(code: u16, message: &str) -> kube::Error {
+        let status = Status { code, message: message.to_owned(), ..Status::default() };
+        kube::Error::Api(Box::new(status))
+    }
+
+    #[test]
+    fn a_refusal_names_verb_and_resource_and_what_grants_it() {
+        let error = Error::InitialListFailed(api(403, "User \"x\" cannot list it"));
+        let trouble = Trouble::new(Kind::EndpointSlice, &error);
+        let text = "cannot list endpointslices.discovery.k8s.io: User \"x\" cannot list it; \
+                    deploy/rbac.yaml grants what is needed";
+        assert_eq!((trouble.text.as_str(), trouble.cause), (text, Cause::Passing));
+    }
+
+    #[test]
+    fn causes_are_told_apart() {
+        let cases = [
+            (Error::InitialListFailed(api(404, "")), Cause::Unserved),
+            (Error::WatchStartFailed(api(404, "")), Cause::Unserved),
+            (Error::WatchStartFailed(api(422, "")), Cause::NoStreamingLists),
+            (Error::InitialListFailed(api(422, "")), Cause::Passing),
+            (Error::WatchStartFailed(api(410, "")), Cause::Expired),
+            (Error::WatchFailed(api(500, "")), Cause::Passing),
+            (Error::NoResourceVersion, Cause::Passing),
+        ];
+        for (error, cause) in cases {
+            assert_eq!(Trouble::new(Kind::Service, &error).cause, cause, "{error}");
+        }
+    }
+}

@@ -1,0 +1,169 @@
+//! The watch of one kind: kube's watcher, started anew where it cannot go on by itself.
+//!
+//! Owns the choice between streamed and paged lists, the waits after failures, and the bound on
+//! how long a list may be silent. Knows nothing of what objects mean.
+
+use std::pin::pin;
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use kube::runtime::watcher::{self, Config, Event as Raw, watcher};
+use kube::{Api, Client};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use super::item::{Item, Watched};
+use super::store::Event;
+use super::trouble::{Cause, Trouble};
+use crate::object::Kind;
+
+/// Shortest wait after a failure; doubles up to [`MAX_BACKOFF`].
+const MIN_BACKOFF: Duration = Duration::from_millis(200);
+/// Longest wait after a failure.
+const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// How often a resource that the API does not have is asked for again.
+const UNSERVED_WAIT: Duration = Duration::from_secs(60);
+/// Objects in a page of a list: of slices there are few, since each holds up to 100 endpoints.
+const PAGE_SIZE: u32 = 500;
+const SLICE_PAGE_SIZE: u32 = 100;
+
+/// How watches go about it.
+#[derive(Clone, Copy, Debug)]
+pub struct WatchLimits {
+    /// After how many seconds a watch is to be made anew; the server ends it then, and five
+    /// seconds later a connection on which nothing comes is given up.
+    pub watch_secs: u32,
+    /// For how long a list may be silent before it is begun anew.
+    pub list_silence: Duration,
+}
+
+impl Default for WatchLimits {
+    fn default() -> Self {
+        Self { watch_secs: 290, list_silence: Duration::from_secs(30) }
+    }
+}
+
+/// What a watch sends.
+pub(super) enum Message {
+    Event(Kind, Event),
+    /// Something went wrong; the watch goes on.
+    Trouble(Kind, Trouble),
+}
+
+/// Watches a kind until nobody listens.
+pub(super) async fn run<K: Watched>(
+    client: Client,
+    limits: WatchLimits,
+    messages: mpsc::Sender<Message>,
+) {
+    let mut watch =
+        Watch { kind: K::KIND, limits, messages, backoff: MIN_BACKOFF, streaming: true };
+    while watch.once::<K>(&client).await.is_ok() {}
+}
+
+/// Nobody listens any more.
+struct Gone;
+
+struct Watch {
+    kind: Kind,
+    limits: WatchLimits,
+    messages: mpsc::Sender<Message>,
+    backoff: Duration,
+    /// Lists are streamed until the server turns out not to.
+    streaming: bool,
+}
+
+impl Watch {
+    /// One of kube's watchers, for as long as it can go on.
+    async fn once<K: Watched>(&mut self, client: &Client) -> Result<(), Gone> {
+        let mut events = pin!(watcher(Api::<Item<K>>::all(client.clone()), self.config()));
+        let mut listed = false;
+        loop {
+            let Some(next) = self.next(&mut events, listed).await else {
+                // A server that knows nothing of streamed lists may take the request for a plain
+                // watch, and never say that the list is complete.
+                self.streaming = false;
+                let limit = self.limits.list_silence;
+                return self.wait(Trouble::stalled(self.kind, limit)).await;
+            };
+            match next {
+                Ok(event) => {
+                    if matches!(event, Raw::Init) {
+                        listed = false;
+                    } else {
+                        self.backoff = MIN_BACKOFF;
+                    }
+                    listed |= matches!(event, Raw::InitDone);
+                    self.send(Message::Event(self.kind, converted(event))).await?;
+                }
+                Err(error) => {
+                    let trouble = Trouble::new(self.kind, &error);
+                    let cause = trouble.cause;
+                    match cause {
+                        Cause::Passing | Cause::Expired => self.wait(trouble).await?,
+                        Cause::NoStreamingLists => self.streaming = false,
+                        Cause::Unserved => {
+                            self.send(Message::Event(self.kind, Event::Unserved)).await?;
+                            self.pause(UNSERVED_WAIT).await?;
+                        }
+                    }
+                    // kube's watcher would go on asking for what is gone (HTTP 410 on a watch).
+                    if cause != Cause::Passing {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
+    fn config(&self) -> Config {
+        let page = if self.kind == Kind::EndpointSlice { SLICE_PAGE_SIZE } else { PAGE_SIZE };
+        let config = Config::default().timeout(self.limits.watch_secs).page_size(page);
+        if self.streaming { config.streaming_lists() } else { config }
+    }
+
+    /// The next event; `None` when a list was silent for too long.
+    async fn next<S: Stream + Unpin>(&self, events: &mut S, listed: bool) -> Option<S::Item> {
+        let next = events.next();
+        let found =
+            if listed { next.await } else { timeout(self.limits.list_silence, next).await.ok()? };
+        Some(found.expect("kube's watcher never ends"))
+    }
+
+    async fn send(&self, message: Message) -> Result<(), Gone> {
+        self.messages.send(message).await.map_err(|_| Gone)
+    }
+
+    /// Tells of trouble and waits, longer each time.
+    async fn wait(&mut self, trouble: Trouble) -> Result<(), Gone> {
+        let asked = trouble.retry_after.unwrap_or_default().min(MAX_BACKOFF);
+        let wait = jitter(self.backoff).max(asked);
+        self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
+        self.send(Message::Trouble(self.kind, trouble)).await?;
+        self.pause(wait).await
+    }
+
+    async fn pause(&self, wait: Duration) -> Result<(), Gone> {
+        tokio::select! {
+            () = tokio::time::sleep(wait) => Ok(()),
+            () = self.messages.closed() => Err(Gone),
+        }
+    }
+}
+
+/// Between half of it and all of it, so that replicas do not come back in step.
+fn jitter(wait: Duration) -> Duration {
+    use std::hash::{BuildHasher, RandomState};
+    let random = RandomState::new().hash_one(0_u8) % 1024;
+    wait / 2 + wait * u32::try_from(random).unwrap_or(0) / 2048
+}
+
+fn converted<K: Watched>(event: watcher::Event<Item<K>>) -> Event {
+    match event {
+        Raw::Init => Event::ListBegins,
+        Raw::InitApply(item) => Event::Listed(Box::new(item.into_read())),
+        Raw::InitDone => Event::ListEnds,
+        Raw::Apply(item) => Event::Applied(Box::new(item.into_read())),
+        Raw::Delete(item) => Event::Deleted(item.into_read().id),
+    }
+}

@@ -1,0 +1,167 @@
+//! Departures first: splits a publish so that endpoints that leave are gone one generation before
+//! others join. Pure.
+//!
+//! A service of which nothing ready would be left by the departures alone moves in one step: its
+//! clients are to find somebody at all times.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use portolan_model::{Endpoint, Key, ServiceEntry, Snapshot};
+
+/// A publish in two steps.
+#[derive(Debug)]
+pub struct Split {
+    /// What was published before, less what leaves.
+    pub first: Snapshot,
+    /// What the first step changes.
+    pub leaving: BTreeSet<Key>,
+    /// What the second step changes.
+    pub joining: BTreeSet<Key>,
+}
+
+/// The steps from `published` to `next`, which differ in `touched`; `None` when one step does.
+#[must_use]
+pub fn split(published: &Snapshot, next: &Snapshot, touched: &BTreeSet<Key>) -> Option<Split> {
+    let mut split =
+        Split { first: published.clone(), leaving: BTreeSet::new(), joining: BTreeSet::new() };
+    let mut departures = false;
+    for key in touched {
+        let step = match key {
+            Key::Namespace(_) | Key::Node(_) => Step::Now { leaves: false },
+            Key::Service(service) => {
+                step(published.lookup(service).map(|e| &**e), next.lookup(service).map(|e| &**e))
+            }
+        };
+        match step {
+            Step::Now { leaves } => {
+                split.first.take_over(key, next);
+                split.leaving.insert(key.clone());
+                departures |= leaves;
+            }
+            Step::Later => {
+                split.joining.insert(key.clone());
+            }
+            Step::Both(entry) => {
+                split.first.apply(Arc::new(entry));
+                split.leaving.insert(key.clone());
+                split.joining.insert(key.clone());
+                departures = true;
+            }
+        }
+    }
+    (departures && !split.joining.is_empty()).then_some(split)
+}
+
+/// When the change of one service is published.
+enum Step {
+    Now {
+        leaves: bool,
+    },
+    Later,
+    /// This now, the rest later.
+    Both(ServiceEntry),
+}
+
+fn step(old: Option<&ServiceEntry>, new: Option<&ServiceEntry>) -> Step {
+    let (Some(old), Some(new)) = (old, new) else {
+        return if new.is_none() { Step::Now { leaves: true } } else { Step::Later };
+    };
+    let (before, after) = (ready(old), ready(new));
+    let leaves = before.iter().any(|address| !after.contains(address));
+    let joins = after.iter().any(|address| !before.contains(address));
+    match (leaves, joins) {
+        (_, false) => Step::Now { leaves },
+        (false, true) => Step::Later,
+        // Nobody would be left.
+        (true, true) if before.is_disjoint(&after) => Step::Now { leaves },
+        (true, true) => Step::Both(without(new, &before)),
+    }
+}
+
+fn ready(entry: &ServiceEntry) -> BTreeSet<IpAddr> {
+    let endpoints = entry.slices.iter().flat_map(|slice| &slice.endpoints);
+    endpoints.filter(|e| entry.is_ready(e)).map(|e| e.address).collect()
+}
+
+/// The entry less the endpoints that were not ready before.
+fn without(entry: &ServiceEntry, before: &BTreeSet<IpAddr>) -> ServiceEntry {
+    let stays = |e: &Endpoint| !entry.is_ready(e) || before.contains(&e.address);
+    let slices = entry.slices.iter().map(|slice| {
+        if slice.endpoints.iter().all(stays) {
+            return Arc::clone(slice);
+        }
+        let mut slice = (**slice).clone();
+        slice.endpoints.retain(stays);
+        Arc::new(slice)
+    });
+    ServiceEntry { service: Arc::clone(&entry.service), slices: slices.collect() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use portolan_model::{Protocol, Service, ServiceKey, ServiceKind, ServicePort, Slice};
+
+    fn key(name: &str) -> Key {
+        Key::Service(ServiceKey::new("ns", name).expect("valid"))
+    }
+
+    /// Services by name with the last octets of their endpoints.
+    fn snapshot(services: &[(&str, &[u8])]) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        for (name, octets) in services {
+            let key = ServiceKey::new("ns", name).expect("valid");
+            let ports = vec![ServicePort::new("", Protocol::Tcp, 80)];
+            let service = Service::new(key, ServiceKind::Headless, ports);
+            let endpoints =
+                octets.iter().map(|o| Endpoint::at(IpAddr::from([10, 0, 0, *o]))).collect();
+            let slice = Slice { name: "s".into(), cluster: None, ports: Vec::new(), endpoints };
+            let slices = vec![Arc::new(slice)];
+            snapshot.apply(Arc::new(ServiceEntry { service: Arc::new(service), slices }));
+        }
+        snapshot
+    }
+
+    /// Endpoints of each service, as text.
+    fn shown(snapshot: &Snapshot) -> Vec<String> {
+        let show = |entry: &ServiceEntry| {
+            let octets: Vec<String> = ready(entry)
+                .iter()
+                .map(|a| a.to_string().rsplit('.').next().unwrap_or_default().to_owned())
+                .collect();
+            format!("{}:{}", entry.service.key.name(), octets.join(","))
+        };
+        snapshot.services().map(|(_, entry)| show(entry)).collect()
+    }
+
+    #[test]
+    fn endpoints_leave_before_others_join() {
+        let old = snapshot(&[("a", &[1, 2]), ("b", &[3]), ("gone", &[4]), ("same", &[9])]);
+        let new = snapshot(&[("a", &[2, 5]), ("b", &[3, 6]), ("new", &[7]), ("same", &[9])]);
+        let touched = ["a", "b", "gone", "new"].map(key).into();
+        let split = split(&old, &new, &touched).expect("two steps");
+        assert_eq!(shown(&split.first), ["a:2", "b:3", "same:9"]);
+        assert_eq!(split.leaving, [key("a"), key("gone")].into());
+        assert_eq!(split.joining, [key("a"), key("b"), key("new")].into());
+    }
+
+    #[test]
+    fn a_service_that_would_be_empty_moves_in_one_step() {
+        let old = snapshot(&[("a", &[1]), ("b", &[3])]);
+        let new = snapshot(&[("a", &[2]), ("b", &[3, 4])]);
+        let split = split(&old, &new, &[key("a"), key("b")].into()).expect("two steps");
+        assert_eq!(shown(&split.first), ["a:2", "b:3"]);
+        assert_eq!((split.leaving, split.joining), ([key("a")].into(), [key("b")].into()));
+    }
+
+    #[test]
+    fn one_step_does_where_nothing_leaves_or_nothing_joins() {
+        let old = snapshot(&[("a", &[1, 2]), ("b", &[3])]);
+        for new in [&[("a", &[1u8][..]), ("b", &[3])][..], &[("a", &[1, 2, 4]), ("b", &[3])], &[]] {
+            let new = snapshot(new);
+            assert!(split(&old, &new, &[key("a"), key("b")].into()).is_none());
+        }
+    }
+}

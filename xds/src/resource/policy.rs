@@ -1,0 +1,65 @@
+//! A service's policy in the words of a cluster: health checks, outlier detection, circuit breakers.
+
+use portolan_model::policy::{CircuitBreaker, HealthCheck, OutlierDetection, Probe};
+use portolan_proto::envoy::cluster::circuit_breakers::Thresholds;
+use portolan_proto::envoy::cluster::{self as cds, CircuitBreakers};
+use portolan_proto::envoy::core::HealthCheck as EnvoyHealthCheck;
+use portolan_proto::envoy::core::health_check::{
+    GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
+};
+use portolan_proto::envoy::protobuf::UInt32Value;
+
+use super::duration;
+
+/// Active health checks; gRPC clients pass them over.
+pub(super) fn health_check(check: &HealthCheck) -> EnvoyHealthCheck {
+    let checker = match &check.probe {
+        Probe::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
+        Probe::Http(path) => HealthChecker::HttpHealthCheck(HttpHealthCheck {
+            path: path.clone(),
+            ..HttpHealthCheck::default()
+        }),
+        Probe::Grpc => HealthChecker::GrpcHealthCheck(GrpcHealthCheck::default()),
+    };
+    EnvoyHealthCheck {
+        timeout: Some(duration(check.timeout)),
+        interval: Some(duration(check.interval)),
+        healthy_threshold: number(check.healthy_threshold),
+        unhealthy_threshold: number(check.unhealthy_threshold),
+        health_checker: Some(checker),
+        ..EnvoyHealthCheck::default()
+    }
+}
+
+/// Consecutive errors; for gRPC clients (gRFC A50), which know no such count, the same as a
+/// failure percentage is not made up: they get the interval and limits alone.
+pub(super) fn outlier_detection(outlier: &OutlierDetection) -> cds::OutlierDetection {
+    cds::OutlierDetection {
+        consecutive_5xx: number(outlier.consecutive_errors),
+        interval: Some(duration(outlier.interval)),
+        base_ejection_time: Some(duration(outlier.ejection_time)),
+        max_ejection_percent: number(outlier.max_percent),
+        // Off: Envoy would judge by success rate as well by default.
+        enforcing_success_rate: number(0),
+        ..cds::OutlierDetection::default()
+    }
+}
+
+/// What is not set stays at the client's default; `None` when nothing is.
+pub(super) fn circuit_breakers(breaker: &CircuitBreaker) -> Option<CircuitBreakers> {
+    let thresholds = Thresholds {
+        max_connections: breaker.connections.and_then(number),
+        max_pending_requests: breaker.pending_requests.and_then(number),
+        max_requests: breaker.requests.and_then(number),
+        max_retries: breaker.retries.and_then(number),
+        ..Thresholds::default()
+    };
+    breaker
+        .is_set()
+        .then(|| CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the fields of Envoy's messages are optional")]
+fn number(value: u32) -> Option<UInt32Value> {
+    Some(UInt32Value { value })
+}
