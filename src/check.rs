@@ -17,11 +17,7 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
             .map_err(cannot_start)?;
     let (snapshot, _, report) = folder.reload();
     for rejection in &report.rejections {
-        let word = match rejection.severity {
-            Severity::Rejected => "rejected",
-            Severity::Warning => "warning",
-        };
-        println!("{word}: {rejection}");
+        println!("{}: {rejection}", rejection.severity.as_str());
     }
     let count = |severity| report.rejections.iter().filter(|r| r.severity == severity).count();
     let (rejected, warnings) = (count(Severity::Rejected), count(Severity::Warning));

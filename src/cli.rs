@@ -4,13 +4,13 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::config::reader::Texts;
 use crate::config::{self, Config, print};
 use crate::exit::cannot_start;
 use crate::roles::Roles;
-use crate::{call, check, demo, roles};
+use crate::{call, check, demo, get, roles};
 
 /// Service discovery, cluster DNS and load balancing from one numbered snapshot.
 #[derive(Debug, Parser)]
@@ -36,6 +36,8 @@ enum Command {
     Demo(DemoArgs),
     /// Call a gRPC method of a server with reflection, or list its methods.
     Call(CallArgs),
+    /// Show what a running control plane knows: services, endpoints, rejected.
+    Get(GetArgs),
     /// Show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -142,6 +144,54 @@ pub(crate) struct CallArgs {
     pub(crate) timeout: f64,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct GetArgs {
+    /// What to show.
+    #[arg(value_enum)]
+    pub(crate) what: GetWhat,
+    /// Only the service of this name.
+    pub(crate) name: Option<String>,
+    /// Only this namespace; all without it.
+    #[arg(long, short)]
+    pub(crate) namespace: Option<String>,
+    /// How to show it.
+    #[arg(long, short, value_enum, default_value_t = GetOutput::Table)]
+    pub(crate) output: GetOutput,
+    /// Go on showing what changes.
+    #[arg(long, short)]
+    pub(crate) watch: bool,
+    /// Admin address of the control plane, as HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
+    pub(crate) admin: String,
+}
+
+/// What `portolan get` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GetWhat {
+    /// Services with their addresses, ports and how many endpoints are ready.
+    #[value(alias = "service", alias = "svc")]
+    Services,
+    /// Endpoints of services.
+    #[value(alias = "endpoint", alias = "ep")]
+    Endpoints,
+    /// Objects and settings that are not in force, and why.
+    Rejected,
+}
+
+/// How `portolan get` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GetOutput {
+    /// Columns.
+    Table,
+    /// More columns.
+    Wide,
+    /// JSON: a List, or with --watch a document per change.
+    Json,
+    /// YAML: a List, or with --watch a document per change.
+    Yaml,
+}
+
 impl Cli {
     /// Carries out the command.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
@@ -160,6 +210,7 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Call(args) => call::run(args),
+            Command::Get(args) => get::run(&args),
             Command::Config(ConfigCommand::Print(settings)) => {
                 let (_, shown) = settings.load_shown()?;
                 print!("{}", print::to_toml(&shown));

@@ -7,6 +7,8 @@ mod cli;
 mod config;
 mod demo;
 mod exit;
+mod feed;
+mod get;
 mod roles;
 
 use std::process::ExitCode;

@@ -16,6 +16,7 @@ use portolan_xds::{ClientConfig, ResourceConfig, ServerLimits, XdsClient, XdsSer
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
+use crate::feed;
 
 /// Which roles a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -153,6 +154,7 @@ impl Start<'_> {
         }
         let newest = snapshots.clone();
         self.page("snapshot", move || newest.newest());
+        self.admin = feed::add(self.admin.clone(), &snapshots, &reports);
         self.page("rejected", move || reports.newest());
         Ok(snapshots)
     }

@@ -4,6 +4,7 @@
 //! of [`crate::coalesce`]. Nothing is published before every list is complete.
 
 pub mod connect;
+pub mod guard;
 mod item;
 pub mod store;
 mod trouble;

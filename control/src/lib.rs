@@ -18,6 +18,7 @@ mod outlet;
 pub mod rejection;
 pub mod report;
 pub mod saved;
+pub mod view;
 
 pub use addresses::ServiceRanges;
 pub use coalesce::Pace;

@@ -44,6 +44,17 @@ pub enum Severity {
     Warning,
 }
 
+impl Severity {
+    /// The word for it.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Rejected => "rejected",
+            Self::Warning => "warning",
+        }
+    }
+}
+
 impl Origin {
     /// The file as a whole.
     #[must_use]

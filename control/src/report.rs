@@ -1,7 +1,7 @@
 //! What the control loop tells about itself: objects in force, rejections, metrics.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_runtime::Metrics;
@@ -11,6 +11,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use crate::object::Kind;
 use crate::rejection::{Rejection, Severity};
@@ -20,7 +21,7 @@ const MAX_KINDS: usize = 64;
 
 /// A handle on the newest report; cheap to clone.
 #[derive(Clone, Debug, Default)]
-pub struct Reports(Arc<Mutex<Arc<Report>>>);
+pub struct Reports(Arc<watch::Sender<Arc<Report>>>);
 
 /// Objects in force, by kind.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -123,7 +124,15 @@ impl Reports {
     /// The newest report.
     #[must_use]
     pub fn newest(&self) -> Arc<Report> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.0.borrow().clone()
+    }
+
+    /// The reports from now on; the newest one counts as not seen yet.
+    #[must_use]
+    pub fn subscribe(&self) -> watch::Receiver<Arc<Report>> {
+        let mut receiver = self.0.subscribe();
+        receiver.mark_changed();
+        receiver
     }
 
     /// Puts a report in place; logs the rejections that are new, each once.
@@ -137,7 +146,7 @@ impl Reports {
             }
         }
         metrics.record(&report);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Arc::new(report);
+        self.0.send_replace(Arc::new(report));
     }
 }
 
@@ -235,9 +244,10 @@ impl ControlMetrics {
         if rest > 0 {
             self.unused.get_or_create(&label("other")).set(gauge(rest));
         }
-        for (severity, name) in [(Severity::Rejected, "rejected"), (Severity::Warning, "warning")] {
+        for severity in [Severity::Rejected, Severity::Warning] {
             let count = report.rejections.iter().filter(|r| r.severity == severity).count();
-            self.rejections.get_or_create(&SeverityLabel { severity: name }).set(gauge(count));
+            let label = SeverityLabel { severity: severity.as_str() };
+            self.rejections.get_or_create(&label).set(gauge(count));
         }
     }
 }

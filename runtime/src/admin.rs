@@ -1,4 +1,5 @@
-//! The admin port: `/metrics`, `/livez`, `/readyz`, and `/debug/…` pages the roles add.
+//! The admin port: `/metrics`, `/livez`, `/readyz`, and what the roles add: pages below `/debug/`,
+//! and feeds below `/get/` that say what there is and, to whoever watches, what changes.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,10 +8,15 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, State};
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use serde::Deserialize;
+use tokio::sync::Semaphore;
 
 use crate::lifecycle::Lifecycle;
 use crate::readiness::Readiness;
@@ -18,6 +24,10 @@ use crate::telemetry::Metrics;
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
+/// Feeds open at once; one more is refused.
+const MAX_FEEDS: usize = 64;
+
+type Feed = Arc<dyn Fn(Question) -> BoxStream<'static, String> + Send + Sync>;
 type Page = Arc<dyn Fn() -> Result<Vec<u8>, serde_json::Error> + Send + Sync>;
 
 /// What the admin port shows.
@@ -26,6 +36,21 @@ pub struct Admin {
     readiness: Readiness,
     metrics: Metrics,
     pages: Arc<BTreeMap<&'static str, Page>>,
+    feeds: Arc<BTreeMap<&'static str, Feed>>,
+    open_feeds: Arc<Semaphore>,
+}
+
+/// What a feed is asked, by the query of its URL.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Question {
+    /// Go on with what changes, instead of ending after what there is.
+    #[serde(default)]
+    pub watch: bool,
+    /// Only what is in this namespace.
+    pub namespace: Option<String>,
+    /// Only what has this name.
+    pub name: Option<String>,
 }
 
 impl fmt::Debug for Admin {
@@ -38,7 +63,19 @@ impl Admin {
     /// Metrics and health, no debug pages yet.
     #[must_use]
     pub fn new(readiness: Readiness, metrics: Metrics) -> Self {
-        Self { readiness, metrics, pages: Arc::default() }
+        let open_feeds = Arc::new(Semaphore::new(MAX_FEEDS));
+        Self { readiness, metrics, pages: Arc::default(), feeds: Arc::default(), open_feeds }
+    }
+
+    /// Adds `/get/<name>`: the lines that `make` answers a question with, each a JSON value.
+    #[must_use]
+    pub fn with_feed(
+        mut self,
+        name: &'static str,
+        make: impl Fn(Question) -> BoxStream<'static, String> + Send + Sync + 'static,
+    ) -> Self {
+        Arc::make_mut(&mut self.feeds).insert(name, Arc::new(make));
+        self
     }
 
     /// Adds `/debug/<name>`: the value that `make` returns, as JSON.
@@ -69,6 +106,7 @@ impl Admin {
             .route("/readyz", get(readyz))
             .route("/debug/", get(index))
             .route("/debug/{page}", get(page))
+            .route("/get/{feed}", get(feed))
             .with_state(self);
         async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -98,6 +136,33 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn index(State(admin): State<Admin>) -> String {
     admin.pages.keys().map(|name| format!("/debug/{name}\n")).collect()
+}
+
+async fn feed(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    question: Result<Query<Question>, QueryRejection>,
+) -> Response {
+    let refuse = |status: StatusCode, text: String| (status, text).into_response();
+    let Some(feed) = admin.feeds.get(&*name) else {
+        let known: Vec<&str> = admin.feeds.keys().copied().collect();
+        let text = format!("no feed /get/{name}; there are: {}\n", known.join(", "));
+        return refuse(StatusCode::NOT_FOUND, text);
+    };
+    let question = match question {
+        Ok(Query(question)) => question,
+        Err(error) => return refuse(StatusCode::BAD_REQUEST, format!("{}\n", error.body_text())),
+    };
+    let Ok(permit) = admin.open_feeds.clone().try_acquire_owned() else {
+        let text = format!("{MAX_FEEDS} feeds are open already\n");
+        return refuse(StatusCode::SERVICE_UNAVAILABLE, text);
+    };
+    let lines = feed(question).map(move |line| {
+        // The permit lives as long as the feed.
+        let _open = &permit;
+        Ok::<_, std::convert::Infallible>(line + "\n")
+    });
+    ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response()
 }
 
 async fn page(State(admin): State<Admin>, Path(name): Path<String>) -> Response {

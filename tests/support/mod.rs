@@ -1,6 +1,7 @@
 //! The test kit: the real binary in a process of its own, found by the lines it prints.
 #![allow(dead_code, clippy::allow_attributes, reason = "each test target uses a part of the kit")]
 
+pub(crate) mod apiserver;
 pub(crate) mod dns;
 
 use std::io::{BufRead, BufReader};

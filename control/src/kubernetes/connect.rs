@@ -3,11 +3,18 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 
+use super::guard::{GuardLayer, RequestLimits};
+
 /// Limit on establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Longest silence on a connection: a watch is silent while nothing changes, and the server ends
+/// it before this.
+const READ_TIMEOUT: Duration = Duration::from_secs(310);
 
 /// Where the API server is found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,9 +53,11 @@ impl Connect {
     pub async fn client(&self) -> Result<Client, ConnectError> {
         let mut config = self.config().await?;
         config.connect_timeout = Some(CONNECT_TIMEOUT);
-        // A watch is silent for as long as nothing changes; the watcher has limits of its own.
-        config.read_timeout = None;
-        Ok(Client::try_from(config)?)
+        config.read_timeout = Some(READ_TIMEOUT);
+        // The watches wait and try again themselves, and say so.
+        config.default_retry = false;
+        let guard = GuardLayer::new(RequestLimits::default());
+        Ok(ClientBuilder::try_from(config)?.with_layer(&guard).build())
     }
 
     async fn config(&self) -> Result<Config, ConnectError> {

@@ -25,8 +25,8 @@ pub(super) enum Cause {
     Unserved,
     /// The server does not stream lists.
     NoStreamingLists,
-    /// What was seen is too old to go on from: a list is due.
-    Expired,
+    /// What was seen is too old to go on from, or an event was lost: a list is due.
+    Lost,
     /// Anything that may pass.
     Passing,
 }
@@ -40,7 +40,9 @@ impl Trouble {
             Error::NoResourceVersion => ("watch", None),
         };
         let resource = resource(kind);
-        let reason = status.map_or_else(|| innermost(error), |s| s.message.clone());
+        let reason = status
+            .filter(|s| !s.message.is_empty())
+            .map_or_else(|| innermost(error), |s| s.message.clone());
         let mut text = format!("cannot {verb} {resource}: {reason}");
         if status.is_some_and(|s| s.code == 403) {
             text.push_str("; deploy/rbac.yaml grants what is needed");
@@ -48,7 +50,7 @@ impl Trouble {
         let seconds = status.and_then(|s| s.details.as_ref()).map(|d| d.retry_after_seconds);
         Self {
             text,
-            cause: status.map_or(Cause::Passing, |status| cause(error, status)),
+            cause: cause(error, status),
             retry_after: seconds.filter(|s| *s > 0).map(|s| Duration::from_secs(u64::from(s))),
         }
     }
@@ -76,9 +78,13 @@ fn status(error: &kube::Error) -> Option<&Status> {
     }
 }
 
-fn cause(error: &Error, status: &Status) -> Cause {
-    match (error, status.code) {
-        (_, 410) => Cause::Expired,
+fn cause(error: &Error, status: Option<&Status>) -> Cause {
+    match (error, status.map_or(0, |status| status.code)) {
+        (_, 410) => Cause::Lost,
+        // kube would read on, on a stream that the server has no more to say on.
+        (Error::WatchError(_), _) => Cause::Lost,
+        // An event that cannot be read is an event that is missing.
+        (Error::WatchFailed(kube::Error::SerdeError(_)), _) => Cause::Lost,
         (Error::InitialListFailed(_) | Error::WatchStartFailed(_), 404) => Cause::Unserved,
         // An API server says 400 or 422 to `sendInitialEvents` where it does not know it (KEP-3157).
         (Error::WatchStartFailed(_), 400 | 422) => Cause::NoStreamingLists,
@@ -120,7 +126,8 @@ mod tests {
             (Error::WatchStartFailed(api(404, "")), Cause::Unserved),
             (Error::WatchStartFailed(api(422, "")), Cause::NoStreamingLists),
             (Error::InitialListFailed(api(422, "")), Cause::Passing),
-            (Error::WatchStartFailed(api(410, "")), Cause::Expired),
+            (Error::WatchStartFailed(api(410, "")), Cause::Lost),
+            (Error::WatchError(Box::default()), Cause::Lost),
             (Error::WatchFailed(api(500, "")), Cause::Passing),
             (Error::NoResourceVersion, Cause::Passing),
         ];

@@ -10,7 +10,7 @@ use futures_util::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Config, Event as Raw, watcher};
 use kube::{Api, Client};
 use tokio::sync::mpsc;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::item::{Item, Watched};
 use super::store::Event;
@@ -21,6 +21,8 @@ use crate::object::Kind;
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
 /// Longest wait after a failure.
 const MAX_BACKOFF: Duration = Duration::from_secs(30);
+/// Time without a failure after which the next one is waited for as the first.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// How often a resource that the API does not have is asked for again.
 const UNSERVED_WAIT: Duration = Duration::from_secs(60);
 /// Objects in a page of a list: of slices there are few, since each holds up to 100 endpoints.
@@ -56,8 +58,14 @@ pub(super) async fn run<K: Watched>(
     limits: WatchLimits,
     messages: mpsc::Sender<Message>,
 ) {
-    let mut watch =
-        Watch { kind: K::KIND, limits, messages, backoff: MIN_BACKOFF, streaming: true };
+    let mut watch = Watch {
+        kind: K::KIND,
+        limits,
+        messages,
+        backoff: MIN_BACKOFF,
+        last_trouble: None,
+        streaming: true,
+    };
     while watch.once::<K>(&client).await.is_ok() {}
 }
 
@@ -69,6 +77,7 @@ struct Watch {
     limits: WatchLimits,
     messages: mpsc::Sender<Message>,
     backoff: Duration,
+    last_trouble: Option<Instant>,
     /// Lists are streamed until the server turns out not to.
     streaming: bool,
 }
@@ -88,26 +97,25 @@ impl Watch {
             };
             match next {
                 Ok(event) => {
-                    if matches!(event, Raw::Init) {
-                        listed = false;
-                    } else {
-                        self.backoff = MIN_BACKOFF;
+                    match event {
+                        Raw::Init => listed = false,
+                        Raw::InitDone => listed = true,
+                        _ => {}
                     }
-                    listed |= matches!(event, Raw::InitDone);
                     self.send(Message::Event(self.kind, converted(event))).await?;
                 }
                 Err(error) => {
                     let trouble = Trouble::new(self.kind, &error);
                     let cause = trouble.cause;
                     match cause {
-                        Cause::Passing | Cause::Expired => self.wait(trouble).await?,
+                        Cause::Passing | Cause::Lost => self.wait(trouble).await?,
                         Cause::NoStreamingLists => self.streaming = false,
                         Cause::Unserved => {
                             self.send(Message::Event(self.kind, Event::Unserved)).await?;
                             self.pause(UNSERVED_WAIT).await?;
                         }
                     }
-                    // kube's watcher would go on asking for what is gone (HTTP 410 on a watch).
+                    // kube's watcher would for ever ask for what is gone (HTTP 410 on a watch).
                     if cause != Cause::Passing {
                         return Ok(());
                     }
@@ -134,8 +142,13 @@ impl Watch {
         self.messages.send(message).await.map_err(|_| Gone)
     }
 
-    /// Tells of trouble and waits, longer each time.
+    /// Tells of trouble and waits, longer each time until there has been none for a while. (An
+    /// event is no sign of health: one may come between any two failures.)
     async fn wait(&mut self, trouble: Trouble) -> Result<(), Gone> {
+        let now = Instant::now();
+        if self.last_trouble.replace(now).is_none_or(|last| now - last > HEALTHY_AFTER) {
+            self.backoff = MIN_BACKOFF;
+        }
         let asked = trouble.retry_after.unwrap_or_default().min(MAX_BACKOFF);
         let wait = jitter(self.backoff).max(asked);
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);

@@ -1,0 +1,227 @@
+//! Rows as columns for people.
+
+use std::io::{self, Write};
+
+use serde_json::Value;
+
+use crate::cli::GetWhat;
+
+/// A column: its heading, what stands in it, and whether only `-o wide` has it.
+struct Column {
+    heading: &'static str,
+    wide: bool,
+    text: fn(&Value) -> String,
+}
+
+const SERVICES: &[Column] = &[
+    Column { heading: "NAMESPACE", wide: false, text: |row| text(&row["namespace"]) },
+    Column { heading: "NAME", wide: false, text: |row| text(&row["name"]) },
+    Column { heading: "TYPE", wide: false, text: service_type },
+    Column { heading: "CLUSTER-IP", wide: false, text: |row| list(&row["clusterIps"]) },
+    Column { heading: "PORTS", wide: false, text: service_ports },
+    Column { heading: "READY", wide: false, text: ready },
+    Column { heading: "EXTERNAL", wide: true, text: external },
+    Column { heading: "AFFINITY", wide: true, text: affinity },
+    Column { heading: "TRAFFIC", wide: true, text: traffic },
+    Column { heading: "POLICY", wide: true, text: policy },
+];
+
+const ENDPOINTS: &[Column] = &[
+    Column { heading: "NAMESPACE", wide: false, text: |row| text(&row["namespace"]) },
+    Column { heading: "SERVICE", wide: false, text: endpoint_service },
+    Column { heading: "ADDRESS", wide: false, text: |row| text(&row["address"]) },
+    Column { heading: "PORTS", wide: false, text: |row| list(&row["ports"]) },
+    Column { heading: "STATE", wide: false, text: state },
+    Column { heading: "ZONE", wide: false, text: |row| text(&row["zone"]) },
+    Column { heading: "NODE", wide: false, text: |row| text(&row["node"]) },
+    Column { heading: "HOSTNAME", wide: true, text: |row| text(&row["hostname"]) },
+    Column { heading: "HINTS", wide: true, text: hints },
+    Column { heading: "SLICE", wide: true, text: |row| text(&row["slice"]) },
+];
+
+const REJECTED: &[Column] = &[
+    Column { heading: "SEVERITY", wide: false, text: |row| text(&row["severity"]) },
+    Column { heading: "ORIGIN", wide: false, text: |row| text(&row["origin"]) },
+    Column { heading: "OBJECT", wide: false, text: |row| text(&row["object"]) },
+    Column { heading: "FIELD", wide: false, text: |row| text(&row["field"]) },
+    Column { heading: "REASON", wide: false, text: |row| text(&row["reason"]) },
+];
+
+/// Writes rows of one kind.
+pub(super) struct Table {
+    columns: Vec<&'static Column>,
+    /// Each row begins with what became of it.
+    event: bool,
+    widths: Vec<usize>,
+}
+
+impl Table {
+    pub(super) fn new(what: GetWhat, wide: bool) -> Self {
+        let all = match what {
+            GetWhat::Services => SERVICES,
+            GetWhat::Endpoints => ENDPOINTS,
+            GetWhat::Rejected => REJECTED,
+        };
+        let columns = all.iter().filter(|column| wide || !column.wide).collect();
+        Self { columns, event: false, widths: Vec::new() }
+    }
+
+    pub(super) fn with_event(mut self) -> Self {
+        self.event = true;
+        self
+    }
+
+    /// Writes all rows, each column as wide as it has to be.
+    pub(super) fn write_all(&mut self, rows: &[Value], out: &mut dyn Write) -> io::Result<()> {
+        let cells: Vec<Vec<String>> = rows.iter().map(|row| self.cells(row)).collect();
+        let headings = self.headings();
+        for line in std::iter::once(&headings).chain(&cells) {
+            self.widen(line);
+        }
+        std::iter::once(&headings).chain(&cells).try_for_each(|line| self.line(line, out))
+    }
+
+    /// Writes a change; columns grow with what comes.
+    pub(super) fn write_one(&mut self, change: &Value, out: &mut dyn Write) -> io::Result<()> {
+        let mut cells = self.cells(&change["object"]);
+        cells.insert(0, text(&change["type"]));
+        if self.widths.is_empty() {
+            let headings = self.headings();
+            self.widen(&headings);
+            self.widen(&cells);
+            self.line(&headings, out)?;
+        }
+        self.widen(&cells);
+        self.line(&cells, out)
+    }
+
+    fn headings(&self) -> Vec<String> {
+        let event = self.event.then(|| "EVENT".to_owned());
+        event.into_iter().chain(self.columns.iter().map(|c| c.heading.to_owned())).collect()
+    }
+
+    fn cells(&self, row: &Value) -> Vec<String> {
+        let shown = |column: &&Column| Some((column.text)(row)).filter(|text| !text.is_empty());
+        self.columns.iter().map(|column| shown(column).unwrap_or_else(|| "-".to_owned())).collect()
+    }
+
+    fn widen(&mut self, cells: &[String]) {
+        self.widths.resize(cells.len(), 0);
+        for (width, cell) in self.widths.iter_mut().zip(cells) {
+            *width = (*width).max(cell.chars().count());
+        }
+    }
+
+    fn line(&self, cells: &[String], out: &mut dyn Write) -> io::Result<()> {
+        let mut line = String::new();
+        for (width, cell) in self.widths.iter().zip(cells) {
+            line.push_str(&format!("{cell:width$}   "));
+        }
+        writeln!(out, "{}", line.trim_end())
+    }
+}
+
+/// A value as people read it: nothing for null, text without quotes.
+fn text(value: &Value) -> String {
+    match value {
+        Value::Null => String::new(),
+        Value::String(text) => text.clone(),
+        other => other.to_string(),
+    }
+}
+
+fn list(value: &Value) -> String {
+    let items = value.as_array().map(Vec::as_slice).unwrap_or_default();
+    items.iter().map(text).collect::<Vec<_>>().join(",")
+}
+
+fn service_type(row: &Value) -> String {
+    let kind = text(&row["type"]);
+    if row["clusterSet"] == true { format!("{kind} (clusterset)") } else { kind }
+}
+
+fn service_ports(row: &Value) -> String {
+    let ports = row["ports"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let port = |port: &Value| {
+        let node = match text(&port["node_port"]) {
+            number if number.is_empty() => number,
+            number => format!(":{number}"),
+        };
+        format!("{}{node}/{}", port["port"], text(&port["protocol"]))
+    };
+    ports.iter().map(port).collect::<Vec<_>>().join(",")
+}
+
+fn ready(row: &Value) -> String {
+    if row["type"] == "ExternalName" {
+        return String::new();
+    }
+    format!("{}/{}", row["ready"], row["endpoints"])
+}
+
+fn external(row: &Value) -> String {
+    let traffic = &row["traffic"];
+    let lists = ["externalIps", "loadBalancerIps", "loadBalancerHosts"];
+    let parts = std::iter::once(text(&row["externalName"]))
+        .chain(lists.iter().map(|name| list(&traffic[name])));
+    parts.filter(|part| !part.is_empty()).collect::<Vec<_>>().join(",")
+}
+
+fn affinity(row: &Value) -> String {
+    match text(&row["traffic"]["affinitySecs"]) {
+        secs if secs.is_empty() => secs,
+        secs => format!("ClientIP {secs}s"),
+    }
+}
+
+fn traffic(row: &Value) -> String {
+    let traffic = &row["traffic"];
+    let local =
+        |name: &str, shown: &str| (traffic[name] == "Local").then(|| format!("{shown}=Local"));
+    let parts = [
+        local("internal", "internal"),
+        local("external", "external"),
+        Some(text(&traffic["distribution"])),
+        Some(text(&traffic["proxyName"])).filter(|n| !n.is_empty()).map(|n| format!("proxy={n}")),
+    ];
+    parts.into_iter().flatten().filter(|p| !p.is_empty()).collect::<Vec<_>>().join(",")
+}
+
+fn policy(row: &Value) -> String {
+    let Some(policy) = row["policy"].as_object() else { return String::new() };
+    let is_set = |value: &Value| match value {
+        Value::Object(inner) => inner.values().any(|v| !v.is_null()),
+        other => !other.is_null(),
+    };
+    let named = policy.iter().filter(|(_, value)| is_set(value)).map(|(name, value)| match value {
+        Value::String(word) => format!("{name}={word}"),
+        _ => name.clone(),
+    });
+    named.collect::<Vec<_>>().join(",")
+}
+
+fn endpoint_service(row: &Value) -> String {
+    let service = text(&row["service"]);
+    match text(&row["cluster"]) {
+        cluster if cluster.is_empty() => service,
+        cluster => format!("{service} (in {cluster})"),
+    }
+}
+
+fn state(row: &Value) -> String {
+    let mut words = vec!["ready", "serving", "terminating"];
+    words.retain(|name| row[*name] == true);
+    match words.as_slice() {
+        [] => "not ready".to_owned(),
+        ["ready", "serving"] => "ready".to_owned(),
+        words => words.join(","),
+    }
+}
+
+fn hints(row: &Value) -> String {
+    let hints = &row["hints"];
+    let part = |name: &str| {
+        Some(list(&hints[name])).filter(|l| !l.is_empty()).map(|l| format!("{name}={l}"))
+    };
+    [part("zones"), part("nodes")].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
