@@ -50,9 +50,15 @@ impl Trouble {
         let seconds = status.and_then(|s| s.details.as_ref()).map(|d| d.retry_after_seconds);
         Self {
             text,
-            cause: cause(error, status),
+            cause: cause(kind, error, status),
             retry_after: seconds.filter(|s| *s > 0).map(|s| Duration::from_secs(u64::from(s))),
         }
+    }
+
+    /// A list ended, or was begun anew, before it was complete.
+    pub(super) fn broken_off(kind: Kind) -> Self {
+        let text = format!("cannot list {}: the list broke off", resource(kind));
+        Self { text, cause: Cause::Passing, retry_after: None }
     }
 
     /// Nothing came for too long.
@@ -78,14 +84,19 @@ fn status(error: &kube::Error) -> Option<&Status> {
     }
 }
 
-fn cause(error: &Error, status: Option<&Status>) -> Cause {
+fn cause(kind: Kind, error: &Error, status: Option<&Status>) -> Cause {
     match (error, status.map_or(0, |status| status.code)) {
         (_, 410) => Cause::Lost,
         // kube would read on, on a stream that the server has no more to say on.
         (Error::WatchError(_), _) => Cause::Lost,
         // An event that cannot be read is an event that is missing.
         (Error::WatchFailed(kube::Error::SerdeError(_)), _) => Cause::Lost,
-        (Error::InitialListFailed(_) | Error::WatchStartFailed(_), 404) => Cause::Unserved,
+        // Every API server has the kinds of Kubernetes itself.
+        (Error::InitialListFailed(_) | Error::WatchStartFailed(_), 404)
+            if kind == Kind::ServiceImport =>
+        {
+            Cause::Unserved
+        }
         // An API server says 400 or 422 to `sendInitialEvents` where it does not know it (KEP-3157).
         (Error::WatchStartFailed(_), 400 | 422) => Cause::NoStreamingLists,
         _ => Cause::Passing,
@@ -122,8 +133,6 @@ mod tests {
     #[test]
     fn causes_are_told_apart() {
         let cases = [
-            (Error::InitialListFailed(api(404, "")), Cause::Unserved),
-            (Error::WatchStartFailed(api(404, "")), Cause::Unserved),
             (Error::WatchStartFailed(api(422, "")), Cause::NoStreamingLists),
             (Error::InitialListFailed(api(422, "")), Cause::Passing),
             (Error::WatchStartFailed(api(410, "")), Cause::Lost),
@@ -134,5 +143,8 @@ mod tests {
         for (error, cause) in cases {
             assert_eq!(Trouble::new(Kind::Service, &error).cause, cause, "{error}");
         }
+        let absent = Error::InitialListFailed(api(404, ""));
+        assert_eq!(Trouble::new(Kind::ServiceImport, &absent).cause, Cause::Unserved);
+        assert_eq!(Trouble::new(Kind::Service, &absent).cause, Cause::Passing);
     }
 }

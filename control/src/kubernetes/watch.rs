@@ -64,7 +64,7 @@ pub(super) async fn run<K: Watched>(
         messages,
         backoff: MIN_BACKOFF,
         last_trouble: None,
-        streaming: true,
+        lists: Lists::Streamed,
     };
     while watch.once::<K>(&client).await.is_ok() {}
 }
@@ -78,28 +78,48 @@ struct Watch {
     messages: mpsc::Sender<Message>,
     backoff: Duration,
     last_trouble: Option<Instant>,
-    /// Lists are streamed until the server turns out not to.
-    streaming: bool,
+    lists: Lists,
+}
+
+/// How the next list is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lists {
+    /// As a watch that begins with all objects (KEP-3157).
+    Streamed,
+    /// In pages this time, since the last stream broke off.
+    PagedOnce,
+    /// In pages, since the server does not stream lists.
+    Paged,
 }
 
 impl Watch {
     /// One of kube's watchers, for as long as it can go on.
     async fn once<K: Watched>(&mut self, client: &Client) -> Result<(), Gone> {
         let mut events = pin!(watcher(Api::<Item<K>>::all(client.clone()), self.config()));
-        let mut listed = false;
+        let (mut listed, mut begun) = (false, false);
         loop {
             let Some(next) = self.next(&mut events, listed).await else {
                 // A server that knows nothing of streamed lists may take the request for a plain
                 // watch, and never say that the list is complete.
-                self.streaming = false;
+                self.after_broken_list();
                 let limit = self.limits.list_silence;
                 return self.wait(Trouble::stalled(self.kind, limit)).await;
             };
             match next {
                 Ok(event) => {
                     match event {
-                        Raw::Init => listed = false,
-                        Raw::InitDone => listed = true,
+                        Raw::Init if begun && !listed => {
+                            // kube's watcher would begin anew without end or pause.
+                            self.after_broken_list();
+                            return self.wait(Trouble::broken_off(self.kind)).await;
+                        }
+                        Raw::Init => (listed, begun) = (false, true),
+                        Raw::InitDone => {
+                            listed = true;
+                            if self.lists == Lists::PagedOnce {
+                                self.lists = Lists::Streamed;
+                            }
+                        }
                         _ => {}
                     }
                     self.send(Message::Event(self.kind, converted(event))).await?;
@@ -109,7 +129,7 @@ impl Watch {
                     let cause = trouble.cause;
                     match cause {
                         Cause::Passing | Cause::Lost => self.wait(trouble).await?,
-                        Cause::NoStreamingLists => self.streaming = false,
+                        Cause::NoStreamingLists => self.lists = Lists::Paged,
                         Cause::Unserved => {
                             self.send(Message::Event(self.kind, Event::Unserved)).await?;
                             self.pause(UNSERVED_WAIT).await?;
@@ -127,7 +147,7 @@ impl Watch {
     fn config(&self) -> Config {
         let page = if self.kind == Kind::EndpointSlice { SLICE_PAGE_SIZE } else { PAGE_SIZE };
         let config = Config::default().timeout(self.limits.watch_secs).page_size(page);
-        if self.streaming { config.streaming_lists() } else { config }
+        if self.lists == Lists::Streamed { config.streaming_lists() } else { config }
     }
 
     /// The next event; `None` when a list was silent for too long.
@@ -136,6 +156,12 @@ impl Watch {
         let found =
             if listed { next.await } else { timeout(self.limits.list_silence, next).await.ok()? };
         Some(found.expect("kube's watcher never ends"))
+    }
+
+    fn after_broken_list(&mut self) {
+        if self.lists == Lists::Streamed {
+            self.lists = Lists::PagedOnce;
+        }
     }
 
     async fn send(&self, message: Message) -> Result<(), Gone> {

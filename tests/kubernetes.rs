@@ -1,0 +1,16 @@
+//! The control loop on a Kubernetes API: a scripted server with every fault at every step, random
+//! histories, and the same meaning as manifests have.
+
+mod support;
+
+#[path = "kubernetes/world.rs"]
+mod world;
+
+#[path = "kubernetes/faults.rs"]
+mod faults;
+#[path = "kubernetes/meaning.rs"]
+mod meaning;
+#[path = "kubernetes/simulation.rs"]
+mod simulation;
+#[path = "kubernetes/startup.rs"]
+mod startup;

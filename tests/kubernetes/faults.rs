@@ -1,0 +1,206 @@
+//! Every fault at every call: after it, what is published is what the server has.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::apiserver::{ApiServer, Fault};
+use crate::world::{World, namespace, node, populate, service, slice};
+
+/// A life with everything that happens to a cluster in it.
+async fn scenario(server: ApiServer, what: &str) {
+    populate(&server);
+    let mut world = World::start(&server);
+    world.settle(&format!("{what}: the first lists")).await;
+
+    server.apply(slice("web", 1, &[(1, true), (3, true), (9, true)]));
+    server.delete("EndpointSlice", "shop", "web-2");
+    server.apply(service("new", 7, &[80]));
+    world.settle(&format!("{what}: changes")).await;
+
+    server.bookmark();
+    server.close_watches();
+    server.delete("Service", "shop", "api");
+    server.apply(node(0, "c"));
+    world.settle(&format!("{what}: changes while no watch was open")).await;
+
+    server.delete("ServiceImport", "shop", "web");
+    server.delete("Namespace", "", "empty");
+    server.compact();
+    server.cut_watches();
+    server.apply(namespace("late"));
+    world.settle(&format!("{what}: changes of which the history is forgotten")).await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_fault_at_every_call_is_survived_and_nothing_is_lost() {
+    let (mut tried, mut met) = (0, 0);
+    for streaming in [true, false] {
+        for gone_as_status in [true, false] {
+            let new = || ApiServer::new().streaming_lists(streaming).gone_as_status(gone_as_status);
+            let sound = new();
+            scenario(sound.clone(), "no fault").await;
+            for fault in Fault::one_of_each() {
+                for call in 0..sound.call_count() {
+                    let server = new();
+                    server.fail(call, fault.clone());
+                    let what = format!(
+                        "{fault:?} at call {call}, streaming {streaming}, gone {gone_as_status}"
+                    );
+                    scenario(server.clone(), &what).await;
+                    tried += 1;
+                    // A life may be over just before its last calls.
+                    met += usize::from(server.call_count() > call);
+                }
+            }
+        }
+    }
+    assert!(met > 500 && met * 100 >= tried * 95, "{met} of {tried} faults were met");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_fails_for_long_is_asked_less_and_less_and_at_once_again_when_it_is_back() {
+    let server = ApiServer::new();
+    populate(&server);
+    server.fail_when(|_| Some(Fault::unavailable()));
+    let mut world = World::start(&server);
+    tokio::time::sleep(Duration::from_secs(600)).await;
+    let (calls, generation) = (server.call_count(), world.generation());
+    assert_eq!(generation, None, "nothing is published of nothing");
+    // Five kinds, doubling from 0.2 s to 30 s, with jitter: about 30 each.
+    assert!((100..300).contains(&calls), "{calls} calls");
+    server.clear_faults();
+    world.settle("once it is back").await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_server_that_ends_every_watch_at_once_is_not_hammered() {
+    let server = ApiServer::new().streaming_lists(false);
+    populate(&server);
+    server.fail_when(|call| (call.verb == "watch").then_some(Fault::End));
+    let mut world = World::start(&server);
+    world.settle("the lists").await;
+    let before = server.call_count();
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let calls = server.call_count() - before;
+    assert!(calls <= 60 * 20 + 50, "{calls} calls in a minute");
+    server.clear_faults();
+    server.apply(service("later", 9, &[80]));
+    world.settle("a change").await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_that_fall_silent_are_given_up() {
+    let server = ApiServer::new();
+    populate(&server);
+    let mut world = World::start(&server);
+    world.settle("the lists").await;
+    server.hold_watches(true);
+    server.apply(service("later", 9, &[80]));
+    // Nothing more will ever come on these connections.
+    server.hold_watches(false);
+    world.settle("a change that the dead watches never told").await;
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refusal_by_rbac_names_verb_and_resource_until_it_is_granted() {
+    let server = ApiServer::new();
+    populate(&server);
+    server.fail_when(|call| (call.kind == "EndpointSlice").then(Fault::forbidden));
+    let mut world = World::start(&server);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.generation(), None, "a kind that cannot be listed holds everything back");
+    let report = world.report();
+    let troubles: Vec<&str> =
+        report.sources.values().filter_map(|source| source.trouble.as_deref()).collect();
+    let text = "cannot watch endpointslices.discovery.k8s.io: endpointslices.discovery.k8s.io is \
+                forbidden: User \"system:serviceaccount:portolan:portolan\" cannot watch resource \
+                \"endpointslices\" in API group \"discovery.k8s.io\" at the cluster scope; \
+                deploy/rbac.yaml grants what is needed";
+    assert_eq!(troubles, [text]);
+    server.clear_faults();
+    world.settle("once it is granted").await;
+    assert!(world.report().sources.values().all(|source| source.trouble.is_none()));
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_api_without_service_imports_is_complete_and_they_may_come_later() {
+    let server = ApiServer::new().without("ServiceImport");
+    populate(&server);
+    let world = World::start(&server);
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.generation().map(|g| g.0), Some(1));
+    assert_eq!(world.report().objects.service_imports, 0);
+    server.set_installed("ServiceImport", true);
+    let mut world = world;
+    world.settle("once the API has them").await;
+    assert_eq!(world.report().objects.service_imports, 1);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_is_refused_keeps_its_last_good_version_and_spoils_no_list() {
+    let server = ApiServer::new();
+    populate(&server);
+    let mut world = World::start(&server);
+    world.settle("the lists").await;
+    let before = world.newest();
+    let mut bad = slice("web", 1, &[(1, true)]);
+    bad["endpoints"][0]["addresses"] = json!(["10.0.0.999"]);
+    server.apply(bad);
+    server.apply(json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": "api", "namespace": "shop" },
+        "spec": { "clusterIP": "10.96.0.2", "ports": [{ "port": "eighty" }] },
+    }));
+    for relist in [false, true] {
+        if relist {
+            server.compact();
+            server.close_watches();
+        }
+        tokio::time::sleep(Duration::from_secs(120)).await;
+        let said: Vec<String> = world.report().rejections.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            said,
+            [
+                "kubernetes: Service shop/api: spec.ports[0].port: invalid type: string \
+                 \"eighty\", expected i32",
+                "kubernetes: EndpointSlice shop/web-1: endpoints[0].addresses[0]: \"10.0.0.999\" \
+                 is not an IP address",
+            ],
+            "relist {relist}"
+        );
+        assert!(before.differences(&world.newest()).is_empty(), "relist {relist}");
+    }
+    server.apply(slice("web", 1, &[(1, true)]));
+    server.apply(service("api", 2, &[80]));
+    world.settle("once they are good again").await;
+    assert!(world.report().rejections.is_empty());
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relist_of_what_has_not_changed_publishes_nothing() {
+    let server = ApiServer::new();
+    populate(&server);
+    let mut world = World::start(&server);
+    world.settle("the lists").await;
+    let generation = world.generation();
+    // History moves on by something that nobody watches.
+    server.apply(json!({
+        "apiVersion": "coordination.k8s.io/v1", "kind": "Lease",
+        "metadata": { "name": "other", "namespace": "shop" }, "spec": {},
+    }));
+    server.compact();
+    server.cut_watches();
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    let lists = server.calls().iter().filter(|c| !c.param("sendInitialEvents").is_empty()).count();
+    assert!(lists >= 10, "every kind was listed anew: {lists}");
+    assert_eq!(world.generation(), generation);
+    world.finish().await;
+}

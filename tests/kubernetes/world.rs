@@ -1,0 +1,211 @@
+//! A control loop on a scripted API server, on a paused clock; and what is true of that server,
+//! found by another way: its objects read as manifests.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kube::Client;
+use portolan_control::index::Index;
+use portolan_control::kubernetes::guard::{GuardLayer, RequestLimits};
+use portolan_control::kubernetes::{Kubernetes, WatchLimits};
+use portolan_control::manifests::{FileRead, Manifests};
+use portolan_control::report::{ControlMetrics, Report, Reports};
+use portolan_control::{Pace, ServiceRanges};
+use portolan_model::{Generation, Snapshot};
+use portolan_runtime::{Gate, Lifecycle, Metrics, Readiness, Subscriber, publish};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+use tower::Layer;
+
+use crate::support::apiserver::ApiServer;
+
+/// Longest any one thing may take, on a paused clock.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
+
+/// Kinds that are watched.
+pub(crate) const KINDS: [&str; 5] =
+    ["Namespace", "Node", "Service", "ServiceImport", "EndpointSlice"];
+
+/// A running control loop.
+pub(crate) struct World {
+    pub(crate) server: ApiServer,
+    pub(crate) snapshots: Subscriber,
+    pub(crate) reports: Reports,
+    pub(crate) metrics: Metrics,
+    pub(crate) readiness: Readiness,
+    gate: Gate,
+    lifecycle: Lifecycle,
+    tasks: JoinSet<()>,
+}
+
+impl World {
+    pub(crate) fn start(server: &ApiServer) -> Self {
+        Self::start_with(server, None)
+    }
+
+    /// With a copy of an earlier snapshot to begin from.
+    pub(crate) fn start_with(server: &ApiServer, saved: Option<Snapshot>) -> Self {
+        let (lifecycle, metrics) = (Lifecycle::new(), Metrics::new());
+        let readiness = Readiness::new(lifecycle.clone(), &metrics);
+        let gate = readiness.gate("control");
+        let (publisher, snapshots) = publish::channel();
+        let reports = Reports::default();
+        let limits = RequestLimits { answer: Duration::from_secs(20), ..RequestLimits::default() };
+        let client = Client::new(GuardLayer::new(limits).layer(server.clone()), "default");
+        let control = ControlMetrics::new(&metrics);
+        let limits = WatchLimits { watch_secs: 60, list_silence: Duration::from_secs(15) };
+        let mut loop_ =
+            Kubernetes::new(client, Pace::default(), reports.clone(), control).with_limits(limits);
+        if let Some(saved) = saved {
+            loop_ = loop_.with_saved(saved, readiness.staleness());
+        }
+        let mut tasks = JoinSet::new();
+        let running = loop_.run(publisher, gate.clone(), lifecycle.clone());
+        tasks.spawn(async { running.await.expect("no watch breaks off") });
+        let server = server.clone();
+        Self { server, snapshots, reports, metrics, readiness, gate, lifecycle, tasks }
+    }
+
+    pub(crate) fn generation(&self) -> Option<Generation> {
+        self.gate.generation()
+    }
+
+    pub(crate) fn newest(&self) -> Arc<Snapshot> {
+        self.snapshots.newest()
+    }
+
+    pub(crate) fn report(&self) -> Arc<Report> {
+        self.reports.newest()
+    }
+
+    /// Waits until what is published is what is true of the server.
+    pub(crate) async fn settle(&mut self, what: &str) {
+        let waited = self.settled().await;
+        if !waited {
+            let (truth, newest) = (truth(&self.server), self.newest());
+            let differ: Vec<String> =
+                truth.differences(&newest).iter().map(ToString::to_string).collect();
+            panic!("{what}: not in time; these differ: {differ:?}; report {:?}", self.report());
+        }
+    }
+
+    /// Whether it came to that in time.
+    async fn settled(&mut self) -> bool {
+        let settling = async {
+            loop {
+                if self.gate.generation().is_some()
+                    && truth(&self.server).differences(&self.snapshots.newest()).is_empty()
+                {
+                    return;
+                }
+                self.snapshots.next().await.expect("the loop runs");
+            }
+        };
+        tokio::time::timeout(PATIENCE, settling).await.is_ok()
+    }
+
+    /// Ends the loop.
+    pub(crate) async fn finish(mut self) {
+        self.lifecycle.drain();
+        while let Some(ended) = self.tasks.join_next().await {
+            ended.expect("no panic");
+        }
+    }
+}
+
+/// What the server's objects mean, read the way a manifest folder is.
+pub(crate) fn truth(server: &ApiServer) -> Snapshot {
+    let items: Vec<Value> = KINDS.iter().flat_map(|kind| server.objects(kind)).collect();
+    of_manifests(&items)
+}
+
+/// What these objects mean as manifests.
+pub(crate) fn of_manifests(items: &[Value]) -> Snapshot {
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": items });
+    let ranges = ServiceRanges::new(vec!["10.96.0.0/16".parse().expect("a range")]);
+    let mut index = Index::new(ranges.expect("valid"));
+    let file = BTreeMap::from([("all.json".into(), FileRead::Text(list.to_string()))]);
+    let report = Manifests::default().reload(file, &mut index);
+    let refused: Vec<String> = report
+        .rejections
+        .iter()
+        .filter(|r| r.severity == portolan_control::Severity::Rejected)
+        .map(ToString::to_string)
+        .collect();
+    assert!(refused.is_empty(), "the test's own objects are good: {refused:?}");
+    index.commit().0
+}
+
+pub(crate) fn service(name: &str, ip: u8, ports: &[u16]) -> Value {
+    let ports: Vec<Value> =
+        ports.iter().map(|p| json!({ "name": format!("p{p}"), "port": p })).collect();
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": { "name": name, "namespace": "shop" },
+        "spec": { "clusterIP": format!("10.96.0.{ip}"), "ports": ports },
+    })
+}
+
+/// A slice of a service with endpoints by last octet and whether they are ready.
+pub(crate) fn slice(service: &str, number: u8, endpoints: &[(u8, bool)]) -> Value {
+    let endpoints: Vec<Value> = endpoints
+        .iter()
+        .map(|(octet, ready)| {
+            json!({
+                "addresses": [format!("10.0.{number}.{octet}")],
+                "conditions": { "ready": ready },
+                "nodeName": format!("node-{}", octet % 3),
+            })
+        })
+        .collect();
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": format!("{service}-{number}"), "namespace": "shop",
+            "labels": { "kubernetes.io/service-name": service },
+        },
+        "addressType": "IPv4",
+        "ports": [{ "name": "p80", "port": 8080 }],
+        "endpoints": endpoints,
+    })
+}
+
+pub(crate) fn node(number: u8, zone: &str) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Node",
+        "metadata": {
+            "name": format!("node-{number}"),
+            "labels": { "topology.kubernetes.io/zone": zone },
+        },
+        "status": { "addresses": [{ "type": "InternalIP", "address": format!("192.168.0.{number}") }] },
+    })
+}
+
+pub(crate) fn namespace(name: &str) -> Value {
+    json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
+}
+
+pub(crate) fn import(name: &str, ip: u8) -> Value {
+    json!({
+        "apiVersion": "multicluster.x-k8s.io/v1alpha1", "kind": "ServiceImport",
+        "metadata": { "name": name, "namespace": "shop" },
+        "spec": { "type": "ClusterSetIP", "ips": [format!("10.97.0.{ip}")], "ports": [{ "port": 80 }] },
+    })
+}
+
+/// A few objects of every kind.
+pub(crate) fn populate(server: &ApiServer) {
+    server.load(vec![
+        namespace("shop"),
+        namespace("empty"),
+        node(0, "a"),
+        node(1, "b"),
+        service("web", 1, &[80]),
+        service("api", 2, &[80, 443]),
+        import("web", 1),
+        slice("web", 1, &[(1, true), (2, true), (3, false)]),
+        slice("web", 2, &[(4, true)]),
+        slice("api", 3, &[(5, true)]),
+    ]);
+}
