@@ -8,6 +8,8 @@ mod world;
 
 #[path = "kubernetes/faults.rs"]
 mod faults;
+#[path = "kubernetes/front_door.rs"]
+mod front_door;
 #[path = "kubernetes/meaning.rs"]
 mod meaning;
 #[path = "kubernetes/simulation.rs"]

@@ -167,7 +167,9 @@ fn headless(base: &WireName, entry: &ServiceEntry, records: &mut ServiceRecords)
         records.names.entry(base.clone()).or_default().push(data.clone());
         // KEP-1645: names of endpoints in a cluster set say which cluster they are in.
         let own_base = match entry.cluster_of(endpoint) {
-            Some(cluster) => base.child(cluster),
+            Some(cluster) => base.child(cluster).inspect(|name| {
+                records.names.entry(name.clone()).or_default();
+            }),
             None => Some(base.clone()),
         };
         if let Some(name) = own_base.and_then(|base| endpoint_name(&base, endpoint)) {

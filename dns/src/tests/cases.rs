@@ -4,8 +4,11 @@ use hickory_proto::op::ResponseCode;
 use hickory_proto::op::ResponseCode::{NXDomain, NoError, Refused, ServFail};
 use hickory_proto::rr::RecordType::{self, A, AAAA, CNAME, MX, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::rdata::opt::{EdnsCode, EdnsOption};
+use std::sync::Arc;
+
 use portolan_model::Protocol::{Tcp, Udp};
-use portolan_model::ServiceKind::Headless;
+use portolan_model::ServiceKind::{self, Headless};
+use portolan_model::{Changes, Generation, Key, Snapshot};
 
 use super::kit::*;
 use crate::table::Table;
@@ -290,6 +293,105 @@ fn reverse_zones_of_the_service_ranges_are_ours() {
     let v6 = format!("1.0.0.0.{}6.9.0.0.0.0.d.f.ip6.arpa.", "0.".repeat(20));
     let reply = ask(&table, &v6, PTR);
     assert_eq!(short(&reply.answers), [format!("{v6} PTR web.shop.svc.cluster.local.")]);
+}
+
+/// KEP-1645, "DNS": the names of a set of clusters, apart from those of the cluster.
+#[test]
+fn services_of_a_cluster_set_have_names_in_its_zone_that_say_the_cluster() {
+    let port = |port| vec![("http", Tcp, port)];
+    let web = cluster_ip(&["10.96.0.1"]);
+    let imported = cluster_ip(&["10.97.0.1"]);
+    let mut db = (*service(
+        "clusterset/shop/db",
+        ServiceKind::Headless,
+        &port(80),
+        vec![
+            (port(8080), vec![endpoint("10.0.0.1", Some("db-0"))]),
+            (port(9090), vec![endpoint("10.1.0.1", Some("db-0")), not_ready("10.1.0.2")]),
+        ],
+    ))
+    .clone();
+    for (slice, cluster) in db.slices.iter_mut().zip(["east", "west"]) {
+        Arc::make_mut(slice).cluster = Some(cluster.into());
+    }
+    let table = table(vec![
+        service("shop/web", web, &port(80), Vec::new()),
+        service("clusterset/shop/web", imported, &port(80), Vec::new()),
+        Arc::new(db),
+    ]);
+    let db = "db.shop.svc.clusterset.local.";
+    check(
+        &table,
+        &[
+            (
+                "web.shop.svc.cluster.local.",
+                A,
+                NoError,
+                &["web.shop.svc.cluster.local. A 10.96.0.1"],
+            ),
+            (
+                "web.shop.svc.clusterset.local.",
+                A,
+                NoError,
+                &["web.shop.svc.clusterset.local. A 10.97.0.1"],
+            ),
+            (
+                "_http._tcp.web.shop.svc.clusterset.local.",
+                SRV,
+                NoError,
+                &[
+                    "_http._tcp.web.shop.svc.clusterset.local. SRV 0 100 80 web.shop.svc.clusterset.local.",
+                ],
+            ),
+            (
+                db,
+                A,
+                NoError,
+                &[
+                    "db.shop.svc.clusterset.local. A 10.0.0.1",
+                    "db.shop.svc.clusterset.local. A 10.1.0.1",
+                ],
+            ),
+            (
+                "db-0.east.db.shop.svc.clusterset.local.",
+                A,
+                NoError,
+                &["db-0.east.db.shop.svc.clusterset.local. A 10.0.0.1"],
+            ),
+            (
+                "_http._tcp.db.shop.svc.clusterset.local.",
+                SRV,
+                NoError,
+                &[
+                    "_http._tcp.db.shop.svc.clusterset.local. SRV 0 50 8080 db-0.east.db.shop.svc.clusterset.local.",
+                    "_http._tcp.db.shop.svc.clusterset.local. SRV 0 50 9090 db-0.west.db.shop.svc.clusterset.local.",
+                ],
+            ),
+            ("west.db.shop.svc.clusterset.local.", A, NoError, &[]),
+            ("db-0.db.shop.svc.clusterset.local.", A, NXDomain, &[]),
+            ("shop.svc.clusterset.local.", A, NoError, &[]),
+            ("svc.clusterset.local.", A, NoError, &[]),
+            ("clusterset.local.", A, NoError, &[]),
+            ("db.shop.svc.cluster.local.", A, NXDomain, &[]),
+            ("nope.shop.svc.clusterset.local.", A, NXDomain, &[]),
+        ],
+    );
+}
+
+#[test]
+fn a_declared_namespace_is_a_name_without_data() {
+    let mut snapshot = snapshot(Vec::new());
+    let names = ["empty.svc.cluster.local.", "other.svc.cluster.local."];
+    let empty = Table::new(&config()).expect("valid");
+    for (declared, rcode) in [(true, NoError), (false, NXDomain)] {
+        snapshot.declare_namespace(&"empty".into(), declared);
+        let everything = empty.apply(&snapshot, &Changes::Everything);
+        let key = Key::Namespace("empty".into());
+        let step = empty.apply(&Snapshot::default().at(Generation(1)), &Changes::Everything);
+        let step = step.apply(&snapshot, &Changes::Keys([key].into()));
+        assert!(everything == step, "made step by step it is the same");
+        check(&everything, &[(names[0], A, rcode, &[]), (names[1], A, NXDomain, &[])]);
+    }
 }
 
 #[test]

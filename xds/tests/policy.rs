@@ -1,0 +1,131 @@
+//! What a service says of its traffic and policy, in the resources that clients get.
+
+mod support;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_model::policy::{HealthCheck, OutlierDetection, Policy, Probe, Retries, RetryOn};
+use portolan_model::{Scope, Service};
+use portolan_proto::envoy::cluster::Cluster;
+use portolan_proto::envoy::core::health_check::HealthChecker;
+use portolan_proto::envoy::protobuf::{Any, Duration as Span};
+use portolan_proto::envoy::route::{RouteAction, RouteConfiguration, route::Action};
+use portolan_xds::catalog::Catalog;
+use portolan_xds::resource::ResourceType;
+use prost::Message;
+use support::{World, entry};
+
+/// The catalog of `shop/web` after a change to it.
+fn catalog(change: impl FnOnce(&mut Service)) -> Catalog {
+    let mut entry = (*entry("web", 80, &[(1, true)])).clone();
+    change(Arc::make_mut(&mut entry.service));
+    let mut world = World::default();
+    world.apply(Arc::new(entry)).publish();
+    world.catalog
+}
+
+fn message<M: Message + Default>(catalog: &Catalog, kind: ResourceType, name: &str) -> M {
+    let encoded = catalog.lookup(kind, name).unwrap_or_else(|| panic!("no {name}"));
+    let any = Any::decode(&encoded.any[..]).expect("an Any");
+    M::decode(&any.value[..]).expect("the message")
+}
+
+fn action(catalog: &Catalog, table: &str) -> RouteAction {
+    let table: RouteConfiguration = message(catalog, ResourceType::Route, table);
+    match table.virtual_hosts[0].routes[0].action.clone() {
+        Some(Action::Route(action)) => action,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn secs(seconds: i64) -> Option<Span> {
+    Some(Span { seconds, nanos: 0 })
+}
+
+#[test]
+fn a_policy_is_said_in_cluster_and_routes_alike_for_envoy_and_grpc() {
+    let secs_of = Duration::from_secs;
+    let catalog = catalog(|service| {
+        let policy = &mut service.policy;
+        policy.timeouts.connect = Some(Duration::from_millis(250));
+        policy.timeouts.request = Some(secs_of(3));
+        policy.timeouts.idle = Some(secs_of(60));
+        policy.retries = Some(Retries {
+            attempts: 2,
+            on: vec![RetryOn::ConnectFailure, RetryOn::ServerError, RetryOn::Unavailable],
+            per_try_timeout: Some(secs_of(1)),
+        });
+        policy.health_check = Some(HealthCheck {
+            probe: Probe::Http("/healthz".into()),
+            interval: secs_of(5),
+            timeout: secs_of(1),
+            healthy_threshold: 1,
+            unhealthy_threshold: 4,
+        });
+        policy.outlier_detection = Some(OutlierDetection {
+            consecutive_errors: 7,
+            interval: secs_of(10),
+            ejection_time: secs_of(30),
+            max_percent: 40,
+        });
+        policy.circuit_breaker.connections = Some(100);
+        policy.circuit_breaker.requests = Some(200);
+    });
+    let cluster: Cluster = message(&catalog, ResourceType::Cluster, "shop/web:80");
+    assert_eq!(cluster.connect_timeout, Some(Span { seconds: 0, nanos: 250_000_000 }));
+    let check = &cluster.health_checks[0];
+    assert_eq!((check.interval, check.timeout), (secs(5), secs(1)));
+    let path = match &check.health_checker {
+        Some(HealthChecker::HttpHealthCheck(http)) => http.path.as_str(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(path, "/healthz");
+    let outlier = cluster.outlier_detection.expect("outlier detection");
+    assert_eq!(outlier.consecutive_5xx.map(|v| v.value), Some(7));
+    assert_eq!(outlier.max_ejection_percent.map(|v| v.value), Some(40));
+    let thresholds = &cluster.circuit_breakers.expect("circuit breakers").thresholds[0];
+    assert_eq!(thresholds.max_connections.map(|v| v.value), Some(100));
+    assert_eq!(thresholds.max_requests.map(|v| v.value), Some(200));
+    assert_eq!(thresholds.max_retries, None, "what is not set is left to the client");
+
+    // The table of a gRPC target, and that of the HTTP listeners.
+    for table in ["web.shop.svc.cluster.local:80", "portolan/http"] {
+        let action = action(&catalog, table);
+        assert_eq!((action.timeout, action.idle_timeout), (secs(3), secs(60)), "{table}");
+        let retries = action.retry_policy.expect("retries");
+        assert_eq!(retries.retry_on, "connect-failure,5xx,unavailable");
+        assert_eq!(retries.num_retries.map(|v| v.value), Some(2));
+        assert_eq!(retries.per_try_timeout, secs(1));
+    }
+}
+
+#[test]
+fn without_a_policy_nothing_is_set_but_what_has_to_be() {
+    let catalog = catalog(|service| service.policy = Policy::default());
+    let cluster: Cluster = message(&catalog, ResourceType::Cluster, "shop/web:80");
+    assert!(cluster.health_checks.is_empty());
+    assert_eq!((cluster.outlier_detection, cluster.circuit_breakers), (None, None));
+    let action = action(&catalog, "portolan/http");
+    assert_eq!((action.timeout, action.retry_policy), (secs(0), None), "streams may last");
+}
+
+#[test]
+fn a_service_of_another_proxy_has_no_cluster_and_no_route() {
+    let catalog = catalog(|service| service.traffic.proxy_name = Some("other".into()));
+    assert!(catalog.wildcard(ResourceType::Cluster).is_empty());
+    let table: RouteConfiguration = message(&catalog, ResourceType::Route, "portolan/http");
+    assert!(table.virtual_hosts.is_empty());
+}
+
+#[test]
+fn a_service_of_a_cluster_set_is_reached_by_its_full_name_alone() {
+    let catalog = catalog(|service| service.key = service.key.clone().within(Scope::ClusterSet));
+    let target = "web.shop.svc.clusterset.local:80";
+    assert!(catalog.lookup(ResourceType::Listener, target).is_some());
+    let name = "clusterset/shop/web:80";
+    assert!(catalog.lookup(ResourceType::Endpoints, name).is_some());
+    let table: RouteConfiguration = message(&catalog, ResourceType::Route, "portolan/http");
+    let domains = &table.virtual_hosts[0].domains;
+    assert_eq!(*domains, [target, "web.shop.svc.clusterset.local"]);
+}
