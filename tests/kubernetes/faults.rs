@@ -12,6 +12,7 @@ async fn scenario(server: ApiServer, what: &str) {
     populate(&server);
     let mut world = World::start(&server);
     world.settle(&format!("{what}: the first lists")).await;
+    world.watched(what).await;
 
     server.apply(slice("web", 1, &[(1, true), (3, true), (9, true)]));
     server.delete("EndpointSlice", "shop", "web-2");
@@ -23,6 +24,7 @@ async fn scenario(server: ApiServer, what: &str) {
     server.delete("Service", "shop", "api");
     server.apply(node(0, "c"));
     world.settle(&format!("{what}: changes while no watch was open")).await;
+    world.watched(what).await;
 
     server.delete("ServiceImport", "shop", "web");
     server.delete("Namespace", "", "empty");
@@ -30,6 +32,7 @@ async fn scenario(server: ApiServer, what: &str) {
     server.cut_watches();
     server.apply(namespace("late"));
     world.settle(&format!("{what}: changes of which the history is forgotten")).await;
+    world.watched(what).await;
     world.finish().await;
 }
 

@@ -90,6 +90,13 @@ impl World {
         }
     }
 
+    /// Waits until every kind is watched.
+    pub(crate) async fn watched(&self, what: &str) {
+        let open = self.server.until(|s| KINDS.iter().all(|kind| s.open_watches(kind) > 0));
+        let waited = tokio::time::timeout(PATIENCE, open).await;
+        waited.unwrap_or_else(|_| panic!("{what}: not every kind is watched"));
+    }
+
     /// Whether it came to that in time.
     async fn settled(&mut self) -> bool {
         let settling = async {
