@@ -38,6 +38,8 @@ pub(crate) struct Control {
     pub(crate) source: Source,
     pub(crate) snapshot_file: Option<PathBuf>,
     pub(crate) pace: Pace,
+    /// Who writes Events, if any are to be written.
+    pub(crate) events_as: Option<String>,
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) balancer: Balancer,
 }
@@ -166,6 +168,19 @@ fn control(r: &mut Reader) -> Option<Control> {
         1..=10_000,
         "Longest time in milliseconds that a change of the Kubernetes API waits for others",
     );
+    let identity = r.optional(
+        "control.identity",
+        "Name of this replica, unique among all; empty: the host's name, which a pod shares with \
+         nobody",
+    );
+    let identity = identity
+        .or_else(|| std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty()))
+        .unwrap_or_else(|| format!("portolan-{}", std::process::id()));
+    let events = r.word(
+        "control.events",
+        &[("off", false), ("on", true)],
+        "Whether refused objects get an Event, written by the holder of a Lease: off or on",
+    );
     let share: u32 = r.integer(
         "control.publish_share_percent",
         10,
@@ -187,6 +202,7 @@ fn control(r: &mut Reader) -> Option<Control> {
     );
     Some(Control {
         source,
+        events_as: events.then_some(identity),
         snapshot_file: snapshot_file.map(Into::into),
         pace: Pace { max_delay: Duration::from_millis(delay_ms), share: f64::from(share) / 100.0 },
         service_ranges: service_ranges?,

@@ -142,7 +142,10 @@ impl Start<'_> {
             Source::Kubernetes(connect) => {
                 let client = connect.client().await.map_err(cannot_start)?;
                 let pace = self.config.control.pace;
-                let kubernetes = Kubernetes::new(client, pace, reports.clone(), metrics);
+                let mut kubernetes = Kubernetes::new(client, pace, reports.clone(), metrics);
+                if let Some(identity) = &self.config.control.events_as {
+                    kubernetes = kubernetes.with_events(identity.clone());
+                }
                 let kubernetes = self.with_saved(kubernetes, &snapshots);
                 self.tasks.spawn("control", kubernetes.run(publisher, gate, lifecycle));
             }

@@ -6,6 +6,8 @@ mod support;
 #[path = "kubernetes/world.rs"]
 mod world;
 
+#[path = "kubernetes/events.rs"]
+mod events;
 #[path = "kubernetes/faults.rs"]
 mod faults;
 #[path = "kubernetes/front_door.rs"]

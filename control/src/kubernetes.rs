@@ -3,6 +3,7 @@
 //! A task per kind lists and watches; this loop alone writes the index and publishes, at the pace
 //! of [`crate::coalesce`]. Nothing is published before every list is complete.
 
+pub mod announce;
 pub mod connect;
 pub mod guard;
 mod item;
@@ -31,6 +32,7 @@ use store::{Event, Store};
 use trouble::Trouble;
 use watch::Message;
 
+pub use announce::Announcer;
 pub use connect::{Connect, ConnectError};
 pub use item::Read;
 pub use watch::WatchLimits;
@@ -49,6 +51,7 @@ pub struct Kubernetes {
     metrics: ControlMetrics,
     saved: Option<Snapshot>,
     staleness: Option<Staleness>,
+    events_as: Option<String>,
 }
 
 impl fmt::Debug for Kubernetes {
@@ -69,7 +72,15 @@ impl Kubernetes {
     #[must_use]
     pub fn new(client: Client, pace: Pace, reports: Reports, metrics: ControlMetrics) -> Self {
         let limits = WatchLimits::default();
-        Self { client, limits, pace, reports, metrics, saved: None, staleness: None }
+        let (saved, staleness, events_as) = (None, None, None);
+        Self { client, limits, pace, reports, metrics, saved, staleness, events_as }
+    }
+
+    /// Writes Events on objects that are refused, by this name among the replicas.
+    #[must_use]
+    pub fn with_events(mut self, identity: String) -> Self {
+        self.events_as = Some(identity);
+        self
     }
 
     /// Publishes this copy of an earlier snapshot first, marked stale until the API server has
@@ -106,6 +117,10 @@ impl Kubernetes {
         watches.spawn(watch::run::<item::Service>(client.clone(), limits, sender.clone()));
         watches.spawn(watch::run::<item::ServiceImport>(client.clone(), limits, sender.clone()));
         watches.spawn(watch::run::<item::EndpointSlice>(client.clone(), limits, sender));
+        let announcer = self.events_as.map(|identity| {
+            let (client, reports) = (client.clone(), self.reports.subscribe());
+            Announcer::new(client, reports, identity, self.metrics.clone())
+        });
         let mut control = Loop {
             store: Store::default(),
             index: Index::of_served(),
@@ -122,14 +137,26 @@ impl Kubernetes {
         if let Some(saved) = self.saved {
             control.restore(&saved);
         }
-        tokio::select! {
+        let mut announcing = JoinSet::new();
+        if let Some(announcer) = announcer {
+            announcing.spawn(announcer.run(lifecycle.clone()));
+        }
+        let ended = tokio::select! {
             () = control.run(messages) => Ok(()),
             () = lifecycle.draining() => Ok(()),
             Some(ended) = watches.join_next() => {
                 let reason = ended.map_or_else(|e| e.to_string(), |()| "it returned".to_owned());
                 Err(WatchBroken { reason })
             }
+        };
+        if ended.is_err() {
+            announcing.abort_all();
         }
+        // It gives its Lease back; should it panic, nobody is worse off than without events.
+        while let Some(Err(error)) = announcing.join_next().await {
+            tracing::error!(%error, "the writer of events broke off");
+        }
+        ended
     }
 }
 

@@ -213,7 +213,8 @@ impl File {
     /// Keeps everything as it was and says why.
     fn hold(&mut self, origin: Origin, reason: String) {
         let severity = Severity::Rejected;
-        self.rejections = vec![Rejection { origin, object: None, field: None, reason, severity }];
+        let (object, field, subject) = (None, None, None);
+        self.rejections = vec![Rejection { origin, object, field, reason, severity, subject }];
     }
 
     fn replace(&mut self, path: &Arc<str>, text: &str) {
@@ -294,6 +295,7 @@ impl Fault {
             field: self.field,
             reason: self.reason,
             severity: self.severity,
+            subject: None,
         }
     }
 }

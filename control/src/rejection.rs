@@ -3,6 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
+use crate::object::ObjectId;
 use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
@@ -19,6 +20,17 @@ pub struct Rejection {
     pub reason: String,
     /// What it costs.
     pub severity: Severity,
+    /// The object in an API server, when that is where it comes from.
+    pub subject: Option<Subject>,
+}
+
+/// An object in an API server.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Subject {
+    /// Which object.
+    pub id: ObjectId,
+    /// What tells it from others of its name before and after it.
+    pub uid: Option<String>,
 }
 
 /// Place of an object in the source.

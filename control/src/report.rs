@@ -72,6 +72,7 @@ pub struct ControlMetrics {
     publishing: Histogram,
     watch_errors: Family<KindLabel, Counter>,
     synced: Family<KindLabel, Gauge>,
+    events: Family<OutcomeLabel, Counter>,
     objects: Family<KindLabel, Gauge>,
     unused: Family<KindLabel, Gauge>,
     rejections: Family<SeverityLabel, Gauge>,
@@ -85,6 +86,11 @@ struct KindLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SeverityLabel {
     severity: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabel {
+    outcome: &'static str,
 }
 
 impl Counts {
@@ -159,6 +165,7 @@ impl Default for ControlMetrics {
             publishing: times(),
             watch_errors: Family::default(),
             synced: Family::default(),
+            events: Family::default(),
             objects: Family::default(),
             unused: Family::default(),
             rejections: Family::default(),
@@ -182,6 +189,12 @@ impl ControlMetrics {
     pub(crate) fn on_watch_error(&self, kind: Kind) {
         let kind = kind.as_str().to_owned();
         self.watch_errors.get_or_create(&KindLabel { kind }).inc();
+    }
+
+    /// Notes an Event written, or refused by the server.
+    pub(crate) fn on_event(&self, written: bool) {
+        let outcome = if written { "written" } else { "refused" };
+        self.events.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Notes whether the objects of a kind are known in full.
@@ -214,6 +227,11 @@ impl ControlMetrics {
             "control_synced",
             "Whether all objects of a kind are known from the Kubernetes API",
             own.synced.clone(),
+        );
+        metrics.register(
+            "control_events",
+            "Events about refused objects, by whether the server took them",
+            own.events.clone(),
         );
         metrics.register("control_objects", "Objects in force, by kind", own.objects.clone());
         metrics.register(

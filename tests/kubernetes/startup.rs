@@ -36,7 +36,7 @@ async fn a_saved_snapshot_is_served_and_marked_stale_until_the_server_has_told_e
     server.delete("Namespace", "", "empty");
     server.fail_when(|_| Some(Fault::Reset));
 
-    let mut world = World::start_with(&server, Some(saved));
+    let mut world = World::start_from(&server, saved);
     tokio::time::sleep(Duration::from_secs(60)).await;
     let old = ServiceKey::new("shop", "old").expect("valid");
     assert!(world.newest().lookup(&old).is_some(), "the copy is served");

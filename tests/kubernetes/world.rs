@@ -41,11 +41,25 @@ pub(crate) struct World {
 
 impl World {
     pub(crate) fn start(server: &ApiServer) -> Self {
-        Self::start_with(server, None)
+        Self::start_with(server, |control, _| control)
+    }
+
+    /// That writes Events by this name.
+    pub(crate) fn announcing(server: &ApiServer, name: &str) -> Self {
+        Self::start_with(server, |control, _| control.with_events(name.to_owned()))
     }
 
     /// With a copy of an earlier snapshot to begin from.
-    pub(crate) fn start_with(server: &ApiServer, saved: Option<Snapshot>) -> Self {
+    pub(crate) fn start_from(server: &ApiServer, saved: Snapshot) -> Self {
+        Self::start_with(server, |control, readiness| {
+            control.with_saved(saved, readiness.staleness())
+        })
+    }
+
+    fn start_with(
+        server: &ApiServer,
+        adjust: impl FnOnce(Kubernetes, &Readiness) -> Kubernetes,
+    ) -> Self {
         let (lifecycle, metrics) = (Lifecycle::new(), Metrics::new());
         let readiness = Readiness::new(lifecycle.clone(), &metrics);
         let gate = readiness.gate("control");
@@ -55,13 +69,11 @@ impl World {
         let client = Client::new(GuardLayer::new(limits).layer(server.clone()), "default");
         let control = ControlMetrics::new(&metrics);
         let limits = WatchLimits { watch_secs: 60, list_silence: Duration::from_secs(15) };
-        let mut loop_ =
+        let control =
             Kubernetes::new(client, Pace::default(), reports.clone(), control).with_limits(limits);
-        if let Some(saved) = saved {
-            loop_ = loop_.with_saved(saved, readiness.staleness());
-        }
+        let control = adjust(control, &readiness);
         let mut tasks = JoinSet::new();
-        let running = loop_.run(publisher, gate.clone(), lifecycle.clone());
+        let running = control.run(publisher, gate.clone(), lifecycle.clone());
         tasks.spawn(async { running.await.expect("no watch breaks off") });
         let server = server.clone();
         Self { server, snapshots, reports, metrics, readiness, gate, lifecycle, tasks }

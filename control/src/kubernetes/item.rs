@@ -37,6 +37,8 @@ watched!(Namespace, Node, Service, ServiceImport, EndpointSlice);
 pub struct Read {
     /// Which object.
     pub id: ObjectId,
+    /// Its `metadata.uid`.
+    pub uid: Option<String>,
     /// Its draft with the settings of it that are not in force, or why it is refused.
     pub outcome: Result<(Draft, Vec<Fault>), Fault>,
 }
@@ -71,7 +73,8 @@ impl<K: Watched> Item<K> {
             name: meta.name.clone().unwrap_or_default(),
         };
         let outcome = decode_served(K::KIND, value).and_then(|object| convert(&object));
-        Self { meta, read: Read { id, outcome }, kind: PhantomData }
+        let uid = text("uid");
+        Self { meta, read: Read { id, uid, outcome }, kind: PhantomData }
     }
 }
 

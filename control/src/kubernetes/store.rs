@@ -14,7 +14,7 @@ use crate::convert::Draft;
 use crate::index::Index;
 use crate::intern::Interner;
 use crate::object::{Fault, Kind, ObjectId};
-use crate::rejection::{Origin, Rejection};
+use crate::rejection::{Origin, Rejection, Subject};
 use crate::report::Counts;
 
 /// What a watch of one kind tells.
@@ -40,9 +40,16 @@ pub struct Store {
     kinds: BTreeMap<Kind, KindState>,
     drafts: HashMap<ObjectId, Arc<Draft>>,
     /// Objects that are refused, or have settings that are not in force.
-    faults: BTreeMap<ObjectId, Vec<Fault>>,
+    faults: BTreeMap<ObjectId, Faulty>,
     counts: Counts,
     interner: Interner,
+}
+
+/// An object with faults.
+#[derive(Debug)]
+struct Faulty {
+    uid: Option<String>,
+    faults: Vec<Fault>,
 }
 
 #[derive(Debug, Default)]
@@ -102,8 +109,11 @@ impl Store {
     #[must_use]
     pub fn rejections(&self, origin: &Origin) -> Vec<Rejection> {
         let all = self.faults.iter();
-        all.flat_map(|(id, faults)| {
-            faults.iter().map(|fault| fault.clone().at(origin.clone(), Some(id)))
+        all.flat_map(|(id, faulty)| {
+            faulty.faults.iter().map(|fault| Rejection {
+                subject: Some(Subject { id: id.clone(), uid: faulty.uid.clone() }),
+                ..fault.clone().at(origin.clone(), Some(id))
+            })
         })
         .collect()
     }
@@ -116,7 +126,7 @@ impl Store {
     fn on_listed(&mut self, kind: Kind, read: Read) {
         let same = match &read.outcome {
             Ok((draft, faults)) => {
-                let known = self.faults.get(&read.id).map_or(&[][..], Vec::as_slice);
+                let known = self.faults.get(&read.id).map_or(&[][..], |f| &f.faults);
                 *faults == known && self.drafts.get(&read.id).is_some_and(|old| **old == *draft)
             }
             Err(_) => false,
@@ -149,24 +159,24 @@ impl Store {
     }
 
     fn apply(&mut self, read: Read, index: &mut Index) {
-        let Read { id, outcome } = read;
+        let Read { id, uid, outcome } = read;
         let (draft, faults) = match outcome {
             Ok((draft, faults)) => (self.interner.draft(draft), faults),
             Err(fault) => {
-                self.faults.insert(id, vec![fault]);
+                self.faults.insert(id, Faulty { uid, faults: vec![fault] });
                 return;
             }
         };
         let old = self.drafts.get(&id).cloned();
         let unchanged = old.as_deref() == Some(&draft);
         if !unchanged && let Err(fault) = index.apply(old.as_deref(), &draft) {
-            self.faults.insert(id, vec![fault]);
+            self.faults.insert(id, Faulty { uid, faults: vec![fault] });
             return;
         }
         if faults.is_empty() {
             self.faults.remove(&id);
         } else {
-            self.faults.insert(id.clone(), faults);
+            self.faults.insert(id.clone(), Faulty { uid, faults });
         }
         if old.is_none() {
             self.counts.add(id.kind, 1);
