@@ -292,10 +292,30 @@ impl ServiceEntry {
         endpoint.conditions.ready || self.service.publish_not_ready
     }
 
-    /// Where traffic for one port of the service goes: address and port of every ready endpoint,
-    /// sorted, each once however many slices list it.
+    /// Where traffic for one port of the service goes: every ready endpoint or, when there is none,
+    /// those that are on their way out and still answer (KEP-1669).
+    #[must_use]
+    pub fn targets(&self, port: &ServicePort) -> Vec<(SocketAddr, &Endpoint)> {
+        let ready = self.ready_targets(port);
+        if !ready.is_empty() {
+            return ready;
+        }
+        self.targets_that(port, |e| e.conditions.serving && e.conditions.terminating)
+    }
+
+    /// Address and port of every ready endpoint of a port, sorted, each once however many slices
+    /// list it.
     #[must_use]
     pub fn ready_targets(&self, port: &ServicePort) -> Vec<(SocketAddr, &Endpoint)> {
+        self.targets_that(port, |e| self.is_ready(e))
+    }
+
+    fn targets_that(
+        &self,
+        port: &ServicePort,
+        wanted: impl Fn(&Endpoint) -> bool,
+    ) -> Vec<(SocketAddr, &Endpoint)> {
+        let wanted = &wanted;
         let mut seen = BTreeSet::new();
         let mut targets: Vec<(SocketAddr, &Endpoint)> = self
             .slices
@@ -310,7 +330,7 @@ impl ServiceEntry {
                     slice
                         .endpoints
                         .iter()
-                        .filter(|e| self.is_ready(e))
+                        .filter(|e| wanted(e))
                         .map(move |e| (SocketAddr::new(e.address, n), e))
                 })
             })
@@ -394,6 +414,29 @@ mod tests {
         published.publish_not_ready = true;
         let published = ServiceEntry { service: published.into(), slices: merged.slices };
         assert_eq!(published.readiness(), (4, 4));
+    }
+
+    #[test]
+    fn endpoints_on_their_way_out_are_used_when_nobody_else_is_left() {
+        let with = |conditions: &[(u8, bool, bool)]| {
+            let mut slice = (*slice("a", 8080, &[])).clone();
+            slice.endpoints = (conditions.iter())
+                .map(|(octet, ready, serving)| Endpoint {
+                    conditions: Conditions {
+                        ready: *ready,
+                        serving: *serving,
+                        terminating: !ready,
+                    },
+                    ..Endpoint::at(IpAddr::from([10, 0, 0, *octet]))
+                })
+                .collect();
+            let entry = entry("shop/web", vec![Arc::new(slice)]);
+            let targets = entry.targets(&entry.service.ports[0]);
+            targets.iter().map(|(address, _)| address.to_string()).collect::<Vec<_>>()
+        };
+        let leaving = [(2, false, true), (3, false, false)];
+        assert_eq!(with(&[&[(1, true, true)], &leaving[..]].concat()), ["10.0.0.1:8080"]);
+        assert_eq!(with(&leaving), ["10.0.0.2:8080"]);
     }
 
     #[test]

@@ -26,5 +26,7 @@ def pier(folder, port=80, balancer="least_request"):
     text = re.sub(r"^  name: web", "  name: pier", text, flags=re.MULTILINE)
     text = text.replace("service-name: web", "service-name: pier")
     text = text.replace("      port: 80\n", f"      port: {port}\n")
-    annotation = f"  annotations: {{portolan.dev/balancer: {balancer}}}\n"
-    return re.sub(r"^  namespace: shop\n", rf"\g<0>{annotation}", text, count=1, flags=re.MULTILINE)
+    annotation = f"    portolan.dev/balancer: {balancer}\n"
+    text, count = re.subn(r"^  annotations:\n", rf"\g<0>{annotation}", text, flags=re.MULTILINE)
+    assert count == 1, "the Service of web.yaml has annotations, and nothing else there has"
+    return text

@@ -81,6 +81,7 @@ fn a_policy_is_said_in_cluster_and_routes_alike_for_envoy_and_grpc() {
         other => panic!("{other:?}"),
     };
     assert_eq!(path, "/healthz");
+    assert!(cluster.ignore_health_on_host_removal, "an endpoint that leaves is left alone");
     let outlier = cluster.outlier_detection.expect("outlier detection");
     assert_eq!(outlier.consecutive_5xx.map(|v| v.value), Some(7));
     assert_eq!(outlier.max_ejection_percent.map(|v| v.value), Some(40));

@@ -26,7 +26,7 @@ pub struct RequestLimits {
 
 impl Default for RequestLimits {
     fn default() -> Self {
-        Self { answer: Duration::from_secs(60), per_second: 20, burst: 50 }
+        Self { answer: Duration::from_secs(60), per_second: 50, burst: 100 }
     }
 }
 

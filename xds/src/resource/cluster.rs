@@ -40,6 +40,8 @@ pub fn encode(service: &Service, port: &ServicePort, default: Balancer) -> Encod
         connect_timeout: Some(duration(wanted.timeouts.connect.unwrap_or(CONNECT_TIMEOUT))),
         load_balancing_policy: Some(balancer(wanted.balancer.unwrap_or(default))),
         health_checks: wanted.health_check.iter().map(policy::health_check).collect(),
+        // Otherwise Envoy goes on using an endpoint that left for as long as it answers probes.
+        ignore_health_on_host_removal: wanted.health_check.is_some(),
         outlier_detection: wanted.outlier_detection.as_ref().map(policy::outlier_detection),
         circuit_breakers: policy::circuit_breakers(&wanted.circuit_breaker),
         typed_extension_protocol_options: http_options(port),

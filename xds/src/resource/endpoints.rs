@@ -14,13 +14,13 @@ use portolan_proto::envoy::protobuf::UInt32Value;
 
 use super::{Encoded, cluster_name};
 
-/// Encodes the endpoint set of a port. A port without a ready endpoint has an empty set, never
+/// Encodes the endpoint set of a port. A port without an endpoint to use has an empty set, never
 /// none: Envoy waits up to 15 s for a set that does not come.
 #[must_use]
 pub fn encode(entry: &ServiceEntry, port: &ServicePort) -> Encoded {
     let name = cluster_name(&entry.service.key, port.port);
     let mut zones: BTreeMap<&str, Vec<LbEndpoint>> = BTreeMap::new();
-    for (address, endpoint) in entry.ready_targets(port) {
+    for (address, endpoint) in entry.targets(port) {
         let zone = endpoint.zone.as_deref().unwrap_or_default();
         zones.entry(zone).or_default().push(lb_endpoint(address));
     }

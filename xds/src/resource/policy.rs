@@ -31,8 +31,7 @@ pub(super) fn health_check(check: &HealthCheck) -> EnvoyHealthCheck {
     }
 }
 
-/// Consecutive errors; for gRPC clients (gRFC A50), which know no such count, the same as a
-/// failure percentage is not made up: they get the interval and limits alone.
+/// Consecutive errors. gRPC clients know no such count (gRFC A50), and eject nobody for it.
 pub(super) fn outlier_detection(outlier: &OutlierDetection) -> cds::OutlierDetection {
     cds::OutlierDetection {
         consecutive_5xx: number(outlier.consecutive_errors),
