@@ -8,6 +8,7 @@ pub mod service;
 pub mod slice;
 mod traffic;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::object::{Fault, Object};
@@ -64,6 +65,19 @@ fn check_names(namespace: &str, name: &str) -> Result<(), Fault> {
 
 fn check_label(field: &str, label: &str) -> Result<(), Fault> {
     portolan_model::name::validate_label(label).map_err(invalid_name(field))
+}
+
+/// Reads a list of IP addresses.
+fn addresses(field: &str, texts: Option<&[String]>) -> Result<Vec<IpAddr>, Fault> {
+    let texts = texts.unwrap_or_default().iter().enumerate();
+    texts
+        .map(|(i, text)| {
+            text.parse().map_err(|_| {
+                let reason = format!("{text:?} is not an IP address");
+                Fault::rejected(format!("{field}[{i}]"), reason)
+            })
+        })
+        .collect()
 }
 
 /// Reads a port number that must be in 1..=65535.

@@ -7,6 +7,8 @@ pub mod addresses;
 pub mod coalesce;
 pub mod convert;
 pub mod document;
+#[cfg(test)]
+mod fixture;
 pub mod folder;
 pub mod index;
 mod intern;

@@ -102,26 +102,11 @@ fn without(entry: &ServiceEntry, before: &BTreeSet<IpAddr>) -> ServiceEntry {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portolan_model::{Protocol, Service, ServiceKey, ServiceKind, ServicePort, Slice};
+    use crate::fixture::snapshot;
+    use portolan_model::ServiceKey;
 
     fn key(name: &str) -> Key {
         Key::Service(ServiceKey::new("ns", name).expect("valid"))
-    }
-
-    /// Services by name with the last octets of their endpoints.
-    fn snapshot(services: &[(&str, &[u8])]) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        for (name, octets) in services {
-            let key = ServiceKey::new("ns", name).expect("valid");
-            let ports = vec![ServicePort::new("", Protocol::Tcp, 80)];
-            let service = Service::new(key, ServiceKind::Headless, ports);
-            let endpoints =
-                octets.iter().map(|o| Endpoint::at(IpAddr::from([10, 0, 0, *o]))).collect();
-            let slice = Slice { name: "s".into(), cluster: None, ports: Vec::new(), endpoints };
-            let slices = vec![Arc::new(slice)];
-            snapshot.apply(Arc::new(ServiceEntry { service: Arc::new(service), slices }));
-        }
-        snapshot
     }
 
     /// Endpoints of each service, as text.
@@ -138,8 +123,10 @@ mod tests {
 
     #[test]
     fn endpoints_leave_before_others_join() {
-        let old = snapshot(&[("a", &[1, 2]), ("b", &[3]), ("gone", &[4]), ("same", &[9])]);
-        let new = snapshot(&[("a", &[2, 5]), ("b", &[3, 6]), ("new", &[7]), ("same", &[9])]);
+        let old =
+            snapshot(&[("ns/a", &[1, 2]), ("ns/b", &[3]), ("ns/gone", &[4]), ("ns/same", &[9])]);
+        let new =
+            snapshot(&[("ns/a", &[2, 5]), ("ns/b", &[3, 6]), ("ns/new", &[7]), ("ns/same", &[9])]);
         let touched = ["a", "b", "gone", "new"].map(key).into();
         let split = split(&old, &new, &touched).expect("two steps");
         assert_eq!(shown(&split.first), ["a:2", "b:3", "same:9"]);
@@ -149,8 +136,8 @@ mod tests {
 
     #[test]
     fn a_service_that_would_be_empty_moves_in_one_step() {
-        let old = snapshot(&[("a", &[1]), ("b", &[3])]);
-        let new = snapshot(&[("a", &[2]), ("b", &[3, 4])]);
+        let old = snapshot(&[("ns/a", &[1]), ("ns/b", &[3])]);
+        let new = snapshot(&[("ns/a", &[2]), ("ns/b", &[3, 4])]);
         let split = split(&old, &new, &[key("a"), key("b")].into()).expect("two steps");
         assert_eq!(shown(&split.first), ["a:2", "b:3"]);
         assert_eq!((split.leaving, split.joining), ([key("a")].into(), [key("b")].into()));
@@ -158,8 +145,12 @@ mod tests {
 
     #[test]
     fn one_step_does_where_nothing_leaves_or_nothing_joins() {
-        let old = snapshot(&[("a", &[1, 2]), ("b", &[3])]);
-        for new in [&[("a", &[1u8][..]), ("b", &[3])][..], &[("a", &[1, 2, 4]), ("b", &[3])], &[]] {
+        let old = snapshot(&[("ns/a", &[1, 2]), ("ns/b", &[3])]);
+        for new in [
+            &[("ns/a", &[1u8][..]), ("ns/b", &[3])][..],
+            &[("ns/a", &[1, 2, 4]), ("ns/b", &[3])],
+            &[],
+        ] {
             let new = snapshot(new);
             assert!(split(&old, &new, &[key("a"), key("b")].into()).is_none());
         }

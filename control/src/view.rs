@@ -291,22 +291,7 @@ pub fn rejected(report: &Report) -> Vec<RejectedRow> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use portolan_model::{Protocol, Service, Slice};
-
-    fn snapshot(services: &[(&str, &[u8])]) -> Snapshot {
-        let mut snapshot = Snapshot::default();
-        for (name, octets) in services {
-            let key = ServiceKey::parse(name).expect("valid");
-            let ports = vec![ServicePort::new("", Protocol::Tcp, 80)];
-            let service = Service::new(key, ServiceKind::Headless, ports);
-            let endpoints =
-                octets.iter().map(|o| Endpoint::at(IpAddr::from([10, 0, 0, *o]))).collect();
-            let slice = Slice { name: "s".into(), cluster: None, ports: Vec::new(), endpoints };
-            let slices = vec![Arc::new(slice)];
-            snapshot.apply(Arc::new(ServiceEntry { service: Arc::new(service), slices }));
-        }
-        snapshot
-    }
+    use crate::fixture::snapshot;
 
     #[test]
     fn rows_are_added_modified_and_deleted_as_the_snapshot_changes() {

@@ -1,13 +1,11 @@
 //! `multicluster.x-k8s.io/v1alpha1` ServiceImport (KEP-1645) -> a service of the cluster set.
 
-use std::net::IpAddr;
-
 use k8s_openapi::api::core::v1::ServicePort as K8sPort;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portolan_model::{Policy, Scope, ServiceKey, Traffic};
 use serde::Deserialize;
 
-use super::{AddressRequest, KindDraft, ServiceDraft, check_names, invalid_name, port};
+use super::{AddressRequest, KindDraft, ServiceDraft, addresses, check_names, invalid_name, port};
 use crate::object::Fault;
 
 /// The object, as far as it is used; no crate that goes with ours has it.
@@ -55,7 +53,9 @@ pub(super) fn convert(import: &ServiceImport) -> Result<ServiceDraft, Fault> {
     let spec = import.spec.as_ref().ok_or_else(|| Fault::rejected("spec", "missing"))?;
     let kind = match spec.type_.as_deref().unwrap_or_default() {
         "Headless" => KindDraft::Headless,
-        "ClusterSetIP" => KindDraft::ClusterIp(AddressRequest::Named(addresses(spec)?)),
+        "ClusterSetIP" => {
+            KindDraft::ClusterIp(AddressRequest::Named(addresses("spec.ips", spec.ips.as_deref())?))
+        }
         other => {
             let reason = format!("{other:?} is not ClusterSetIP or Headless");
             return Err(Fault::rejected("spec.type", reason));
@@ -69,16 +69,4 @@ pub(super) fn convert(import: &ServiceImport) -> Result<ServiceDraft, Fault> {
         traffic: Traffic::default(),
         policy: Policy::default(),
     })
-}
-
-fn addresses(spec: &ServiceImportSpec) -> Result<Vec<IpAddr>, Fault> {
-    let listed = spec.ips.iter().flatten().enumerate();
-    listed
-        .map(|(i, text)| {
-            text.parse().map_err(|_| {
-                let reason = format!("{text:?} is not an IP address");
-                Fault::rejected(format!("spec.ips[{i}]"), reason)
-            })
-        })
-        .collect()
 }

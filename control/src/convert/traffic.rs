@@ -6,7 +6,7 @@ use k8s_openapi::api::core::v1::{Service as K8sService, ServiceSpec};
 use portolan_model::DnsName;
 use portolan_model::service::{Distribution, Exposure, Traffic, TrafficPolicy};
 
-use super::port_number;
+use super::{addresses, port_number};
 use crate::object::Fault;
 
 /// Label that hands a service to another proxy than the cluster's own (kube-proxy's convention).
@@ -32,7 +32,7 @@ pub(super) fn convert(
     let (load_balancer_ips, load_balancer_hosts) = load_balancer(service, spec, warnings);
     Ok(Traffic {
         exposure: exposure(spec),
-        external_ips: external_ips(spec)?,
+        external_ips: addresses("spec.externalIPs", spec.external_ips.as_deref())?,
         load_balancer_ips,
         load_balancer_hosts,
         affinity_secs: affinity(spec)?,
@@ -57,18 +57,6 @@ fn exposure(spec: &ServiceSpec) -> Exposure {
         // Any other word has been refused before.
         _ => Exposure::ClusterIP,
     }
-}
-
-fn external_ips(spec: &ServiceSpec) -> Result<Vec<IpAddr>, Fault> {
-    let listed = spec.external_ips.iter().flatten().enumerate();
-    listed
-        .map(|(i, text)| {
-            text.parse().map_err(|_| {
-                let reason = format!("{text:?} is not an IP address");
-                Fault::rejected(format!("spec.externalIPs[{i}]"), reason)
-            })
-        })
-        .collect()
 }
 
 /// What the load balancer was given; while that is nothing, what was asked for.
