@@ -17,6 +17,7 @@ use std::sync::Arc;
 use crate::convert::{Draft, convert};
 use crate::document;
 use crate::index::Index;
+use crate::intern::Interner;
 use crate::object::{Decoded, Fault, ObjectId, decode};
 use crate::rejection::{Origin, Rejection, Severity};
 use crate::report::{Counts, Report};
@@ -45,6 +46,7 @@ pub struct Manifests {
     applied: BTreeMap<ObjectId, Arc<Draft>>,
     /// Drafts the index refused, with why.
     refused: BTreeMap<ObjectId, (Arc<Draft>, Fault)>,
+    interner: Interner,
 }
 
 #[derive(Debug, Default)]
@@ -76,7 +78,7 @@ impl Manifests {
             let file = self.files.entry(path.clone()).or_default();
             match read {
                 FileRead::Unchanged => {}
-                FileRead::Text(text) => file.replace(&path, &text),
+                FileRead::Text(text) => file.replace(&path, &text, &mut self.interner),
                 FileRead::Failed(reason) | FileRead::FolderFailed(reason) => {
                     file.hold(Origin::file(&path), reason);
                 }
@@ -217,7 +219,7 @@ impl File {
         self.rejections = vec![Rejection { origin, object, field, reason, severity, subject }];
     }
 
-    fn replace(&mut self, path: &Arc<str>, text: &str) {
+    fn replace(&mut self, path: &Arc<str>, text: &str, interner: &mut Interner) {
         let documents = match document::parse(text) {
             Ok(documents) => documents,
             Err(error) => {
@@ -247,7 +249,8 @@ impl File {
                         for fault in unknown.into_iter().chain(faults) {
                             self.rejections.push(fault.at(origin.clone(), Some(&id)));
                         }
-                        self.place(id, Placed { origin, draft: Arc::new(draft) }, &old);
+                        let draft = Arc::new(interner.draft(draft));
+                        self.place(id, Placed { origin, draft }, &old);
                     }
                     Err(fault) => {
                         // A name that cannot be one says as little as none.
