@@ -75,6 +75,7 @@ pub(crate) struct Dns {
 pub(crate) struct Proxy {
     pub(crate) control: Option<String>,
     pub(crate) node_id: String,
+    pub(crate) node_name: Option<String>,
     pub(crate) zone: Option<String>,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
@@ -290,7 +291,11 @@ fn proxy(r: &mut Reader) -> Proxy {
     Proxy {
         control,
         node_id: node_id.unwrap_or_else(|| format!("portolan-{}", std::process::id())),
-        zone: r.optional("proxy.zone", "The zone this proxy runs in"),
+        node_name: r.optional(
+            "proxy.node_name",
+            "The Kubernetes node this proxy runs on; its zone is that of the node",
+        ),
+        zone: r.optional("proxy.zone", "The zone this proxy runs in; empty: that of its node"),
         workers: r.integer("proxy.workers", 0, 0..=1024, "Worker threads; 0 is one per core"),
         max_connections: r.integer(
             "proxy.max_connections",

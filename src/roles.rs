@@ -242,6 +242,7 @@ impl Start<'_> {
             control,
             node_id: settings.node_id.clone(),
             zone: settings.zone.clone(),
+            node_name: settings.node_name.clone(),
         };
         let (client, traffic) = XdsClient::new(&client, &self.metrics).map_err(cannot_start)?;
         let defaults = ProxyConfig::default();

@@ -7,6 +7,7 @@
 pub mod endpoint;
 pub mod name;
 pub mod node;
+pub mod place;
 pub mod policy;
 pub mod publication;
 pub mod service;
@@ -16,6 +17,7 @@ pub mod traffic;
 pub use endpoint::{Conditions, Endpoint, Hints, Slice, SlicePort};
 pub use name::{DnsName, InvalidName, Scope, ServiceKey};
 pub use node::Node;
+pub use place::Place;
 pub use policy::{Balancer, Policy};
 pub use publication::{Changes, History, Publication};
 pub use service::{AppProtocol, Protocol, Service, ServiceKind, ServicePort, Traffic};

@@ -300,6 +300,11 @@ impl ServiceEntry {
         if !ready.is_empty() {
             return ready;
         }
+        self.leaving_targets(port)
+    }
+
+    /// Endpoints of a port that are on their way out and still answer.
+    pub(crate) fn leaving_targets(&self, port: &ServicePort) -> Vec<(SocketAddr, &Endpoint)> {
         self.targets_that(port, |e| e.conditions.serving && e.conditions.terminating)
     }
 

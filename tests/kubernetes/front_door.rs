@@ -37,11 +37,16 @@ impl Cluster {
 }
 
 fn run(folder: &Path) -> Process {
+    run_with(folder, &[])
+}
+
+fn run_with(folder: &Path, more: &[&str]) -> Process {
     let kubeconfig = folder.join("kubeconfig").display().to_string();
     let saved = format!("control.snapshot_file={}", folder.join("saved").display());
     let mut args = vec!["run", "--kubeconfig", &kubeconfig, "--set", &saved, "--log", "warn"];
     args.extend(["--admin", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0"]);
     args.extend(["--dns", "127.0.0.1:0", "--http", "127.0.0.1:0"]);
+    args.extend(more);
     Process::start(&args)
 }
 
@@ -87,6 +92,30 @@ async fn names_and_endpoints_follow_the_api_server() {
     while late().await.records.is_empty() {
         assert!(std::time::Instant::now() < deadline, "the new service has no name");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_gets_the_endpoints_of_its_node_or_zone_where_the_service_says_so() {
+    let cluster = Cluster::start().await;
+    let mut local = service("local", 20, &[80]);
+    local["spec"]["internalTrafficPolicy"] = json!("Local");
+    let mut near = service("near", 21, &[80]);
+    near["spec"]["trafficDistribution"] = json!("PreferSameZone");
+    // Endpoints run on node-0 (zone a), node-1 (zone b), node-2 (not known) in turn.
+    let endpoints = [(1, true), (2, true), (3, true), (4, true)];
+    for object in [local, near, slice("local", 20, &endpoints), slice("near", 21, &endpoints)] {
+        cluster.server.apply(object);
+    }
+    let mut process = run_with(cluster.folder.path(), &["--set", "proxy.node_name=node-1"]);
+    process.reach(1).await;
+    let proxy = process.json("/debug/proxy").await;
+    let addresses = |name: &str| -> Vec<String> {
+        let endpoints = proxy["clusters"][name].as_array().expect("endpoints");
+        endpoints.iter().filter_map(|e| e["address"].as_str().map(str::to_owned)).collect()
+    };
+    assert_eq!(addresses("shop/local:80"), ["10.0.20.1:8080", "10.0.20.4:8080"]);
+    assert_eq!(addresses("shop/near:80"), ["10.0.21.1:8080", "10.0.21.4:8080"]);
+    assert_eq!(addresses("shop/web:80").len(), 3, "all of a service that says nothing");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,8 +9,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use imbl::OrdMap;
 use portolan_model::{
-    Changes, Generation, History, Key, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind,
-    ServicePort, Snapshot,
+    Changes, Generation, History, Key, Place, Protocol, Service, ServiceEntry, ServiceKey,
+    ServiceKind, ServicePort, Snapshot,
 };
 
 use crate::config::ResourceConfig;
@@ -30,6 +30,8 @@ pub struct Catalog {
     /// Sent only to clients that ask for them by name, never for a wildcard: the API listeners
     /// that proxyless gRPC asks for. Envoy has no use for them.
     by_name_only: OrdMap<Name, Encoded>,
+    /// Endpoint sets that clients in different places get differently: the service and its port.
+    placed: OrdMap<Name, (ServiceKey, u16)>,
     /// Encoded virtual hosts of the HTTP route table.
     hosts: OrdMap<Name, Bytes>,
     snapshot: Arc<Snapshot>,
@@ -57,6 +59,31 @@ impl Catalog {
         self.types[kind.index()].get(name).or_else(hidden)
     }
 
+    /// One resource as a client in this place gets it. Endpoint sets that depend on the place are
+    /// encoded for whoever asks; all else is shared.
+    #[must_use]
+    pub fn lookup_at(&self, kind: ResourceType, name: &str, place: &Place) -> Option<Encoded> {
+        let placed = (kind == ResourceType::Endpoints).then(|| self.placed.get(name)).flatten();
+        if let Some((key, port)) = placed
+            && *place != Place::default()
+            && let Some(entry) = self.snapshot.lookup(key)
+            && let Some(port) = entry.service.tcp_port(*port)
+        {
+            return Some(endpoints::encode_at(entry, port, &self.completed(place)));
+        }
+        self.lookup(kind, name).cloned()
+    }
+
+    /// The place with the zone of its node, if it names none itself.
+    fn completed(&self, place: &Place) -> Place {
+        let mut place = place.clone();
+        if place.zone.is_none() {
+            let node = place.node.as_deref().and_then(|name| self.snapshot.node(name));
+            place.zone = node.and_then(|node| node.zone.clone());
+        }
+        place
+    }
+
     /// The resources of a type that a wildcard subscription gets.
     #[must_use]
     pub fn wildcard(&self, kind: ResourceType) -> &OrdMap<Name, Encoded> {
@@ -79,9 +106,11 @@ impl Catalog {
         config: &ResourceConfig,
     ) -> Self {
         let mut catalog = self.clone();
+        let mut nodes_changed = false;
         let keys: BTreeSet<ServiceKey> = match changes {
             Changes::Nothing => BTreeSet::new(),
             Changes::Keys(keys) => {
+                nodes_changed = keys.iter().any(|key| matches!(key, Key::Node(_)));
                 let services = keys.iter().filter_map(|key| match key {
                     Key::Service(key) => Some(key.clone()),
                     Key::Namespace(_) | Key::Node(_) => None,
@@ -99,6 +128,11 @@ impl Catalog {
         for key in &keys {
             let old = self.snapshot.lookup(key);
             edit.service(old.map(|e| &**e), snapshot.lookup(key).map(|e| &**e), config);
+        }
+        if nodes_changed {
+            // The zone of a client may be that of its node.
+            let placed = edit.catalog.placed.keys().cloned();
+            edit.changed.extend(placed.map(|name| (ResourceType::Endpoints, name)));
         }
         if first {
             for spec in &config.listeners {
@@ -128,6 +162,9 @@ impl Edit<'_> {
         }
         for (kind, name) in stale {
             let known = self.catalog.types[kind.index()].remove(&name).is_some();
+            if kind == ResourceType::Endpoints {
+                self.catalog.placed.remove(&name);
+            }
             let hidden =
                 kind == ResourceType::Listener && self.catalog.by_name_only.remove(&name).is_some();
             if known || hidden {
@@ -145,7 +182,8 @@ impl Edit<'_> {
             let name = cluster_name(&service.key, port.port);
             let cluster = cluster::encode(service, port, config.balancer);
             self.put(ResourceType::Cluster, name.clone(), cluster);
-            self.put(ResourceType::Endpoints, name, endpoints::encode(entry, port));
+            self.put(ResourceType::Endpoints, name.clone(), endpoints::encode(entry, port));
+            self.place(entry, port.port, name);
             let zone = config.zone(service.key.scope());
             let target = target_name(&service.key, port.port, zone);
             let api = listener::encode_api(&service.key, port.port, zone);
@@ -154,6 +192,20 @@ impl Edit<'_> {
             }
             let routes = route::encode_target(service, port, zone);
             self.put(ResourceType::Route, target, routes);
+        }
+    }
+
+    /// Notes whether the endpoint set depends on the place. What does may look the same to all and
+    /// differ for one: then each stream has to compare.
+    fn place(&mut self, entry: &ServiceEntry, port: u16, name: Name) {
+        let depends = entry.depends_on_place();
+        let before = if depends {
+            self.catalog.placed.insert(name.clone(), (entry.service.key.clone(), port))
+        } else {
+            self.catalog.placed.remove(&name)
+        };
+        if depends || before.is_some() {
+            self.changed.insert((ResourceType::Endpoints, name));
         }
     }
 

@@ -15,6 +15,8 @@ use portolan_proto::envoy::core::node::UserAgentVersionType;
 use portolan_proto::envoy::core::{Locality, Node};
 use portolan_proto::envoy::discovery::DiscoveryRequest;
 use portolan_proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+use portolan_proto::envoy::protobuf::value::Kind;
+use portolan_proto::envoy::protobuf::{Struct, Value};
 use portolan_runtime::{Lifecycle, Metrics};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -22,6 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
+use crate::NODE_NAME;
 use crate::metrics::ClientMetrics;
 use session::Session;
 
@@ -45,6 +48,8 @@ pub struct ClientConfig {
     pub node_id: String,
     /// The zone this proxy runs in.
     pub zone: Option<String>,
+    /// The Kubernetes node it runs on.
+    pub node_name: Option<String>,
 }
 
 /// The client before it runs.
@@ -190,7 +195,10 @@ async fn send(
 
 fn node(config: &ClientConfig) -> Node {
     let zone = config.zone.clone().unwrap_or_default();
+    let name = |name: &String| Value { kind: Some(Kind::StringValue(name.clone())) };
+    let fields = config.node_name.iter().map(|n| (NODE_NAME.to_owned(), name(n))).collect();
     Node {
+        metadata: Some(Struct { fields }),
         id: config.node_id.clone(),
         cluster: "portolan".to_owned(),
         locality: Some(Locality { zone, ..Locality::default() }),

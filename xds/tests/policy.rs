@@ -6,13 +6,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::policy::{HealthCheck, OutlierDetection, Policy, Probe, Retries, RetryOn};
-use portolan_model::{Scope, Service};
+use portolan_model::service::TrafficPolicy;
+use portolan_model::{Place, Scope, Service};
 use portolan_proto::envoy::cluster::Cluster;
+use portolan_proto::envoy::core::address::Address;
 use portolan_proto::envoy::core::health_check::HealthChecker;
+use portolan_proto::envoy::endpoint::lb_endpoint::HostIdentifier;
+use portolan_proto::envoy::endpoint::{ClusterLoadAssignment, LbEndpoint};
 use portolan_proto::envoy::protobuf::{Any, Duration as Span};
 use portolan_proto::envoy::route::{RouteAction, RouteConfiguration, route::Action};
 use portolan_xds::catalog::Catalog;
 use portolan_xds::resource::ResourceType;
+use portolan_xds::server::session::{Request, Session};
 use prost::Message;
 use support::{World, entry};
 
@@ -109,6 +114,77 @@ fn without_a_policy_nothing_is_set_but_what_has_to_be() {
     assert_eq!((cluster.outlier_detection, cluster.circuit_breakers), (None, None));
     let action = action(&catalog, "portolan/http");
     assert_eq!((action.timeout, action.retry_policy), (secs(0), None), "streams may last");
+}
+
+/// What a client in a place gets of `shop/web`: the session's EDS responses, by last octet.
+struct Placed {
+    session: Session,
+    seen: Vec<Vec<String>>,
+}
+
+impl Placed {
+    fn at(node: &str, catalog: &Catalog) -> Self {
+        let mut session = Session::default();
+        session.on_place(Place { node: Some(node.into()), zone: None });
+        let request = Request {
+            type_url: ResourceType::Endpoints.type_url().to_owned(),
+            names: vec!["shop/web:80".to_owned()],
+            ..Request::default()
+        };
+        session.on_request(request).expect("within the limits");
+        let mut placed = Self { session, seen: Vec::new() };
+        placed.take(catalog);
+        placed
+    }
+
+    fn take(&mut self, catalog: &Catalog) {
+        self.session.on_catalog(catalog);
+        while let Some(response) = self.session.next_response(catalog) {
+            let any = Any::decode(&response.resources[0].any[..]).expect("an Any");
+            let set = ClusterLoadAssignment::decode(&any.value[..]).expect("endpoints");
+            let members = set.endpoints.iter().flat_map(|locality| &locality.lb_endpoints);
+            let address = |member: &LbEndpoint| match &member.host_identifier {
+                Some(HostIdentifier::Endpoint(endpoint)) => {
+                    match &endpoint.address.as_ref().expect("an address").address {
+                        Some(Address::SocketAddress(socket)) => socket.address.clone(),
+                        other => panic!("{other:?}"),
+                    }
+                }
+                other => panic!("{other:?}"),
+            };
+            let mut addresses: Vec<String> = members.map(address).collect();
+            addresses.sort();
+            self.seen.push(addresses);
+        }
+    }
+}
+
+#[test]
+fn endpoints_follow_the_place_of_the_client_and_what_changes_of_it() {
+    let mut world = World::default();
+    let mut local = (*entry("web", 80, &[(1, true), (2, true)])).clone();
+    Arc::make_mut(&mut local.service).traffic.internal = TrafficPolicy::Local;
+    for (n, endpoint) in Arc::make_mut(&mut local.slices[0]).endpoints.iter_mut().enumerate() {
+        endpoint.node = Some(format!("node-{n}").into());
+    }
+    world.apply(Arc::new(local.clone())).publish();
+    let mut clients = ["node-0", "node-1", "node-9"].map(|n| Placed::at(n, &world.catalog));
+    let seen = |clients: &[Placed; 3]| clients.each_ref().map(|c| c.seen.last().cloned());
+    let texts = |list: &[&str]| Some(list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
+    assert_eq!(seen(&clients), [texts(&["10.0.0.1"]), texts(&["10.0.0.2"]), texts(&[])]);
+
+    // An endpoint moves: the set of all is the same, that of two clients is not.
+    Arc::make_mut(&mut local.slices[0]).endpoints[1].node = Some("node-9".into());
+    world.apply(Arc::new(local.clone())).publish();
+    clients.iter_mut().for_each(|client| client.take(&world.catalog));
+    assert_eq!(seen(&clients), [texts(&["10.0.0.1"]), texts(&[]), texts(&["10.0.0.2"])]);
+    assert_eq!(clients[0].seen.len(), 1, "whose endpoints did not change is sent nothing");
+
+    Arc::make_mut(&mut local.service).traffic.internal = TrafficPolicy::Cluster;
+    world.apply(Arc::new(local)).publish();
+    clients.iter_mut().for_each(|client| client.take(&world.catalog));
+    let both = || texts(&["10.0.0.1", "10.0.0.2"]);
+    assert_eq!(seen(&clients), [both(), both(), both()]);
 }
 
 #[test]

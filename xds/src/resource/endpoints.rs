@@ -3,12 +3,13 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
-use portolan_model::{ServiceEntry, ServicePort};
+use portolan_model::{Endpoint, Place, ServiceEntry, ServicePort};
 use portolan_proto::envoy::core::{
     Address, HealthStatus, Locality, SocketAddress, address, socket_address,
 };
 use portolan_proto::envoy::endpoint::{
-    ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints, lb_endpoint::HostIdentifier,
+    ClusterLoadAssignment, Endpoint as EnvoyEndpoint, LbEndpoint, LocalityLbEndpoints,
+    lb_endpoint::HostIdentifier,
 };
 use portolan_proto::envoy::protobuf::UInt32Value;
 
@@ -18,9 +19,23 @@ use super::{Encoded, cluster_name};
 /// none: Envoy waits up to 15 s for a set that does not come.
 #[must_use]
 pub fn encode(entry: &ServiceEntry, port: &ServicePort) -> Encoded {
+    encode_targets(entry, port, entry.targets(port))
+}
+
+/// Encodes the endpoint set that a client in this place gets of a port.
+#[must_use]
+pub fn encode_at(entry: &ServiceEntry, port: &ServicePort, place: &Place) -> Encoded {
+    encode_targets(entry, port, entry.targets_at(port, place))
+}
+
+fn encode_targets(
+    entry: &ServiceEntry,
+    port: &ServicePort,
+    targets: Vec<(SocketAddr, &Endpoint)>,
+) -> Encoded {
     let name = cluster_name(&entry.service.key, port.port);
     let mut zones: BTreeMap<&str, Vec<LbEndpoint>> = BTreeMap::new();
-    for (address, endpoint) in entry.targets(port) {
+    for (address, endpoint) in targets {
         let zone = endpoint.zone.as_deref().unwrap_or_default();
         zones.entry(zone).or_default().push(lb_endpoint(address));
     }
@@ -48,9 +63,9 @@ fn lb_endpoint(target: SocketAddr) -> LbEndpoint {
     LbEndpoint {
         health_status: HealthStatus::Healthy.into(),
         load_balancing_weight: Some(UInt32Value { value: 1 }),
-        host_identifier: Some(HostIdentifier::Endpoint(Endpoint {
+        host_identifier: Some(HostIdentifier::Endpoint(EnvoyEndpoint {
             address: Some(socket_address(target)),
-            ..Endpoint::default()
+            ..EnvoyEndpoint::default()
         })),
         ..LbEndpoint::default()
     }

@@ -7,7 +7,10 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use portolan_model::Place;
+use portolan_proto::envoy::core::Node;
 use portolan_proto::envoy::discovery::DiscoveryRequest;
+use portolan_proto::envoy::protobuf::value::Kind;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until};
 use tokio_stream::wrappers::ReceiverStream;
@@ -17,8 +20,9 @@ use tonic::server::{Grpc, NamedService, StreamingService};
 use tonic::{Request, Status, Streaming};
 
 use super::clients::{ClientHandle, Clients};
-use super::session::{Outcome, Response, Session};
+use super::session::{MAX_NAME_BYTES, Outcome, Response, Session};
 use super::wire::{ResponseCodec, open};
+use crate::NODE_NAME;
 use crate::catalog::Catalog;
 use crate::metrics::ServerMetrics;
 use portolan_runtime::Lifecycle;
@@ -200,6 +204,7 @@ impl Stream {
         let (request, node) = open(request);
         if let Some(node) = node {
             self.client.name(&node);
+            self.session.on_place(place(&node));
         }
         let outcome = self.session.on_request(request).map_err(|violation| {
             self.metrics.violations.inc();
@@ -220,4 +225,19 @@ impl Stream {
         }
         Ok(())
     }
+}
+
+/// Where a client says it is: the zone of its locality, and its node by the key that Istio's
+/// proxies use too.
+fn place(node: &Node) -> Place {
+    let zone = node.locality.as_ref().map(|locality| locality.zone.as_str());
+    let name = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(NODE_NAME));
+    let name = name.and_then(|value| match &value.kind {
+        Some(Kind::StringValue(name)) => Some(name.as_str()),
+        _ => None,
+    });
+    let known = |text: Option<&str>| {
+        text.filter(|t| !t.is_empty() && t.len() <= MAX_NAME_BYTES).map(Into::into)
+    };
+    Place { node: known(name), zone: known(zone) }
 }

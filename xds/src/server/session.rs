@@ -10,7 +10,7 @@ mod state;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portolan_model::{Changes, Generation};
+use portolan_model::{Changes, Generation, Place};
 
 use crate::catalog::{Catalog, Name};
 use crate::resource::{Encoded, ResourceType};
@@ -92,6 +92,8 @@ pub struct Session {
     types: [TypeState; ResourceType::ALL.len()],
     seen: Generation,
     count: u64,
+    /// Where the client says it is.
+    place: Place,
     /// Clusters the client was sent and has not asked the endpoints of yet. Until it has, routes
     /// to them, and the removal of what they replace, are held back: Envoy would route to a
     /// cluster that is still warming.
@@ -140,6 +142,14 @@ impl Session {
             _ => {}
         }
         Ok(outcome)
+    }
+
+    /// Takes in where the client is: endpoint sets that depend on it are compared anew.
+    pub fn on_place(&mut self, place: Place) {
+        if self.place != place {
+            self.place = place;
+            self.types[ResourceType::Endpoints.index()].due.raise_all();
+        }
     }
 
     /// Takes in a newer catalog: notes what this client may have to be sent.
@@ -222,7 +232,7 @@ impl Session {
         let Content { resources, version, updated, added } = if kind.is_full_set() {
             state.full_set(kind, catalog, removals)?
         } else {
-            state.partial(kind, catalog)?
+            state.partial(kind, catalog, &self.place)?
         };
         self.count += 1;
         let nonce = format!("{:x}-{:x}", catalog.generation().0, self.count);

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use imbl::OrdMap;
+use portolan_model::Place;
 use serde::Serialize;
 
 use crate::catalog::{Catalog, Name};
@@ -218,7 +219,12 @@ impl TypeState {
 
     /// RDS, EDS and the generation: what changed of it. A resource that is gone cannot be said in
     /// this variant of the protocol; the client drops it with whatever referred to it.
-    pub(super) fn partial(&mut self, kind: ResourceType, catalog: &Catalog) -> Option<Content> {
+    pub(super) fn partial(
+        &mut self,
+        kind: ResourceType,
+        catalog: &Catalog,
+        place: &Place,
+    ) -> Option<Content> {
         let subscription = self.subscription.as_ref()?;
         let due = std::mem::take(&mut self.due);
         let candidates: Vec<Name> = match due {
@@ -231,10 +237,10 @@ impl TypeState {
         };
         let mut resources = Vec::new();
         for name in candidates {
-            match catalog.lookup(kind, &name) {
+            match catalog.lookup_at(kind, &name, place) {
                 Some(new) if self.sent.get(&name).is_none_or(|old| old.version != new.version) => {
                     self.sent.insert(name, new.clone());
-                    resources.push(new.clone());
+                    resources.push(new);
                 }
                 Some(_) => {}
                 None => {
