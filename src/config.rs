@@ -131,6 +131,9 @@ fn read(r: &mut Reader) -> Option<Config> {
         "DNS zone of services that a set of clusters shares",
         name,
     );
+    if zone.is_some() && zone == cluster_set_zone {
+        r.reject("cluster_set_zone", "is the zone of the cluster itself");
+    }
     let drain = r.integer(
         "drain.deadline_secs",
         30,

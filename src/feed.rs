@@ -1,6 +1,6 @@
 //! The feeds behind `portolan get`: snapshots and reports as lines of JSON, and what changes.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -9,7 +9,7 @@ use portolan_control::report::{Report, Reports};
 use portolan_control::view::{
     self, Change, ChangeKind, EndpointRow, Filter, RejectedRow, Row, ServiceRow,
 };
-use portolan_model::Snapshot;
+use portolan_model::{Changes, ServiceKey, Snapshot};
 use portolan_runtime::Subscriber;
 use portolan_runtime::admin::{Admin, Question};
 use serde::Serialize;
@@ -24,6 +24,18 @@ pub(crate) fn add(admin: Admin, snapshots: &Subscriber, reports: &Reports) -> Ad
         .with_feed("rejected", move |question| rejected(reports.subscribe(), question.watch))
 }
 
+/// What of a feed's answer is still to be sent: rows are made service by service, so that a feed of
+/// a large cluster holds a few of them at a time.
+struct Rows {
+    snapshots: Subscriber,
+    filter: Filter,
+    watch: bool,
+    /// Before and after, and the services that may differ between the two.
+    old: Arc<Snapshot>,
+    new: Arc<Snapshot>,
+    keys: std::vec::IntoIter<ServiceKey>,
+}
+
 /// Rows of the services that are asked for. Before the first snapshot there are none.
 fn rows<R: Row + Serialize + Send + 'static>(
     snapshots: Subscriber,
@@ -31,34 +43,33 @@ fn rows<R: Row + Serialize + Send + 'static>(
 ) -> BoxStream<'static, String> {
     let Question { watch, namespace, name } = question;
     let filter = Filter { namespace, name };
+    let (old, mut new): (Arc<Snapshot>, _) = (Arc::default(), Arc::default());
+    let mut keys = Vec::new();
     if !watch {
-        let newest = snapshots.newest();
-        let everything = portolan_model::Changes::Everything;
-        let found = view::changes::<R>(&Snapshot::default(), &newest, &everything, &filter);
-        return stream::iter(found).map(|change| line(&change)).boxed();
+        new = snapshots.newest();
+        keys = view::changed_services(&old, &new, &Changes::Everything, &filter);
     }
-    struct State<R> {
-        snapshots: Subscriber,
-        seen: Arc<Snapshot>,
-        waiting: VecDeque<Change<R>>,
-    }
-    let state = State { snapshots, seen: Arc::default(), waiting: VecDeque::new() };
-    let next = move |mut state: State<R>| {
-        let filter = filter.clone();
-        async move {
-            loop {
-                if let Some(change) = state.waiting.pop_front() {
-                    return Some((line(&change), state));
-                }
-                let update = state.snapshots.next().await?;
-                let changed =
-                    view::changes(&state.seen, &update.snapshot, &update.changes, &filter);
-                state.waiting = changed.into();
-                state.seen = update.snapshot;
+    let state = Rows { snapshots, filter, watch, old, new, keys: keys.into_iter() };
+    stream::unfold(state, next_rows::<R>).flat_map(stream::iter).boxed()
+}
+
+/// The lines of the next service that has any.
+async fn next_rows<R: Row + Serialize>(mut rows: Rows) -> Option<(Vec<String>, Rows)> {
+    loop {
+        if let Some(key) = rows.keys.next() {
+            let changes = view::changes_of::<R>(&rows.old, &rows.new, &key);
+            if !changes.is_empty() {
+                return Some((changes.iter().map(line).collect(), rows));
             }
+        } else if rows.watch {
+            let update = rows.snapshots.next().await?;
+            rows.old = std::mem::replace(&mut rows.new, update.snapshot);
+            let (old, new) = (&rows.old, &rows.new);
+            rows.keys = view::changed_services(old, new, &update.changes, &rows.filter).into_iter();
+        } else {
+            return None;
         }
-    };
-    stream::unfold(state, next).boxed()
+    }
 }
 
 fn rejected(reports: watch::Receiver<Arc<Report>>, follow: bool) -> BoxStream<'static, String> {
@@ -81,8 +92,10 @@ fn rejected(reports: watch::Receiver<Arc<Report>>, follow: bool) -> BoxStream<'s
             let rows = view::rejected(&state.reports.borrow_and_update());
             let old = std::mem::replace(&mut state.seen, rows);
             let change = |kind, row: &RejectedRow| Change { kind, object: row.clone() };
-            let gone = old.iter().filter(|row| !state.seen.contains(row));
-            let new = state.seen.iter().filter(|row| !old.contains(row));
+            let (before, after): (BTreeSet<_>, BTreeSet<_>) =
+                (old.iter().collect(), state.seen.iter().collect());
+            let gone = before.difference(&after).copied();
+            let new = after.difference(&before).copied();
             state.waiting = gone
                 .map(|row| change(ChangeKind::Deleted, row))
                 .chain(new.map(|row| change(ChangeKind::Added, row)))

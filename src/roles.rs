@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use portolan_control::report::{ControlMetrics, Reports};
@@ -17,6 +18,9 @@ use portolan_xds::{ClientConfig, ResourceConfig, ServerLimits, XdsClient, XdsSer
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
 use crate::feed;
+
+/// Longest wait for blocking work once everything else has ended.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Which roles a process runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +48,7 @@ pub(crate) struct Process {
     pub(crate) admin: SocketAddr,
     /// What the proxy does, if there is one.
     pub(crate) proxy: Option<portolan_proxy::StateHandle>,
-    drain: std::time::Duration,
+    drain: Duration,
 }
 
 /// What a process is made of while it starts.
@@ -60,8 +64,11 @@ struct Start<'a> {
 /// Runs the roles until a signal, or until one of them ends unasked.
 pub(crate) fn run(config: &Config, roles: Roles) -> anyhow::Result<ExitCode> {
     init(config)?;
-    runtime()?.block_on(async { Process::start(config, roles).await?.finish().await })?;
-    Ok(ExitCode::SUCCESS)
+    let runtime = runtime()?;
+    let ended = runtime.block_on(async { Process::start(config, roles).await?.finish().await });
+    // A disk that hangs under a file being written must not keep the process.
+    runtime.shutdown_timeout(SHUTDOWN_TIMEOUT);
+    ended.map(|()| ExitCode::SUCCESS)
 }
 
 /// Starts logging.

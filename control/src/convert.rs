@@ -67,6 +67,27 @@ fn check_label(field: &str, label: &str) -> Result<(), Fault> {
     portolan_model::name::validate_label(label).map_err(invalid_name(field))
 }
 
+/// Checks a name of an object that may hold dots. Kubernetes bounds its length as a whole and not
+/// that of its labels: the slice of a service with a long name has a longer one.
+fn check_subdomain(field: &str, name: &str) -> Result<(), Fault> {
+    let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let label = |label: &str| {
+        let ends = label.bytes().next().zip(label.bytes().last());
+        ends.is_some_and(|(first, last)| alphanumeric(first) && alphanumeric(last))
+            && label.bytes().all(|b| alphanumeric(b) || b == b'-')
+    };
+    if name.len() <= portolan_model::name::MAX_NAME && name.split('.').all(label) {
+        return Ok(());
+    }
+    let mut shown = format!("{name:?}");
+    shown.truncate(shown.floor_char_boundary(300));
+    let reason = format!(
+        "{shown} is not a name: at most 253 of a-z, 0-9, '-' and '.', with a letter or digit at the \
+         start and end and around each '.'"
+    );
+    Err(Fault::rejected(field, reason))
+}
+
 /// Reads a list of IP addresses.
 fn addresses(field: &str, texts: Option<&[String]>) -> Result<Vec<IpAddr>, Fault> {
     let texts = texts.unwrap_or_default().iter().enumerate();

@@ -142,11 +142,14 @@ impl Kubernetes {
             announcing.spawn(announcer.run(lifecycle.clone()));
         }
         let ended = tokio::select! {
-            () = control.run(messages) => Ok(()),
+            biased;
             () = lifecycle.draining() => Ok(()),
             Some(ended) = watches.join_next() => {
                 let reason = ended.map_or_else(|e| e.to_string(), |()| "it returned".to_owned());
                 Err(WatchBroken { reason })
+            }
+            () = control.run(messages) => {
+                Err(WatchBroken { reason: "all watches are gone".to_owned() })
             }
         };
         if ended.is_err() {
@@ -207,6 +210,10 @@ impl Loop {
                 self.store.on_event(kind, event, &mut self.index);
             }
             Message::Trouble(kind, trouble) => self.on_trouble(kind, trouble),
+            Message::Recovered(kind) => {
+                self.sources.entry(kind).or_default().trouble = None;
+                self.unreported = true;
+            }
         }
     }
 

@@ -56,6 +56,18 @@ pub enum Object {
     EndpointSlice(Box<EndpointSlice>),
 }
 
+impl Object {
+    /// Whether it is an endpoint slice that no service can use: it names none, or lists host names.
+    /// An API server has them for others; in a manifest they are mistakes.
+    #[must_use]
+    pub fn is_nobodys(&self) -> bool {
+        match self {
+            Self::EndpointSlice(slice) => !crate::convert::slice::is_of_a_service(slice),
+            _ => false,
+        }
+    }
+}
+
 /// What a value turned out to be.
 #[derive(Debug)]
 pub enum Decoded {

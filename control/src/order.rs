@@ -1,14 +1,14 @@
 //! Departures first: splits a publish so that endpoints that leave are gone one generation before
 //! others join. Pure.
 //!
-//! A service of which nothing ready would be left by the departures alone moves in one step: its
-//! clients are to find somebody at all times.
+//! A service that the departures alone would leave with nothing ready, on one of its ports or in one
+//! address family, moves in one step: its clients are to find somebody at all times.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use portolan_model::{Endpoint, Key, ServiceEntry, Snapshot};
+use portolan_model::{Endpoint, Key, Protocol, ServiceEntry, Snapshot};
 
 /// A publish in two steps.
 #[derive(Debug)]
@@ -69,20 +69,58 @@ fn step(old: Option<&ServiceEntry>, new: Option<&ServiceEntry>) -> Step {
         return if new.is_none() { Step::Now { leaves: true } } else { Step::Later };
     };
     let (before, after) = (ready(old), ready(new));
-    let leaves = before.iter().any(|address| !after.contains(address));
-    let joins = after.iter().any(|address| !before.contains(address));
+    let leaves = before.iter().any(|member| !after.contains(member));
+    let joins = after.iter().any(|member| !before.contains(member));
     match (leaves, joins) {
         (_, false) => Step::Now { leaves },
         (false, true) => Step::Later,
-        // Nobody would be left.
-        (true, true) if before.is_disjoint(&after) => Step::Now { leaves },
-        (true, true) => Step::Both(without(new, &before)),
+        (true, true) if is_emptied(&before, &after) => Step::Now { leaves },
+        (true, true) => {
+            let stays: BTreeSet<IpAddr> = before.iter().map(|member| member.address).collect();
+            Step::Both(without(new, &stays))
+        }
     }
 }
 
-fn ready(entry: &ServiceEntry) -> BTreeSet<IpAddr> {
-    let endpoints = entry.slices.iter().flat_map(|slice| &slice.endpoints);
-    endpoints.filter(|e| entry.is_ready(e)).map(|e| e.address).collect()
+/// A ready endpoint by what its clients find it by: port and family, then the address.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Member {
+    port: Option<(Arc<str>, Protocol)>,
+    is_ipv4: bool,
+    address: IpAddr,
+}
+
+impl Member {
+    fn group(&self) -> (&Option<(Arc<str>, Protocol)>, bool) {
+        (&self.port, self.is_ipv4)
+    }
+}
+
+/// Whether clients of some port and family would find nobody between the departures and the
+/// arrivals.
+fn is_emptied(before: &BTreeSet<Member>, after: &BTreeSet<Member>) -> bool {
+    let groups: BTreeSet<_> = after.iter().map(Member::group).collect();
+    groups.into_iter().any(|group| {
+        let mut of_group = before.iter().filter(|m| m.group() == group).peekable();
+        of_group.peek().is_some() && of_group.all(|m| !after.contains(m))
+    })
+}
+
+fn ready(entry: &ServiceEntry) -> BTreeSet<Member> {
+    let slices = entry.slices.iter();
+    slices
+        .flat_map(|slice| {
+            let named = slice.ports.iter().map(|p| Some((Arc::clone(&p.name), p.protocol)));
+            // A slice without ports still has addresses in DNS.
+            let ports: Vec<_> = named.chain([None]).collect();
+            let members = slice.endpoints.iter().filter(|e| entry.is_ready(e));
+            members.flat_map(move |endpoint| {
+                let address = endpoint.address;
+                let member = move |port| Member { port, is_ipv4: address.is_ipv4(), address };
+                ports.clone().into_iter().map(member)
+            })
+        })
+        .collect()
 }
 
 /// The entry less the endpoints that were not ready before.
@@ -114,7 +152,10 @@ mod tests {
         let show = |entry: &ServiceEntry| {
             let octets: Vec<String> = ready(entry)
                 .iter()
-                .map(|a| a.to_string().rsplit('.').next().unwrap_or_default().to_owned())
+                .filter(|member| member.port.is_none())
+                .map(|member| {
+                    member.address.to_string().rsplit('.').next().unwrap_or_default().to_owned()
+                })
                 .collect();
             format!("{}:{}", entry.service.key.name(), octets.join(","))
         };
@@ -141,6 +182,28 @@ mod tests {
         let split = split(&old, &new, &[key("a"), key("b")].into()).expect("two steps");
         assert_eq!(shown(&split.first), ["a:2", "b:3"]);
         assert_eq!((split.leaving, split.joining), ([key("a")].into(), [key("b")].into()));
+    }
+
+    #[test]
+    fn a_port_that_would_be_empty_moves_the_service_in_one_step() {
+        let with_ports = |services: &[(&str, &[u8])], admin: u8| {
+            let mut entry = (**snapshot(services).services().next().expect("one").1).clone();
+            let mut slice = (*entry.slices[0]).clone();
+            slice.name = "admin".into();
+            let (name, protocol) = ("admin".into(), Protocol::Tcp);
+            slice.ports = vec![portolan_model::SlicePort { name, protocol, port: 9000 }];
+            slice.endpoints = vec![Endpoint::at(IpAddr::from([10, 0, 1, admin]))];
+            entry.slices.push(Arc::new(slice));
+            let mut snapshot = Snapshot::default();
+            snapshot.apply(Arc::new(entry));
+            snapshot
+        };
+        let old = with_ports(&[("ns/a", &[1, 2])], 1);
+        let touched = [key("a")].into();
+        let same_admin = with_ports(&[("ns/a", &[2, 3])], 1);
+        assert!(split(&old, &same_admin, &touched).is_some());
+        let other_admin = with_ports(&[("ns/a", &[1, 2])], 2);
+        assert!(split(&old, &other_admin, &touched).is_none(), "admin has one endpoint, replaced");
     }
 
     #[test]

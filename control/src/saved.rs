@@ -96,7 +96,8 @@ impl SavedFile {
     pub fn save(&self, snapshot: &Snapshot) -> Result<(), SavedError> {
         let write = || -> io::Result<()> {
             let bytes = encode(snapshot).map_err(io::Error::other)?;
-            let draft = self.path.with_extension("draft");
+            let mut draft = self.path.clone().into_os_string();
+            draft.push(".draft");
             let mut file = File::create(&draft)?;
             file.write_all(&bytes)?;
             file.sync_all()?;

@@ -104,7 +104,7 @@ pub struct EndpointRow {
 }
 
 /// Something that is not in force.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RejectedRow {
     /// `rejected`, `warning`, or `watch` for a watch of the API that fails.
@@ -218,25 +218,36 @@ impl Filter {
     }
 }
 
-/// How the rows of `new` differ from those of `old`, given what changed between the two.
+/// The services whose rows may differ between `old` and `new`, given what changed between the two.
 #[must_use]
-pub fn changes<R: Row>(
+pub fn changed_services(
     old: &Snapshot,
     new: &Snapshot,
     changed: &Changes,
     filter: &Filter,
-) -> Vec<Change<R>> {
+) -> Vec<ServiceKey> {
     let keys: Vec<ServiceKey> = match changed {
         Changes::Nothing => Vec::new(),
         Changes::Keys(keys) => keys.iter().filter_map(service).collect(),
         Changes::Everything => old.differences(new).iter().filter_map(service).collect(),
     };
+    keys.into_iter().filter(|key| filter.takes(key)).collect()
+}
+
+/// How the rows of one service differ between `old` and `new`.
+#[must_use]
+pub fn changes_of<R: Row>(old: &Snapshot, new: &Snapshot, key: &ServiceKey) -> Vec<Change<R>> {
     let mut found = Vec::new();
-    for key in keys.iter().filter(|key| filter.takes(key)) {
-        let (before, after) = (old.lookup(key), new.lookup(key));
-        between(before.map(|e| &**e), after.map(|e| &**e), &mut found);
-    }
+    let (before, after) = (old.lookup(key), new.lookup(key));
+    between(before.map(|e| &**e), after.map(|e| &**e), &mut found);
     found
+}
+
+/// How all rows of `new` that are asked for differ from those of `old`.
+#[must_use]
+pub fn changes<R: Row>(old: &Snapshot, new: &Snapshot, filter: &Filter) -> Vec<Change<R>> {
+    let keys = changed_services(old, new, &Changes::Everything, filter);
+    keys.iter().flat_map(|key| changes_of(old, new, key)).collect()
 }
 
 fn service(key: &Key) -> Option<ServiceKey> {
@@ -298,20 +309,18 @@ mod tests {
         let old = snapshot(&[("a/x", &[1, 2]), ("b/y", &[3])]);
         let new = snapshot(&[("a/x", &[2, 4]), ("a/z", &[])]);
         let all = Filter::default();
-        let services: Vec<(ChangeKind, String)> =
-            changes::<ServiceRow>(&old, &new, &Changes::Everything, &all)
-                .into_iter()
-                .map(|c| (c.kind, format!("{} {}", c.object.name, c.object.ready)))
-                .collect();
+        let services: Vec<(ChangeKind, String)> = changes::<ServiceRow>(&old, &new, &all)
+            .into_iter()
+            .map(|c| (c.kind, format!("{} {}", c.object.name, c.object.ready)))
+            .collect();
         let expected = [(ChangeKind::Added, "z 0".to_owned()), (ChangeKind::Deleted, "y 1".into())];
         assert_eq!(services, expected, "x has two ready endpoints as before");
 
         let a = Filter { namespace: Some("a".into()), name: None };
-        let endpoints: Vec<(ChangeKind, String)> =
-            changes::<EndpointRow>(&old, &new, &Changes::Everything, &a)
-                .into_iter()
-                .map(|c| (c.kind, c.object.address.to_string()))
-                .collect();
+        let endpoints: Vec<(ChangeKind, String)> = changes::<EndpointRow>(&old, &new, &a)
+            .into_iter()
+            .map(|c| (c.kind, c.object.address.to_string()))
+            .collect();
         let expected =
             [(ChangeKind::Added, "10.0.0.4".to_owned()), (ChangeKind::Deleted, "10.0.0.1".into())];
         assert_eq!(endpoints, expected);

@@ -14,6 +14,7 @@ pub use pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
 pub use pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub use pb::envoy::service::discovery::v3 as discovery;
 pub use pb::envoy::service::status::v3 as status;
+pub use pb::envoy::r#type::v3 as http_codec;
 pub use pb::google::protobuf;
 pub use pb::google::rpc;
 

@@ -92,9 +92,11 @@ impl Tasks {
         }
         self.lifecycle.drain();
         let finished = tokio::select! {
+            // First, so that tasks which ended because of the abort are not taken for drained.
+            biased;
+            () = self.lifecycle.aborted() => Err(None),
             result = drain(&mut self.set) => result,
             () = tokio::time::sleep(drain_deadline) => Err(None),
-            () = self.lifecycle.aborted() => Err(None),
         };
         let unfinished = self.set.len();
         self.lifecycle.abort();

@@ -64,6 +64,8 @@ impl Texts {
 /// Whether a variable is one that Kubernetes sets in every pod for a Service named `portolan-…`
 /// (`enableServiceLinks`), and no setting of ours.
 fn is_service_link(name: &str, value: &str) -> bool {
+    // A Service named `portolan` itself leaves nothing before the words below.
+    let name = &format!("_{name}");
     let protocol = |text: &str| ["TCP", "UDP", "SCTP"].iter().any(|p| text.starts_with(p));
     let port = name.split("_PORT_").last().and_then(|rest| rest.split_once('_'));
     let of_port = port
@@ -359,6 +361,10 @@ mod tests {
             ("PORTOLAN_XDS_PORT_15010_TCP", "tcp://10.96.0.9:15010"),
             ("PORTOLAN_XDS_PORT_15010_TCP_ADDR", "10.96.0.9"),
             ("PORTOLAN_XDS_PORT_15010_TCP_PROTO", "tcp"),
+            ("PORTOLAN_SERVICE_HOST", "10.96.0.9"),
+            ("PORTOLAN_SERVICE_PORT", "53"),
+            ("PORTOLAN_PORT", "udp://10.96.0.9:53"),
+            ("PORTOLAN_PORT_53_UDP", "udp://10.96.0.9:53"),
         ];
         assert_eq!(reader(&[], &links, Value::Null).finish().map(|_| ()), Ok(()));
         let mistake = [("PORTOLAN_XDS_PORT", "15010")];

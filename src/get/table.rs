@@ -101,7 +101,10 @@ impl Table {
     }
 
     fn cells(&self, row: &Value) -> Vec<String> {
-        let shown = |column: &&Column| Some((column.text)(row)).filter(|text| !text.is_empty());
+        // What a stranger wrote must not move the cursor of whoever reads it.
+        let plain = |text: String| text.replace(|c: char| c.is_control(), "\u{fffd}");
+        let shown =
+            |column: &&Column| Some((column.text)(row)).filter(|text| !text.is_empty()).map(plain);
         self.columns.iter().map(|column| shown(column).unwrap_or_else(|| "-".to_owned())).collect()
     }
 

@@ -191,6 +191,74 @@ async fn an_object_that_is_refused_keeps_its_last_good_version_and_spoils_no_lis
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_slice_that_names_no_service_any_more_leaves_it() {
+    let server = ApiServer::new();
+    populate(&server);
+    let mut world = World::start(&server);
+    world.settle("the lists").await;
+    let key = portolan_model::ServiceKey::new("shop", "web").expect("valid");
+    let readiness = |world: &World| world.newest().lookup(&key).map(|entry| entry.readiness());
+    assert_eq!(readiness(&world), Some((3, 4)));
+    let mut orphan = slice("web", 2, &[(4, true)]);
+    orphan["metadata"]["labels"] = json!({ "app": "web" });
+    server.apply(orphan);
+    // A service's name may have 63 characters, and its slices' names have more.
+    let long = "a".repeat(63);
+    server.apply(service(&long, 60, &[80]));
+    server.apply(slice(&long, 60, &[(1, true)]));
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(readiness(&world), Some((2, 3)));
+    let key = portolan_model::ServiceKey::new("shop", &long).expect("valid");
+    let long = world.newest().lookup(&key).map(|entry| entry.readiness());
+    assert_eq!(long, Some((1, 1)));
+    assert!(world.report().rejections.is_empty(), "{:?}", world.report().rejections);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn trouble_that_is_over_is_shown_no_longer_though_nothing_changes() {
+    let server = ApiServer::new();
+    populate(&server);
+    let mut world = World::start(&server);
+    world.settle("the lists").await;
+    for _ in 0..3 {
+        server.fail_next(Fault::internal());
+    }
+    server.close_watches();
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    let troubled = |world: &World| {
+        world.report().sources.values().filter(|source| source.trouble.is_some()).count()
+    };
+    assert!(troubled(&world) > 0);
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(troubled(&world), 0);
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_that_a_kind_is_absent_is_not_believed() {
+    let server = ApiServer::new();
+    populate(&server);
+    let mut world = World::start(&server);
+    world.settle("the lists").await;
+    let imports = |world: &World| world.report().objects.service_imports;
+    assert_eq!(imports(&world), 1);
+    let once = std::sync::atomic::AtomicBool::new(true);
+    server.fail_when(move |call| {
+        let meets =
+            call.kind == "ServiceImport" && once.swap(false, std::sync::atomic::Ordering::SeqCst);
+        meets.then(Fault::not_found)
+    });
+    server.close_watches();
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    assert_eq!(imports(&world), 1, "a gateway's 404 takes nothing out");
+    server.set_installed("ServiceImport", false);
+    tokio::time::sleep(Duration::from_secs(300)).await;
+    assert_eq!(imports(&world), 0, "a definition that is gone does");
+    world.finish().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_relist_of_what_has_not_changed_publishes_nothing() {
     let server = ApiServer::new();
     populate(&server);

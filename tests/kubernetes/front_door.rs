@@ -122,8 +122,12 @@ async fn a_proxy_gets_the_endpoints_of_its_node_or_zone_where_the_service_says_s
 async fn get_shows_what_is_known_in_every_form_and_follows_changes() {
     let cluster = Cluster::start().await;
     let mut bad = slice("web", 9, &[(1, true)]);
-    bad["addressType"] = json!("FQDN");
+    bad["endpoints"][0]["addresses"] = json!(["10.0.0.999"]);
     cluster.server.apply(bad);
+    // Such slices are others', and no mistake.
+    let mut names = slice("web", 8, &[]);
+    names["addressType"] = json!("FQDN");
+    cluster.server.apply(names);
     let mut process = cluster.run();
     process.reach(1).await;
 
@@ -156,7 +160,8 @@ shop        web       10.0.1.1   p80:8080/TCP   ready       b      node-1
 
     let rejected = get(&mut process, &["rejected"]);
     let line = rejected.lines().nth(1).expect("a row");
-    for part in ["rejected", "EndpointSlice shop/web-9", "addressType", "FQDN slices"] {
+    assert_eq!(rejected.lines().count(), 2, "{rejected}");
+    for part in ["rejected", "EndpointSlice shop/web-9", "addresses[0]", "is not an IP address"] {
         assert!(line.contains(part), "{rejected}");
     }
 

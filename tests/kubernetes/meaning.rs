@@ -4,7 +4,7 @@
 //! by JSON pointer.
 
 use portolan_control::view::{self, EndpointRow, Filter, ServiceRow};
-use portolan_model::{Changes, Snapshot};
+use portolan_model::Snapshot;
 use serde_json::{Value, json};
 
 use crate::support::apiserver::ApiServer;
@@ -303,8 +303,8 @@ fn cases() -> Vec<Case> {
 /// The rows of everything there is.
 fn rows(snapshot: &Snapshot) -> Value {
     let (none, all) = (Snapshot::default(), Filter::default());
-    let services = view::changes::<ServiceRow>(&none, snapshot, &Changes::Everything, &all);
-    let endpoints = view::changes::<EndpointRow>(&none, snapshot, &Changes::Everything, &all);
+    let services = view::changes::<ServiceRow>(&none, snapshot, &all);
+    let endpoints = view::changes::<EndpointRow>(&none, snapshot, &all);
     let services: Vec<_> = services.into_iter().map(|change| change.object).collect();
     let endpoints: Vec<_> = endpoints.into_iter().map(|change| change.object).collect();
     json!({ "services": services, "endpoints": endpoints })

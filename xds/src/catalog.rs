@@ -180,11 +180,11 @@ impl Edit<'_> {
         let service = &entry.service;
         for port in served_ports(entry) {
             let name = cluster_name(&service.key, port.port);
-            let cluster = cluster::encode(service, port, config.balancer);
+            let zone = config.zone(service.key.scope());
+            let cluster = cluster::encode(service, port, config.balancer, zone);
             self.put(ResourceType::Cluster, name.clone(), cluster);
             self.put(ResourceType::Endpoints, name.clone(), endpoints::encode(entry, port));
             self.place(entry, port.port, name);
-            let zone = config.zone(service.key.scope());
             let target = target_name(&service.key, port.port, zone);
             let api = listener::encode_api(&service.key, port.port, zone);
             if write(&mut self.catalog.by_name_only, &target, api) {

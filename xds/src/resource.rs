@@ -129,8 +129,13 @@ pub fn cluster_name(key: &ServiceKey, port: u16) -> Arc<str> {
     format!("{key}:{port}").into()
 }
 
+/// The full name of a service: `web.shop.svc.cluster.local`.
+fn host_name(key: &ServiceKey, zone: &DnsName) -> String {
+    format!("{}.{}.svc.{zone}", key.name(), key.namespace())
+}
+
 /// The name gRPC clients resolve with `xds:///<this>`, port included.
 #[must_use]
 pub fn target_name(key: &ServiceKey, port: u16, zone: &DnsName) -> Arc<str> {
-    format!("{}.{}.svc.{zone}:{port}", key.name(), key.namespace()).into()
+    format!("{}:{port}", host_name(key, zone)).into()
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use portolan_model::policy::{HealthCheck, OutlierDetection, Policy, Probe, Retries, RetryOn};
 use portolan_model::service::TrafficPolicy;
-use portolan_model::{Place, Scope, Service};
+use portolan_model::{AppProtocol, Place, Scope, Service};
 use portolan_proto::envoy::cluster::Cluster;
 use portolan_proto::envoy::core::address::Address;
 use portolan_proto::envoy::core::health_check::HealthChecker;
@@ -81,11 +81,11 @@ fn a_policy_is_said_in_cluster_and_routes_alike_for_envoy_and_grpc() {
     assert_eq!(cluster.connect_timeout, Some(Span { seconds: 0, nanos: 250_000_000 }));
     let check = &cluster.health_checks[0];
     assert_eq!((check.interval, check.timeout), (secs(5), secs(1)));
-    let path = match &check.health_checker {
-        Some(HealthChecker::HttpHealthCheck(http)) => http.path.as_str(),
+    let asked = match &check.health_checker {
+        Some(HealthChecker::HttpHealthCheck(http)) => (http.host.as_str(), http.path.as_str()),
         other => panic!("{other:?}"),
     };
-    assert_eq!(path, "/healthz");
+    assert_eq!(asked, ("web.shop.svc.cluster.local", "/healthz"));
     assert!(cluster.ignore_health_on_host_removal, "an endpoint that leaves is left alone");
     let outlier = cluster.outlier_detection.expect("outlier detection");
     assert_eq!(outlier.consecutive_5xx.map(|v| v.value), Some(7));
@@ -99,10 +99,30 @@ fn a_policy_is_said_in_cluster_and_routes_alike_for_envoy_and_grpc() {
     for table in ["web.shop.svc.cluster.local:80", "portolan/http"] {
         let action = action(&catalog, table);
         assert_eq!((action.timeout, action.idle_timeout), (secs(3), secs(60)), "{table}");
+        let grpc = action.max_stream_duration.and_then(|d| d.max_stream_duration);
+        assert_eq!(grpc, if table == "portolan/http" { None } else { secs(3) }, "{table}");
         let retries = action.retry_policy.expect("retries");
         assert_eq!(retries.retry_on, "connect-failure,5xx,unavailable");
         assert_eq!(retries.num_retries.map(|v| v.value), Some(2));
         assert_eq!(retries.per_try_timeout, secs(1));
+    }
+}
+
+#[test]
+fn a_health_check_by_grpc_is_for_ports_that_speak_http2() {
+    for (protocol, checks) in [(AppProtocol::Http1, 0), (AppProtocol::Http2, 1)] {
+        let catalog = catalog(|service| {
+            service.ports[0].app_protocol = Some(protocol);
+            service.policy.health_check = Some(HealthCheck {
+                probe: Probe::Grpc,
+                interval: Duration::from_secs(5),
+                timeout: Duration::from_secs(1),
+                healthy_threshold: 1,
+                unhealthy_threshold: 1,
+            });
+        });
+        let cluster: Cluster = message(&catalog, ResourceType::Cluster, "shop/web:80");
+        assert_eq!(cluster.health_checks.len(), checks);
     }
 }
 

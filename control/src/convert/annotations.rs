@@ -21,6 +21,10 @@ const MAX_ATTEMPTS: u32 = 10;
 /// Tries after the first where only the reasons are given.
 const DEFAULT_ATTEMPTS: u32 = 2;
 
+/// Most things that are said of one object, and longest reason in bytes.
+const MAX_WARNINGS: usize = 32;
+const MAX_REASON: usize = 1000;
+
 /// Settings that are known, for the message about one that is not.
 const KNOWN: &[&str] = &[
     "balancer",
@@ -75,7 +79,7 @@ pub(super) fn convert<'a>(
             idle: settings.take("idle-timeout", duration),
         },
         retries: settings.retries(),
-        health_check: settings.health_check(),
+        health_check: settings.health_check(ports),
         outlier_detection: settings.outlier_detection(),
         circuit_breaker: CircuitBreaker {
             connections: settings.take("max-connections", count),
@@ -101,7 +105,13 @@ impl<'a> Settings<'a, '_> {
         }
     }
 
+    /// Bound: what a stranger wrote can neither fill the log nor the memory.
     fn warn(&mut self, name: &str, reason: impl Into<String>) {
+        if self.warnings.len() >= MAX_WARNINGS {
+            return;
+        }
+        let mut reason: String = reason.into();
+        reason.truncate(reason.floor_char_boundary(MAX_REASON));
         self.warnings.push(Fault::warning(format!("metadata.annotations[{PREFIX}{name}]"), reason));
     }
 
@@ -142,7 +152,12 @@ impl<'a> Settings<'a, '_> {
         (attempts > 0).then_some(Retries { attempts, on, per_try_timeout })
     }
 
-    fn health_check(&mut self) -> Option<HealthCheck> {
+    fn health_check(&mut self, ports: &[ServicePort]) -> Option<HealthCheck> {
+        let http2 = ports.iter().any(|p| p.app_protocol == Some(AppProtocol::Http2));
+        let probe = |text: &str| match probe(text)? {
+            Probe::Grpc if !http2 => Err("no port speaks HTTP/2, which gRPC needs".to_owned()),
+            probe => Ok(probe),
+        };
         let Some(probe) = self.take("health-check", probe) else {
             self.without("health-check", "health-check-");
             return None;
@@ -187,7 +202,7 @@ impl<'a> Settings<'a, '_> {
             let is_it = |port: &ServicePort| {
                 port.name.as_deref() == Some(wanted) || port.port.to_string() == wanted
             };
-            match ports.iter_mut().find(|port| is_it(port)) {
+            match ports.iter_mut().find(|port| port.protocol == Protocol::Tcp && is_it(port)) {
                 Some(port) => {
                     if let Some(protocol) = self.take(name, protocol) {
                         port.app_protocol = Some(protocol);
@@ -195,7 +210,7 @@ impl<'a> Settings<'a, '_> {
                 }
                 None => {
                     self.values.remove(name);
-                    self.warn(name, format!("there is no port {wanted:?}"));
+                    self.warn(name, format!("there is no TCP port {wanted:?}"));
                 }
             }
         }
@@ -393,7 +408,9 @@ mod tests {
             ("max-requests", "many", "\"many\" is not a whole number in 1..=1000000000"),
             ("protocol", "spdy", "\"spdy\" is not http, http2, grpc or tcp"),
             ("protocol.web", "spdy", "\"spdy\" is not http, http2, grpc or tcp"),
-            ("protocol.nope", "http", "there is no port \"nope\""),
+            ("protocol.nope", "http", "there is no TCP port \"nope\""),
+            ("protocol.dns", "http", "there is no TCP port \"dns\""),
+            ("health-check", "grpc", "no port speaks HTTP/2, which gRPC needs"),
         ];
         for (name, value, reason) in cases {
             let (policy, _, warnings) = read(&[(name, value), ("max-connections", "9")]);

@@ -3,9 +3,9 @@
 use std::net::IpAddr;
 
 use k8s_openapi::api::core::v1::{Node as K8sNode, NodeAddress};
-use portolan_model::{DnsName, Node};
+use portolan_model::Node;
 
-use super::invalid_name;
+use super::check_subdomain;
 use crate::object::Fault;
 
 const ZONE_LABEL: &str = "topology.kubernetes.io/zone";
@@ -14,8 +14,7 @@ const REGION_LABEL: &str = "topology.kubernetes.io/region";
 /// Converts a node; an address that is none is passed over and said.
 pub(super) fn convert(node: &K8sNode) -> Result<(Node, Vec<Fault>), Fault> {
     let name = node.metadata.name.as_deref().unwrap_or_default();
-    // A node's name is a DNS subdomain (RFC 1123).
-    DnsName::parse(name).map_err(invalid_name("metadata.name"))?;
+    check_subdomain("metadata.name", name)?;
     let labels = node.metadata.labels.as_ref();
     let label = |name: &str| {
         labels.and_then(|l| l.get(name)).filter(|v| !v.is_empty()).map(|v| v.as_str().into())

@@ -13,7 +13,7 @@ use k8s_openapi::api::discovery::v1::{
 use portolan_model::name::validate_label;
 use portolan_model::{Conditions, Endpoint, Hints, Scope, ServiceKey, Slice, SlicePort};
 
-use super::{check_names, invalid_name, port_number, protocol};
+use super::{check_label, check_subdomain, invalid_name, port_number, protocol};
 use crate::addresses::Family;
 use crate::object::Fault;
 
@@ -73,10 +73,16 @@ pub fn convert(slice: &K8sSlice) -> Result<(SliceDraft, Vec<Fault>), Fault> {
     Ok((SliceDraft { service, slice }, warnings))
 }
 
+/// Whether the slice names a service and lists addresses.
+pub(crate) fn is_of_a_service(slice: &K8sSlice) -> bool {
+    let named = [SERVICE_NAME_LABEL, SET_SERVICE_LABEL].iter().any(|l| label(slice, l).is_some());
+    named && slice.address_type != "FQDN"
+}
+
 /// A slice's name is a DNS subdomain (RFC 1123): labels joined by dots.
 fn check_slice_name(namespace: &str, name: &str) -> Result<(), Fault> {
-    check_names(namespace, name.split('.').next().unwrap_or_default())?;
-    portolan_model::DnsName::parse(name).map(|_| ()).map_err(invalid_name("metadata.name"))
+    check_label("metadata.namespace", namespace)?;
+    check_subdomain("metadata.name", name)
 }
 
 fn label<'a>(slice: &'a K8sSlice, name: &str) -> Option<&'a str> {

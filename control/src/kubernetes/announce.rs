@@ -16,6 +16,7 @@ use portolan_runtime::Lifecycle;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::rejection::{Rejection, Severity};
 use crate::report::{ControlMetrics, Report};
@@ -83,7 +84,12 @@ impl Announcer {
             Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
         let recorder = Recorder::new(self.client.clone(), reporter);
         loop {
-            let pause = self.round(&recorder).await;
+            let pause = tokio::select! {
+                biased;
+                // A write under way is given up: at worst the event is written again.
+                () = lifecycle.draining() => break,
+                pause = self.round(&recorder) => pause,
+            };
             tokio::select! {
                 () = lifecycle.draining() => break,
                 () = sleep(pause) => {}
@@ -103,14 +109,19 @@ impl Announcer {
         let leads = self.lease.as_mut().map(|lease| &mut lease.leads);
         let led = async {
             match leads {
-                // An error means that the lease's task is gone; nobody leads then.
-                Some(leads) => drop(leads.changed().await),
+                Some(leads) => leads.changed().await.is_ok(),
                 None => std::future::pending().await,
             }
         };
         tokio::select! {
             changed = self.reports.changed(), if reports_too => changed.is_ok(),
-            () = led => true,
+            still = led => {
+                if !still {
+                    // Its task is gone, and nobody leads here until there is another.
+                    self.lease = None;
+                }
+                true
+            }
         }
     }
 
@@ -137,11 +148,15 @@ impl Announcer {
         for rejection in new.iter().take(ROUND) {
             let Some((event, reference)) = event(rejection) else { continue };
             if let Err(error) = recorder.publish(&event, &reference).await {
-                tracing::warn!(%error, "events are not written for now");
                 self.metrics.on_event(false);
-                return Some(AFTER_REFUSAL);
+                if !is_about_this_one(&error) {
+                    tracing::warn!(%error, "events are not written for now");
+                    return Some(AFTER_REFUSAL);
+                }
+                tracing::warn!(%error, %rejection, "it gets no event");
+            } else {
+                self.metrics.on_event(true);
             }
-            self.metrics.on_event(true);
             self.announced.insert((*rejection).clone());
         }
         (new.len() > ROUND).then_some(BETWEEN_ROUNDS)
@@ -165,6 +180,14 @@ impl Announcer {
         }
         Ok(self.lease.as_ref().is_some_and(|lease| *lease.leads.borrow()))
     }
+}
+
+/// Whether the server refuses one event and may take the next: its namespace ends, or its name
+/// became too long.
+fn is_about_this_one(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status)
+        if (400..500).contains(&status.code) && ![401, 403, 429].contains(&status.code)
+            || (status.code == 403 && status.message.contains("being terminated")))
 }
 
 /// The event of a rejection and the object it is about.
@@ -193,8 +216,10 @@ fn event(rejection: &Rejection) -> Option<(Event, ObjectReference)> {
     let event = Event {
         type_: EventType::Warning,
         reason: reason.to_owned(),
-        note: Some(note),
-        action: "Read".to_owned(),
+        note: Some(note.clone()),
+        // kube counts an event up when one of the same action, reason and object was written
+        // lately, whatever their notes: each note is an action of its own.
+        action: format!("Read-{:016x}", xxh3_64(note.as_bytes())),
         secondary: None,
     };
     Some((event, reference))

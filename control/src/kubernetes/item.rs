@@ -39,8 +39,9 @@ pub struct Read {
     pub id: ObjectId,
     /// Its `metadata.uid`.
     pub uid: Option<String>,
-    /// Its draft with the settings of it that are not in force, or why it is refused.
-    pub outcome: Result<(Draft, Vec<Fault>), Fault>,
+    /// Its draft with the settings of it that are not in force, `None` when it concerns us no more
+    /// than an object that is not there, or why it is refused.
+    pub outcome: Result<Option<(Draft, Vec<Fault>)>, Fault>,
 }
 
 /// An object of the API.
@@ -72,7 +73,9 @@ impl<K: Watched> Item<K> {
             namespace: meta.namespace.clone().unwrap_or_default(),
             name: meta.name.clone().unwrap_or_default(),
         };
-        let outcome = decode_served(K::KIND, value).and_then(|object| convert(&object));
+        let outcome = decode_served(K::KIND, value).and_then(|object| {
+            if object.is_nobodys() { Ok(None) } else { convert(&object).map(Some) }
+        });
         let uid = text("uid");
         Self { meta, read: Read { id, uid, outcome }, kind: PhantomData }
     }

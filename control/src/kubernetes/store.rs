@@ -64,8 +64,8 @@ struct KindState {
 struct Listing {
     /// Objects that stand as they did.
     same: HashSet<ObjectId>,
-    /// Those that are new or differ.
-    differ: Vec<Read>,
+    /// Those that are new or differ, as they were listed last: a streamed list may tell of one twice.
+    differ: BTreeMap<ObjectId, Read>,
 }
 
 impl Store {
@@ -125,17 +125,18 @@ impl Store {
     /// Objects that did not change are not kept twice: a list of a quiet cluster costs no memory.
     fn on_listed(&mut self, kind: Kind, read: Read) {
         let same = match &read.outcome {
-            Ok((draft, faults)) => {
+            Ok(Some((draft, faults))) => {
                 let known = self.faults.get(&read.id).map_or(&[][..], |f| &f.faults);
                 *faults == known && self.drafts.get(&read.id).is_some_and(|old| **old == *draft)
             }
-            Err(_) => false,
+            Ok(None) | Err(_) => false,
         };
         let listing = self.state(kind).listing.get_or_insert_default();
         if same {
+            listing.differ.remove(&read.id);
             listing.same.insert(read.id);
         } else {
-            listing.differ.push(read);
+            listing.differ.insert(read.id.clone(), read);
         }
     }
 
@@ -143,7 +144,7 @@ impl Store {
     fn replace(&mut self, kind: Kind, listing: Listing, index: &mut Index) {
         self.state(kind).synced = true;
         let Listing { mut same, differ } = listing;
-        same.extend(differ.iter().map(|read| read.id.clone()));
+        same.extend(differ.keys().cloned());
         let known = self.drafts.keys().chain(self.faults.keys());
         let mut gone: Vec<ObjectId> =
             known.filter(|id| id.kind == kind && !same.contains(id)).cloned().collect();
@@ -153,7 +154,7 @@ impl Store {
         for id in gone {
             self.delete(&id, index);
         }
-        for read in differ {
+        for read in differ.into_values() {
             self.apply(read, index);
         }
     }
@@ -161,7 +162,11 @@ impl Store {
     fn apply(&mut self, read: Read, index: &mut Index) {
         let Read { id, uid, outcome } = read;
         let (draft, faults) = match outcome {
-            Ok((draft, faults)) => (self.interner.draft(draft), faults),
+            Ok(Some((draft, faults))) => (self.interner.draft(draft), faults),
+            Ok(None) => {
+                self.delete(&id, index);
+                return;
+            }
             Err(fault) => {
                 self.faults.insert(id, Faulty { uid, faults: vec![fault] });
                 return;

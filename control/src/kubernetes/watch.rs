@@ -25,6 +25,8 @@ const MAX_BACKOFF: Duration = Duration::from_secs(30);
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// How often a resource that the API does not have is asked for again.
 const UNSERVED_WAIT: Duration = Duration::from_secs(60);
+/// Answers in a row that a kind is not served before one that was is given up.
+const BELIEVED_ABSENCES: u32 = 3;
 /// Objects in a page of a list: of slices there are few, since each holds up to 100 endpoints.
 const PAGE_SIZE: u32 = 500;
 const SLICE_PAGE_SIZE: u32 = 100;
@@ -50,6 +52,8 @@ pub(super) enum Message {
     Event(Kind, Event),
     /// Something went wrong; the watch goes on.
     Trouble(Kind, Trouble),
+    /// Nothing has gone wrong for a while.
+    Recovered(Kind),
 }
 
 /// Watches a kind until nobody listens.
@@ -64,6 +68,8 @@ pub(super) async fn run<K: Watched>(
         messages,
         backoff: MIN_BACKOFF,
         last_trouble: None,
+        troubled: false,
+        absences: None,
         lists: Lists::Streamed,
     };
     while watch.once::<K>(&client).await.is_ok() {}
@@ -78,6 +84,10 @@ struct Watch {
     messages: mpsc::Sender<Message>,
     backoff: Duration,
     last_trouble: Option<Instant>,
+    /// Trouble was told and recovery was not yet.
+    troubled: bool,
+    /// Answers in a row that there is no such kind; `None` while it was never listed.
+    absences: Option<u32>,
     lists: Lists,
 }
 
@@ -98,7 +108,7 @@ impl Watch {
         let mut events = pin!(watcher(Api::<Item<K>>::all(client.clone()), self.config()));
         let (mut listed, mut begun) = (false, false);
         loop {
-            let Some(next) = self.next(&mut events, listed).await else {
+            let Some(next) = self.next(&mut events, listed).await? else {
                 // A server that knows nothing of streamed lists may take the request for a plain
                 // watch, and never say that the list is complete.
                 self.after_broken_list();
@@ -116,6 +126,7 @@ impl Watch {
                         Raw::Init => (listed, begun) = (false, true),
                         Raw::InitDone => {
                             listed = true;
+                            self.absences = Some(0);
                             if self.lists == Lists::PagedOnce {
                                 self.lists = Lists::Streamed;
                             }
@@ -128,15 +139,21 @@ impl Watch {
                     let trouble = Trouble::new(self.kind, &error);
                     let cause = trouble.cause;
                     match cause {
-                        Cause::Passing | Cause::Lost => self.wait(trouble).await?,
-                        Cause::NoStreamingLists => self.lists = Lists::Paged,
-                        Cause::Unserved => {
+                        Cause::NoStreamingLists if self.lists == Lists::Streamed && !begun => {
+                            self.lists = Lists::Paged;
+                        }
+                        Cause::Unserved if self.is_absent() => {
                             self.send(Message::Event(self.kind, Event::Unserved)).await?;
                             self.pause(UNSERVED_WAIT).await?;
                         }
+                        _ => self.wait(trouble).await?,
                     }
-                    // kube's watcher would for ever ask for what is gone (HTTP 410 on a watch).
-                    if cause != Cause::Passing {
+                    if begun && !listed {
+                        self.after_broken_list();
+                    }
+                    // A watch goes on from where it was. In all other cases kube's watcher would
+                    // begin anew without a pause, or for ever ask for what is gone (HTTP 410).
+                    if cause != Cause::Passing || !listed {
                         return Ok(());
                     }
                 }
@@ -150,12 +167,40 @@ impl Watch {
         if self.lists == Lists::Streamed { config.streaming_lists() } else { config }
     }
 
-    /// The next event; `None` when a list was silent for too long.
-    async fn next<S: Stream + Unpin>(&self, events: &mut S, listed: bool) -> Option<S::Item> {
-        let next = events.next();
-        let found =
-            if listed { next.await } else { timeout(self.limits.list_silence, next).await.ok()? };
-        Some(found.expect("kube's watcher never ends"))
+    /// The next event; `None` when a list was silent for too long. A watch that has had no trouble
+    /// for a while is said to have recovered: it may be silent for as long as nothing changes.
+    async fn next<S: Stream + Unpin>(
+        &mut self,
+        events: &mut S,
+        listed: bool,
+    ) -> Result<Option<S::Item>, Gone> {
+        let never = "kube's watcher never ends";
+        if !listed {
+            let found = timeout(self.limits.list_silence, events.next()).await;
+            return Ok(found.ok().map(|next| next.expect(never)));
+        }
+        if self.troubled {
+            match timeout(HEALTHY_AFTER, events.next()).await {
+                Ok(next) => return Ok(Some(next.expect(never))),
+                Err(_elapsed) => {
+                    self.troubled = false;
+                    self.send(Message::Recovered(self.kind)).await?;
+                }
+            }
+        }
+        Ok(Some(events.next().await.expect(never)))
+    }
+
+    /// Counts an answer that the API does not have the kind; whether to believe it. Where it was
+    /// there before, one answer may be that of something between us and the server.
+    fn is_absent(&mut self) -> bool {
+        match &mut self.absences {
+            None => true,
+            Some(count) => {
+                *count += 1;
+                *count >= BELIEVED_ABSENCES
+            }
+        }
     }
 
     fn after_broken_list(&mut self) {
@@ -175,6 +220,7 @@ impl Watch {
         if self.last_trouble.replace(now).is_none_or(|last| now - last > HEALTHY_AFTER) {
             self.backoff = MIN_BACKOFF;
         }
+        self.troubled = true;
         let asked = trouble.retry_after.unwrap_or_default().min(MAX_BACKOFF);
         let wait = jitter(self.backoff).max(asked);
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);

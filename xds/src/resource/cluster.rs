@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use portolan_model::{AppProtocol, Balancer, Service, ServicePort};
+use portolan_model::{AppProtocol, Balancer, DnsName, Service, ServicePort};
 use portolan_proto::envoy::cluster::load_balancing_policy::Policy;
 use portolan_proto::envoy::cluster::{Cluster, LoadBalancingPolicy, cluster as cds};
 use portolan_proto::envoy::core::{
@@ -16,7 +16,7 @@ use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options as http;
 
-use super::{Encoded, cluster_name, duration, pack, policy};
+use super::{Encoded, cluster_name, duration, host_name, pack, policy};
 
 /// Key of the HTTP options in `typed_extension_protocol_options`.
 pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
@@ -25,7 +25,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Encodes the cluster of a port.
 #[must_use]
-pub fn encode(service: &Service, port: &ServicePort, default: Balancer) -> Encoded {
+pub fn encode(service: &Service, port: &ServicePort, default: Balancer, zone: &DnsName) -> Encoded {
     let name = cluster_name(&service.key, port.port);
     let wanted = &service.policy;
     let cluster = Cluster {
@@ -39,7 +39,9 @@ pub fn encode(service: &Service, port: &ServicePort, default: Balancer) -> Encod
         }),
         connect_timeout: Some(duration(wanted.timeouts.connect.unwrap_or(CONNECT_TIMEOUT))),
         load_balancing_policy: Some(balancer(wanted.balancer.unwrap_or(default))),
-        health_checks: wanted.health_check.iter().map(policy::health_check).collect(),
+        health_checks: (wanted.health_check.iter())
+            .filter_map(|check| policy::health_check(check, port, &host_name(&service.key, zone)))
+            .collect(),
         // Otherwise Envoy goes on using an endpoint that left for as long as it answers probes.
         ignore_health_on_host_removal: wanted.health_check.is_some(),
         outlier_detection: wanted.outlier_detection.as_ref().map(policy::outlier_detection),

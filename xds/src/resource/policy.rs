@@ -1,34 +1,50 @@
 //! A service's policy in the words of a cluster: health checks, outlier detection, circuit breakers.
 
 use portolan_model::policy::{CircuitBreaker, HealthCheck, OutlierDetection, Probe};
+use portolan_model::{AppProtocol, ServicePort};
 use portolan_proto::envoy::cluster::circuit_breakers::Thresholds;
 use portolan_proto::envoy::cluster::{self as cds, CircuitBreakers};
 use portolan_proto::envoy::core::HealthCheck as EnvoyHealthCheck;
 use portolan_proto::envoy::core::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
 };
+use portolan_proto::envoy::http_codec::CodecClientType;
 use portolan_proto::envoy::protobuf::UInt32Value;
 
 use super::duration;
 
-/// Active health checks; gRPC clients pass them over.
-pub(super) fn health_check(check: &HealthCheck) -> EnvoyHealthCheck {
+/// The active health check of a port; gRPC clients pass it over. `host` is the name the service is
+/// asked by. A port that does not speak HTTP/2 gets none by gRPC: Envoy would refuse its cluster.
+pub(super) fn health_check(
+    check: &HealthCheck,
+    port: &ServicePort,
+    host: &str,
+) -> Option<EnvoyHealthCheck> {
+    let http2 = port.app_protocol == Some(AppProtocol::Http2);
+    let codec = if http2 { CodecClientType::Http2 } else { CodecClientType::Http1 };
     let checker = match &check.probe {
         Probe::Tcp => HealthChecker::TcpHealthCheck(TcpHealthCheck::default()),
         Probe::Http(path) => HealthChecker::HttpHealthCheck(HttpHealthCheck {
+            // By default Envoy sends the cluster's name, which is no host name.
+            host: host.to_owned(),
             path: path.clone(),
+            codec_client_type: codec.into(),
             ..HttpHealthCheck::default()
         }),
-        Probe::Grpc => HealthChecker::GrpcHealthCheck(GrpcHealthCheck::default()),
+        Probe::Grpc if !http2 => return None,
+        Probe::Grpc => HealthChecker::GrpcHealthCheck(GrpcHealthCheck {
+            authority: host.to_owned(),
+            ..GrpcHealthCheck::default()
+        }),
     };
-    EnvoyHealthCheck {
+    Some(EnvoyHealthCheck {
         timeout: Some(duration(check.timeout)),
         interval: Some(duration(check.interval)),
         healthy_threshold: number(check.healthy_threshold),
         unhealthy_threshold: number(check.unhealthy_threshold),
         health_checker: Some(checker),
         ..EnvoyHealthCheck::default()
-    }
+    })
 }
 
 /// Consecutive errors. gRPC clients know no such count (gRFC A50), and eject nobody for it.

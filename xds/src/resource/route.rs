@@ -18,7 +18,7 @@ use portolan_proto::envoy::route::{
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{Message, Name};
 
-use super::{Encoded, cluster_name, duration, target_name};
+use super::{Encoded, cluster_name, duration, host_name, target_name};
 
 /// Name of the route table of all HTTP listeners.
 pub const HTTP_ROUTES: &str = "portolan/http";
@@ -29,12 +29,22 @@ const VIRTUAL_HOSTS: u32 = 2;
 #[must_use]
 pub fn encode_target(service: &Service, port: &ServicePort, zone: &DnsName) -> Encoded {
     let name = target_name(&service.key, port.port, zone);
+    let mut route = to_cluster(service, port.port);
+    if let (Some(Action::Route(action)), Some(limit)) =
+        (&mut route.action, service.policy.timeouts.request)
+    {
+        // What gRPC clients read in place of `timeout` (gRFC A31).
+        action.max_stream_duration = Some(route_action::MaxStreamDuration {
+            max_stream_duration: Some(duration(limit)),
+            ..route_action::MaxStreamDuration::default()
+        });
+    }
     let config = RouteConfiguration {
         name: name.to_string(),
         virtual_hosts: vec![VirtualHost {
             name: name.to_string(),
             domains: vec!["*".to_owned()],
-            routes: vec![to_cluster(service, port.port)],
+            routes: vec![route],
             ..VirtualHost::default()
         }],
         ..RouteConfiguration::default()
@@ -52,7 +62,7 @@ pub fn virtual_hosts(service: &Service, zone: &DnsName) -> Vec<(Arc<str>, Bytes)
     let ports: Vec<&ServicePort> = http_ports(service).collect();
     let default = ports.iter().find(|p| p.port == 80).or(ports.first()).map(|p| p.port);
     let (name, namespace) = (service.key.name(), service.key.namespace());
-    let full = format!("{name}.{namespace}.svc.{zone}");
+    let full = host_name(&service.key, zone);
     let forms = match service.key.scope() {
         Scope::Cluster => {
             vec![format!("{name}.{namespace}"), format!("{name}.{namespace}.svc"), full]
