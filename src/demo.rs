@@ -116,8 +116,9 @@ Portolan is running. Try, in another terminal:
   A change: takes web-1 out; names and traffic follow at once
     sed -i '0,/ready: true/s//ready: false/' {dir}/web.yaml
   What is going on
+    {exe} get services --admin {admin}
+    {exe} get endpoints web --admin {admin}
     curl -s http://{admin}/readyz
-    curl -s http://{admin}/debug/snapshot
     curl -s http://{admin}/metrics
 
 The manifests are in {dir}. Press Ctrl-C to stop.
