@@ -235,7 +235,8 @@ class Portolan:
 
         def in_step():
             types = (self.client(node) or {"types": {}})["types"].values()
-            return types and all(t["sent"] == t["acked"] for t in types)
+            # Before anything is sent of a type, both are empty.
+            return types and all(t["sent"] and t["sent"] == t["acked"] for t in types)
 
         state = lambda: f"Client: {json.dumps(self.client(node))}"
         wait_until(f"{node} has acknowledged what it was sent", in_step, state)
