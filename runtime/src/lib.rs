@@ -3,7 +3,9 @@
 
 pub mod admin;
 pub mod bind;
+pub mod causes;
 pub mod lifecycle;
+pub mod pause;
 pub mod publish;
 pub mod readiness;
 pub mod tasks;

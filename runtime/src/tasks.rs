@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tokio::task::{JoinError, JoinSet};
 
+use crate::causes::chain;
 use crate::lifecycle::Lifecycle;
 
 /// Any error a task may end with; the crates' own enums stay inside as the source.
@@ -133,21 +134,6 @@ async fn drain(
         }
     }
     first.map_or(Ok(()), |ended| Err(Some(ended)))
-}
-
-/// An error and its sources on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 #[cfg(test)]

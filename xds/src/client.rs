@@ -17,6 +17,8 @@ use portolan_proto::envoy::discovery::DiscoveryRequest;
 use portolan_proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use portolan_proto::envoy::protobuf::value::Kind;
 use portolan_proto::envoy::protobuf::{Struct, Value};
+use portolan_runtime::causes::innermost;
+use portolan_runtime::pause::jittered;
 use portolan_runtime::{Lifecycle, Metrics};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -137,7 +139,7 @@ impl XdsClient {
             .endpoint
             .connect()
             .await
-            .map_err(|e| Status::unavailable(format!("cannot connect: {}", source(&e))))?;
+            .map_err(|e| Status::unavailable(format!("cannot connect: {}", innermost(&e))))?;
         let mut client = AggregatedDiscoveryServiceClient::new(channel)
             .max_decoding_message_size(MAX_RESPONSE_BYTES);
         let (requests, receiver) = mpsc::channel(REQUESTS_WAITING);
@@ -208,21 +210,4 @@ fn node(config: &ClientConfig) -> Node {
         )),
         ..Node::default()
     }
-}
-
-/// The innermost cause of a transport error: "connection refused" rather than "transport error".
-fn source(error: &(dyn std::error::Error + 'static)) -> String {
-    let mut innermost = error;
-    while let Some(inner) = innermost.source() {
-        innermost = inner;
-    }
-    innermost.to_string()
-}
-
-/// Between half of the pause and all of it, so that proxies do not come back all at once.
-fn jittered(pause: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let share = RandomState::new().hash_one(0u8) % 512;
-    let half = pause / 2;
-    half + half.mul_f64(f64::from(u16::try_from(share).unwrap_or(0)) / 512.0)
 }

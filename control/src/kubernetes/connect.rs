@@ -6,6 +6,7 @@ use std::time::Duration;
 use kube::client::ClientBuilder;
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
+use portolan_runtime::causes::chain;
 
 use super::guard::{GuardLayer, RequestLimits};
 
@@ -77,19 +78,4 @@ impl Connect {
         let config = Config::from_kubeconfig(&options).await;
         config.map_err(|e| ConnectError::Nothing(chain(&e)))
     }
-}
-
-/// An error with all its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(next) = source {
-        let more = next.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        source = next.source();
-    }
-    text
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use kube::core::Status;
 use kube::runtime::watcher::Error;
+use portolan_runtime::causes::innermost;
 
 use crate::object::Kind;
 
@@ -101,15 +102,6 @@ fn cause(kind: Kind, error: &Error, status: Option<&Status>) -> Cause {
         (Error::WatchStartFailed(_), 400 | 422) => Cause::NoStreamingLists,
         _ => Cause::Passing,
     }
-}
-
-/// The end of the chain of causes says the most.
-fn innermost(error: &Error) -> String {
-    let mut source: &dyn std::error::Error = error;
-    while let Some(next) = source.source() {
-        source = next;
-    }
-    source.to_string()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use futures_util::{Stream, StreamExt};
 use kube::runtime::watcher::{self, Config, Event as Raw, watcher};
 use kube::{Api, Client};
+use portolan_runtime::pause::jittered;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
@@ -222,7 +223,7 @@ impl Watch {
         }
         self.troubled = true;
         let asked = trouble.retry_after.unwrap_or_default().min(MAX_BACKOFF);
-        let wait = jitter(self.backoff).max(asked);
+        let wait = jittered(self.backoff).max(asked);
         self.backoff = (self.backoff * 2).min(MAX_BACKOFF);
         self.send(Message::Trouble(self.kind, trouble)).await?;
         self.pause(wait).await
@@ -234,13 +235,6 @@ impl Watch {
             () = self.messages.closed() => Err(Gone),
         }
     }
-}
-
-/// Between half of it and all of it, so that replicas do not come back in step.
-fn jitter(wait: Duration) -> Duration {
-    use std::hash::{BuildHasher, RandomState};
-    let random = RandomState::new().hash_one(0_u8) % 1024;
-    wait / 2 + wait * u32::try_from(random).unwrap_or(0) / 2048
 }
 
 fn converted<K: Watched>(event: watcher::Event<Item<K>>) -> Event {

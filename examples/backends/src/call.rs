@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use http::Uri;
 use http::uri::PathAndQuery;
+use portolan_runtime::causes::chain;
 use prost_reflect::{DynamicMessage, MethodDescriptor};
 use tokio::time::Instant;
 use tokio_stream::Stream;
@@ -148,7 +149,7 @@ impl Session {
             .max_decoding_message_size(MAX_MESSAGE_BYTES)
             .max_encoding_message_size(MAX_MESSAGE_BYTES);
         // A channel is always ready or broken in the call itself, which says why.
-        grpc.ready().await.map_err(|source| CallError::Broken { reason: error::chain(&source) })?;
+        grpc.ready().await.map_err(|source| CallError::Broken { reason: chain(&source) })?;
         let path = path(method)?;
         let codec = DynamicCodec::new(method.output());
         let request = self.request(stream(messages));

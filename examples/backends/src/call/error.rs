@@ -4,6 +4,7 @@ use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
+use portolan_runtime::causes::chain;
 use prost_reflect::DescriptorError;
 use tonic::{Code, Status, TimeoutExpired};
 
@@ -179,21 +180,6 @@ impl From<Status> for CallError {
         }
         Self::Status(Box::new(status))
     }
-}
-
-/// An error and its sources on one line, without what repeats.
-pub(super) fn chain(error: &dyn StdError) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(inner) = source {
-        let inner_text = inner.to_string();
-        if !text.contains(&inner_text) {
-            text.push_str(": ");
-            text.push_str(&inner_text);
-        }
-        source = inner.source();
-    }
-    text
 }
 
 fn message(status: &Status) -> String {
