@@ -156,6 +156,12 @@ const WARNINGS: &[Case] = &[
      "{service}spec.brandNew: unknown field"),
     ("an endpoint port without a number", "- {name: http, port: 8080}\n", "- {name: http, port: 8080}\n- {name: any}\n",
      "{slice}ports[1].port: missing: a port without a number cannot be sent traffic"),
+    ("a target that can be no pod's name", "hostname: a", "hostname: a, targetRef: {kind: Pod, name: A_1}",
+     "{slice}endpoints[0].targetRef.name: \"A_1\" is not a name: at most 253 of a-z, 0-9, '-' and '.', with a letter or digit at the start and end and around each '.'"),
+    ("a pod's address that is none", "", "---\napiVersion: v1\nkind: Pod\nmetadata: {name: a, namespace: shop}\nstatus: {podIPs: [{ip: 10.1.0.1}, {ip: fd00}]}\n",
+     "victim.yaml, document 3: Pod shop/a: status.podIPs[1].ip: \"fd00\" is not an IP address"),
+    ("a node's range of pods that is none", "", "---\napiVersion: v1\nkind: Node\nmetadata: {name: node-1}\nspec: {podCIDRs: [10.1.0.0/24, \"fd00::/129\"]}\n",
+     "victim.yaml, document 3: Node node-1: spec.podCIDRs[1]: \"fd00::/129\" is not a range of IP addresses"),
 ];
 
 fn broken(case: &Case) -> (String, String) {

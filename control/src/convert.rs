@@ -3,6 +3,7 @@
 mod annotations;
 mod import;
 mod node;
+mod pod;
 mod port;
 pub mod service;
 pub mod slice;
@@ -12,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::object::{Fault, Object};
-use portolan_model::{InvalidName, Node, Protocol};
+use portolan_model::{InvalidName, Node, Pod, Protocol};
 
 pub use annotations::PREFIX as ANNOTATION_PREFIX;
 pub use import::ServiceImport;
@@ -26,6 +27,8 @@ pub enum Draft {
     Namespace(Arc<str>),
     /// A node.
     Node(Arc<Node>),
+    /// A pod; without addresses while it has none, and once it has ended.
+    Pod(Arc<Pod>),
     /// A service whose cluster IPs may still have to be found.
     Service(Box<ServiceDraft>),
     /// A slice and the service it names.
@@ -45,6 +48,9 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         }
         Object::Node(node) => {
             node::convert(node).map(|(node, faults)| (Draft::Node(Arc::new(node)), faults))
+        }
+        Object::Pod(pod) => {
+            pod::convert(pod).map(|(pod, faults)| (Draft::Pod(Arc::new(pod)), faults))
         }
         Object::Service(service) => service::convert(service)
             .map(|(draft, faults)| (Draft::Service(Box::new(draft)), faults)),

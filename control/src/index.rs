@@ -8,7 +8,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use portolan_model::{
-    Endpoint, Key, Node, Scope, Service, ServiceEntry, ServiceKey, ServiceKind, Slice, Snapshot,
+    Endpoint, Key, Node, Pod, Scope, Service, ServiceEntry, ServiceKey, ServiceKind, Slice,
+    Snapshot,
 };
 
 use crate::addresses::{AddressPool, Family, ServiceRanges};
@@ -56,6 +57,7 @@ impl Index {
         match new {
             Draft::Namespace(name) => self.declare_namespace(name, true),
             Draft::Node(node) => self.apply_node(node),
+            Draft::Pod(pod) => self.apply_pod(pod),
             Draft::Service(service) => self.apply_service(service)?,
             Draft::Slice(slice) => {
                 if let Some(Draft::Slice(old)) = old
@@ -74,6 +76,7 @@ impl Index {
         match draft {
             Draft::Namespace(name) => self.declare_namespace(name, false),
             Draft::Node(node) => self.delete_node(&node.name),
+            Draft::Pod(pod) => self.delete_pod(pod),
             Draft::Service(service) => self.delete_service(&service.key),
             Draft::Slice(slice) => self.delete_slice(slice),
         }
@@ -157,6 +160,22 @@ impl Index {
         if self.snapshot.delete_node(name) {
             self.touched.insert(Key::Node(Arc::clone(name)));
             self.join_unzoned();
+        }
+    }
+
+    /// Writes a pod; one without addresses is not in the snapshot.
+    pub fn apply_pod(&mut self, pod: &Arc<Pod>) {
+        if pod.addresses.is_empty() {
+            self.delete_pod(pod);
+        } else if self.snapshot.apply_pod(Arc::clone(pod)) {
+            self.touched.insert(pod_key(pod));
+        }
+    }
+
+    /// Takes a pod out.
+    pub fn delete_pod(&mut self, pod: &Pod) {
+        if self.snapshot.delete_pod(&pod.namespace, &pod.name) {
+            self.touched.insert(pod_key(pod));
         }
     }
 
@@ -250,6 +269,10 @@ impl Index {
             addresses.for_each(|address| pool.release(*address, key));
         }
     }
+}
+
+fn pod_key(pod: &Pod) -> Key {
+    Key::Pod(Arc::clone(&pod.namespace), Arc::clone(&pod.name))
 }
 
 fn claim_all(

@@ -1,10 +1,11 @@
-//! One copy of each text that many objects repeat: names of nodes, zones, ports and namespaces.
+//! One copy of each text that many objects repeat: names of nodes, pods, zones, ports and
+//! namespaces.
 
 use std::collections::HashSet;
 use std::hash::Hash;
 use std::sync::Arc;
 
-use portolan_model::{Endpoint, Hints, Slice};
+use portolan_model::{Endpoint, Hints, Pod, Slice};
 
 use crate::convert::{Draft, SliceDraft};
 
@@ -52,6 +53,13 @@ impl Interner {
                 }
                 Draft::Service(service)
             }
+            Draft::Pod(pod) => {
+                let Pod { namespace, name, mut addresses, mut node } = Arc::unwrap_or_clone(pod);
+                let (namespace, name) = (self.texts.share(namespace), self.texts.share(name));
+                self.texts.replace(&mut node);
+                addresses.shrink_to_fit();
+                Draft::Pod(Arc::new(Pod { namespace, name, addresses, node }))
+            }
             Draft::Namespace(_) | Draft::Node(_) => draft,
         }
     }
@@ -63,8 +71,9 @@ impl Interner {
         }
         slice.ports.shrink_to_fit();
         slice.endpoints.shrink_to_fit();
-        for Endpoint { node, zone, hints, .. } in &mut slice.endpoints {
+        for Endpoint { node, pod, zone, hints, .. } in &mut slice.endpoints {
             self.texts.replace(node);
+            self.texts.replace(pod);
             self.texts.replace(zone);
             self.hints.replace(hints);
         }

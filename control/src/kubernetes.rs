@@ -52,6 +52,7 @@ pub struct Kubernetes {
     saved: Option<Snapshot>,
     staleness: Option<Staleness>,
     events_as: Option<String>,
+    pods: bool,
 }
 
 impl fmt::Debug for Kubernetes {
@@ -73,13 +74,22 @@ impl Kubernetes {
     pub fn new(client: Client, pace: Pace, reports: Reports, metrics: ControlMetrics) -> Self {
         let limits = WatchLimits::default();
         let (saved, staleness, events_as) = (None, None, None);
-        Self { client, limits, pace, reports, metrics, saved, staleness, events_as }
+        let pods = false;
+        Self { client, limits, pace, reports, metrics, saved, staleness, events_as, pods }
     }
 
     /// Writes Events on objects that are refused, by this name among the replicas.
     #[must_use]
     pub fn with_events(mut self, identity: String) -> Self {
         self.events_as = Some(identity);
+        self
+    }
+
+    /// Whether pods are watched as well. By default none is asked for: they are many and change
+    /// often, and only names of pods' addresses need them.
+    #[must_use]
+    pub fn with_pods(mut self, pods: bool) -> Self {
+        self.pods = pods;
         self
     }
 
@@ -112,6 +122,9 @@ impl Kubernetes {
         let (sender, messages) = mpsc::channel(MESSAGES);
         let mut watches = JoinSet::new();
         let (client, limits) = (&self.client, self.limits);
+        if self.pods {
+            watches.spawn(watch::run::<item::Pod>(client.clone(), limits, sender.clone()));
+        }
         watches.spawn(watch::run::<item::Namespace>(client.clone(), limits, sender.clone()));
         watches.spawn(watch::run::<item::Node>(client.clone(), limits, sender.clone()));
         watches.spawn(watch::run::<item::Service>(client.clone(), limits, sender.clone()));
@@ -121,8 +134,9 @@ impl Kubernetes {
             let (client, reports) = (client.clone(), self.reports.subscribe());
             Announcer::new(client, reports, identity, self.metrics.clone())
         });
+        let watched = Kind::ALL.into_iter().filter(|k| self.pods || *k != Kind::Pod).collect();
         let mut control = Loop {
-            store: Store::default(),
+            store: Store::of(watched),
             index: Index::of_served(),
             coalescer: Coalescer::new(self.pace),
             outlet: Outlet::new(publisher, gate, self.metrics.clone()),
@@ -300,8 +314,8 @@ impl Loop {
         if !std::mem::take(&mut self.unreported) {
             return;
         }
-        for kind in Kind::ALL {
-            self.metrics.set_synced(kind, self.store.has_synced(kind));
+        for kind in self.store.watched() {
+            self.metrics.set_synced(*kind, self.store.has_synced(*kind));
         }
         let report = Report {
             objects: self.store.counts(),

@@ -5,7 +5,7 @@
 //! `resourceVersion` has been through an API server that may be newer than this program: there an
 //! unknown key is only reported.
 
-use k8s_openapi::api::core::v1::{Namespace, Node, Service};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -33,6 +33,8 @@ pub enum Kind {
     Namespace,
     /// `v1` Node.
     Node,
+    /// `v1` Pod.
+    Pod,
     /// `v1` Service.
     Service,
     /// `multicluster.x-k8s.io/v1alpha1` ServiceImport.
@@ -48,6 +50,8 @@ pub enum Object {
     Namespace(Box<Namespace>),
     /// A node.
     Node(Box<Node>),
+    /// A pod.
+    Pod(Box<Pod>),
     /// An import of a service that a set of clusters shares.
     ServiceImport(Box<ServiceImport>),
     /// A service.
@@ -113,8 +117,14 @@ impl std::fmt::Display for ObjectId {
 
 impl Kind {
     /// All of them, in the order of application.
-    pub const ALL: [Self; 5] =
-        [Self::Namespace, Self::Node, Self::Service, Self::ServiceImport, Self::EndpointSlice];
+    pub const ALL: [Self; 6] = [
+        Self::Namespace,
+        Self::Node,
+        Self::Pod,
+        Self::Service,
+        Self::ServiceImport,
+        Self::EndpointSlice,
+    ];
 
     /// The word in `kind:`.
     #[must_use]
@@ -122,6 +132,7 @@ impl Kind {
         match self {
             Self::Namespace => "Namespace",
             Self::Node => "Node",
+            Self::Pod => "Pod",
             Self::Service => "Service",
             Self::ServiceImport => "ServiceImport",
             Self::EndpointSlice => "EndpointSlice",
@@ -134,6 +145,7 @@ impl Kind {
         match self {
             Self::Namespace => "namespaces",
             Self::Node => "nodes",
+            Self::Pod => "pods",
             Self::Service => "services",
             Self::ServiceImport => "serviceimports",
             Self::EndpointSlice => "endpointslices",
@@ -144,7 +156,7 @@ impl Kind {
     #[must_use]
     pub fn group_version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Namespace | Self::Node | Self::Service => ("", "v1"),
+            Self::Namespace | Self::Node | Self::Pod | Self::Service => ("", "v1"),
             Self::ServiceImport => ("multicluster.x-k8s.io", "v1alpha1"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
         }
@@ -220,6 +232,7 @@ fn typed(kind: Kind, value: &Value) -> Result<(Object, Vec<String>), Fault> {
     Ok(match kind {
         Kind::Namespace => read(value).map(|(o, u)| (Object::Namespace(Box::new(o)), u))?,
         Kind::Node => read(value).map(|(o, u)| (Object::Node(Box::new(o)), u))?,
+        Kind::Pod => read(value).map(|(o, u)| (Object::Pod(Box::new(o)), u))?,
         Kind::Service => read(value).map(|(o, u)| (Object::Service(Box::new(o)), u))?,
         Kind::ServiceImport => read(value).map(|(o, u)| (Object::ServiceImport(Box::new(o)), u))?,
         Kind::EndpointSlice => read(value).map(|(o, u)| (Object::EndpointSlice(Box::new(o)), u))?,

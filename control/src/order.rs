@@ -29,7 +29,7 @@ pub fn split(published: &Snapshot, next: &Snapshot, touched: &BTreeSet<Key>) -> 
     let mut departures = false;
     for key in touched {
         let step = match key {
-            Key::Namespace(_) | Key::Node(_) => Step::Now { leaves: false },
+            Key::Namespace(_) | Key::Node(_) | Key::Pod(..) => Step::Now { leaves: false },
             Key::Service(service) => {
                 step(published.lookup(service).map(|e| &**e), next.lookup(service).map(|e| &**e))
             }

@@ -31,6 +31,8 @@ pub struct Counts {
     pub namespaces: usize,
     /// Nodes.
     pub nodes: usize,
+    /// Pods.
+    pub pods: usize,
     /// Services.
     pub services: usize,
     /// Imports of services that a set of clusters shares.
@@ -100,6 +102,7 @@ impl Counts {
         match kind {
             Kind::Namespace => self.namespaces,
             Kind::Node => self.nodes,
+            Kind::Pod => self.pods,
             Kind::Service => self.services,
             Kind::ServiceImport => self.service_imports,
             Kind::EndpointSlice => self.endpoint_slices,
@@ -119,6 +122,7 @@ impl Counts {
         match kind {
             Kind::Namespace => &mut self.namespaces,
             Kind::Node => &mut self.nodes,
+            Kind::Pod => &mut self.pods,
             Kind::Service => &mut self.services,
             Kind::ServiceImport => &mut self.service_imports,
             Kind::EndpointSlice => &mut self.endpoint_slices,

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::{Node, ServiceEntry, Snapshot};
+use portolan_model::{Node, Pod, ServiceEntry, Snapshot};
 use portolan_runtime::{Lifecycle, Subscriber};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// First bytes of a file; the number goes up whenever the body's form changes.
-const MAGIC: &[u8] = b"portolan snapshot 1\n";
+const MAGIC: &[u8] = b"portolan snapshot 2\n";
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024 * 1024;
 /// Shortest time between two writes.
@@ -57,6 +57,7 @@ struct BodyRef<'a> {
     services: Vec<&'a Arc<ServiceEntry>>,
     namespaces: Vec<&'a Arc<str>>,
     nodes: Vec<&'a Arc<Node>>,
+    pods: Vec<&'a Arc<Pod>>,
 }
 
 #[derive(Deserialize)]
@@ -64,6 +65,7 @@ struct Body {
     services: Vec<ServiceEntry>,
     namespaces: Vec<Arc<str>>,
     nodes: Vec<Node>,
+    pods: Vec<Pod>,
 }
 
 impl SavedFile {
@@ -153,6 +155,7 @@ fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, postcard::Error> {
         services: snapshot.services().map(|(_, entry)| entry).collect(),
         namespaces: snapshot.declared_namespaces().collect(),
         nodes: snapshot.nodes().collect(),
+        pods: snapshot.pods().collect(),
     })?;
     let mut bytes = Vec::with_capacity(MAGIC.len() + 16 + body.len());
     bytes.extend(MAGIC);
@@ -182,6 +185,9 @@ fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
     for node in body.nodes {
         snapshot.apply_node(Arc::new(node));
     }
+    for pod in body.pods {
+        snapshot.apply_pod(Arc::new(pod));
+    }
     for entry in body.services {
         snapshot.apply(Arc::new(entry));
     }
@@ -204,7 +210,9 @@ mod tests {
             vec![ServicePort::new("http", Protocol::Tcp, 80)],
         );
         service.policy.timeouts.request = Some(Duration::from_millis(1500));
-        let endpoints = vec![Endpoint::at("fd00::1".parse().expect("an address"))];
+        let mut endpoint = Endpoint::at("fd00::1".parse().expect("an address"));
+        endpoint.pod = Some("web-0".into());
+        let endpoints = vec![endpoint];
         let slice = Slice {
             name: "web-1".into(),
             cluster: Some("east".into()),
@@ -219,6 +227,13 @@ mod tests {
             zone: Some("a".into()),
             region: None,
             addresses: Vec::new(),
+            pod_ranges: vec!["10.1.0.0/24".parse().expect("a range")],
+        }));
+        snapshot.apply_pod(Arc::new(Pod {
+            namespace: "shop".into(),
+            name: "web-0".into(),
+            addresses: vec!["10.1.0.7".parse().expect("an address")],
+            node: Some("node-1".into()),
         }));
         snapshot
     }

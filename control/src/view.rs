@@ -93,6 +93,8 @@ pub struct EndpointRow {
     pub hostname: Option<Arc<str>>,
     /// The node it runs on.
     pub node: Option<Arc<str>>,
+    /// Name of the pod behind it.
+    pub pod: Option<Arc<str>>,
     /// The zone it runs in.
     pub zone: Option<Arc<str>>,
     /// The cluster it runs in, for a service of a set of clusters.
@@ -188,6 +190,7 @@ impl Row for EndpointRow {
                     terminating: endpoint.conditions.terminating,
                     hostname: endpoint.hostname.clone(),
                     node: endpoint.node.clone(),
+                    pod: endpoint.pod.clone(),
                     zone: endpoint.zone.clone(),
                     cluster: slice.cluster.clone(),
                     hints: endpoint.hints.clone(),
@@ -253,7 +256,7 @@ pub fn changes<R: Row>(old: &Snapshot, new: &Snapshot, filter: &Filter) -> Vec<C
 fn service(key: &Key) -> Option<ServiceKey> {
     match key {
         Key::Service(key) => Some(key.clone()),
-        Key::Namespace(_) | Key::Node(_) => None,
+        Key::Namespace(_) | Key::Node(_) | Key::Pod(..) => None,
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Endpoint {
     pub hostname: Option<Arc<str>>,
     /// The node it runs on.
     pub node: Option<Arc<str>>,
+    /// Name of the pod behind it, in the service's namespace.
+    pub pod: Option<Arc<str>>,
     /// The zone it runs in.
     pub zone: Option<Arc<str>>,
     /// For which clients it is meant; `None`: for all.
@@ -75,7 +77,8 @@ impl Endpoint {
     #[must_use]
     pub fn at(address: IpAddr) -> Self {
         let conditions = Conditions::READY;
-        Self { address, conditions, hostname: None, node: None, zone: None, hints: None }
+        let (hostname, node, pod, zone, hints) = (None, None, None, None, None);
+        Self { address, conditions, hostname, node, pod, zone, hints }
     }
 }
 

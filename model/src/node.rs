@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use serde::{Deserialize, Serialize};
 
 /// A node, stripped to what is used.
@@ -18,4 +19,7 @@ pub struct Node {
     pub region: Option<Arc<str>>,
     /// Its addresses of type `InternalIP`, else of type `ExternalIP`.
     pub addresses: Vec<IpAddr>,
+    /// The ranges its pods have their addresses from (`spec.podCIDRs`), without host bits.
+    #[serde(default)]
+    pub pod_ranges: Vec<IpNet>,
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize, Serializer};
 use crate::endpoint::{Endpoint, Slice};
 use crate::name::{Scope, ServiceKey};
 use crate::node::Node;
+use crate::pod::Pods;
 use crate::service::{Service, ServicePort};
 
 /// Number of a snapshot. Starts at 1 with the first publish and grows by one per publish.
@@ -33,6 +34,7 @@ pub struct Snapshot {
     /// Namespaces that have a service of the cluster set.
     imported: OrdMap<Arc<str>, Namespace>,
     nodes: OrdMap<Arc<str>, Arc<Node>>,
+    pub(crate) pods: Pods,
 }
 
 /// Something a publish can change.
@@ -42,6 +44,8 @@ pub enum Key {
     Namespace(Arc<str>),
     /// A node.
     Node(Arc<str>),
+    /// A pod, by namespace and name.
+    Pod(Arc<str>, Arc<str>),
     /// A service and its slices.
     Service(ServiceKey),
 }
@@ -81,6 +85,7 @@ impl fmt::Display for Key {
         match self {
             Self::Namespace(name) => write!(f, "namespace {name}"),
             Self::Node(name) => write!(f, "node {name}"),
+            Self::Pod(namespace, name) => write!(f, "pod {namespace}/{name}"),
             Self::Service(key) => key.fmt(f),
         }
     }
@@ -192,6 +197,10 @@ impl Snapshot {
                 Some(node) => self.apply_node(Arc::clone(node)),
                 None => self.delete_node(name),
             },
+            Key::Pod(namespace, name) => match from.pod(namespace, name) {
+                Some(pod) => self.apply_pod(Arc::clone(pod)),
+                None => self.delete_pod(namespace, name),
+            },
             Key::Service(key) => match from.lookup(key) {
                 Some(entry) => {
                     self.apply(Arc::clone(entry));
@@ -209,6 +218,7 @@ impl Snapshot {
         let mut keys: BTreeSet<Key> =
             differing(&self.services, &other.services).cloned().map(Key::Service).collect();
         keys.extend(differing(&self.nodes, &other.nodes).cloned().map(Key::Node));
+        keys.extend(self.pods.differences(&other.pods));
         let namespaces = differing(&self.namespaces, &other.namespaces);
         keys.extend(namespaces.cloned().map(Key::Namespace));
         keys
@@ -252,7 +262,7 @@ impl Snapshot {
     }
 }
 
-fn differing<'a, K, V>(
+pub(crate) fn differing<'a, K, V>(
     one: &'a OrdMap<K, V>,
     other: &'a OrdMap<K, V>,
 ) -> impl Iterator<Item = &'a K>
@@ -275,11 +285,12 @@ impl Serialize for Snapshot {
                 serializer.collect_seq(self.0.services.values().map(|e| &**e))
             }
         }
-        let mut s = serializer.serialize_struct("Snapshot", 4)?;
+        let mut s = serializer.serialize_struct("Snapshot", 5)?;
         s.serialize_field("generation", &self.generation)?;
         s.serialize_field("services", &Entries(self))?;
         s.serialize_field("namespaces", &self.namespaces().collect::<Vec<_>>())?;
         s.serialize_field("nodes", &self.nodes().collect::<Vec<_>>())?;
+        s.serialize_field("pods", &self.pods().collect::<Vec<_>>())?;
         s.end()
     }
 }

@@ -34,6 +34,7 @@ const ENDPOINTS: &[Column] = &[
     Column { heading: "STATE", wide: false, text: state },
     Column { heading: "ZONE", wide: false, text: |row| text(&row["zone"]) },
     Column { heading: "NODE", wide: false, text: |row| text(&row["node"]) },
+    Column { heading: "TARGET", wide: true, text: |row| text(&row["pod"]) },
     Column { heading: "HOSTNAME", wide: true, text: |row| text(&row["hostname"]) },
     Column { heading: "HINTS", wide: true, text: hints },
     Column { heading: "SLICE", wide: true, text: |row| text(&row["slice"]) },

@@ -150,6 +150,7 @@ shop        web       10.0.1.1   p80:8080/TCP   ready       b      node-1
     assert_eq!(squeezed(&table)[..2], squeezed(expected)[..]);
     assert_eq!(table.lines().count(), 5, "{table}");
     assert!(get(&mut process, &["services", "-o", "wide"]).contains("POLICY"));
+    assert!(get(&mut process, &["endpoints", "-o", "wide"]).contains("TARGET"));
 
     let list: Value =
         serde_json::from_str(&get(&mut process, &["services", "-o", "json"])).expect("JSON");

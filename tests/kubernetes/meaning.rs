@@ -1,7 +1,7 @@
 //! What each field means: one table of cases, over both sources, manifests and the API.
 //!
-//! A case is a service with slices, and facts about the rows that `portolan get` shows of it, each
-//! by JSON pointer.
+//! A case is a service with slices, objects beside it, and facts, each by JSON pointer, about the
+//! rows that `portolan get` shows of it and about the nodes and pods of the snapshot.
 
 use portolan_control::view::{self, EndpointRow, Filter, ServiceRow};
 use portolan_model::Snapshot;
@@ -19,11 +19,13 @@ struct Case {
     more: Value,
     /// Endpoints of its slices, a list each.
     slices: Vec<Value>,
+    /// Nodes and pods, whole.
+    beside: Vec<Value>,
     facts: Vec<(&'static str, Value)>,
 }
 
 fn case(about: &'static str, spec: Value, facts: Vec<(&'static str, Value)>) -> Case {
-    Case { about, spec, more: json!({}), slices: Vec::new(), facts }
+    Case { about, spec, more: json!({}), slices: Vec::new(), beside: Vec::new(), facts }
 }
 
 impl Case {
@@ -35,6 +37,21 @@ impl Case {
     fn slice(mut self, endpoints: Value) -> Self {
         self.slices.push(endpoints);
         self
+    }
+
+    fn beside(mut self, kind: &str, name: &str, mut rest: Value) -> Self {
+        merge(
+            &mut rest,
+            &json!({ "apiVersion": "v1", "kind": kind, "metadata": { "name": name } }),
+        );
+        self.beside.push(rest);
+        self
+    }
+
+    /// A pod of the namespace `shop`.
+    fn pod(self, name: &str, mut rest: Value) -> Self {
+        merge(&mut rest, &json!({ "metadata": { "namespace": "shop" } }));
+        self.beside("Pod", name, rest)
     }
 
     fn objects(&self) -> Vec<Value> {
@@ -60,7 +77,7 @@ impl Case {
                 "endpoints": endpoints,
             })
         });
-        std::iter::once(service).chain(slices).collect()
+        std::iter::once(service).chain(slices).chain(self.beside.iter().cloned()).collect()
     }
 }
 
@@ -292,6 +309,69 @@ fn cases() -> Vec<Case> {
             { "addresses": ["10.0.0.2"], "hints": { "forZones": [] } },
         ])),
         case(
+            "targetRef: a pod of the slice's own namespace",
+            json!({}),
+            vec![
+                ("/endpoints/0/pod", json!("it-7f9c-1")),
+                ("/endpoints/1/pod", json!("it-7f9c-1")),
+                ("/endpoints/2/pod", json!("it-7f9c-2")),
+                ("/endpoints/3/pod", Value::Null),
+                ("/endpoints/4/pod", Value::Null),
+                ("/endpoints/5/pod", Value::Null),
+            ],
+        )
+        .slice(json!([
+            { "addresses": ["10.0.0.1", "10.0.0.2"],
+              "targetRef": { "kind": "Pod", "name": "it-7f9c-1", "namespace": "shop" } },
+            { "addresses": ["10.0.0.3"], "targetRef": { "kind": "Pod", "name": "it-7f9c-2" } },
+            { "addresses": ["10.0.0.4"],
+              "targetRef": { "kind": "Pod", "name": "it-7f9c-3", "namespace": "other" } },
+            { "addresses": ["10.0.0.5"],
+              "targetRef": { "kind": "Node", "name": "it-7f9c-4", "namespace": "shop" } },
+            { "addresses": ["10.0.0.6"], "targetRef": { "kind": "Pod" } },
+        ])),
+        case(
+            "podCIDRs, else podCIDR",
+            json!({}),
+            vec![
+                ("/nodes/0/pod_ranges", json!(["10.1.0.0/24", "fd00:1::/64"])),
+                ("/nodes/1/pod_ranges", json!(["10.1.1.0/24"])),
+                ("/nodes/2/pod_ranges", json!([])),
+            ],
+        )
+        .beside(
+            "Node",
+            "n0",
+            json!({ "spec": { "podCIDR": "10.1.0.0/24",
+            "podCIDRs": ["10.1.0.0/24", "fd00:1::/64"] } }),
+        )
+        .beside("Node", "n1", json!({ "spec": { "podCIDR": "10.1.1.0/24" } }))
+        .beside("Node", "n2", json!({})),
+        case(
+            "podIPs, else podIP, of pods that have one and have not ended",
+            json!({}),
+            vec![
+                ("/pods/0/name", json!("alone")),
+                ("/pods/0/addresses", json!(["10.1.0.2"])),
+                ("/pods/0/node", Value::Null),
+                ("/pods/1/name", json!("dual")),
+                ("/pods/1/addresses", json!(["10.1.0.1", "fd00:1::1"])),
+                ("/pods/1/namespace", json!("shop")),
+                ("/pods/1/node", json!("n0")),
+                ("/podCount", json!(2)),
+            ],
+        )
+        .pod(
+            "dual",
+            json!({ "spec": { "nodeName": "n0" }, "status": { "phase": "Running",
+            "podIP": "10.1.0.1", "podIPs": [{ "ip": "10.1.0.1" }, { "ip": "fd00:1::1" }] } }),
+        )
+        .pod("alone", json!({ "status": { "phase": "Pending", "podIP": "10.1.0.2" } }))
+        .pod("done", json!({ "status": { "phase": "Succeeded", "podIP": "10.1.0.3" } }))
+        .pod("failed", json!({ "status": { "phase": "Failed", "podIPs": [{ "ip": "10.1.0.4" }] } }))
+        .pod("waiting", json!({ "status": { "phase": "Pending" } }))
+        .pod("new", json!({})),
+        case(
             "target ports as the slices carry them",
             json!({}),
             vec![("/endpoints/0/ports", json!(["main:8080/TCP"]))],
@@ -307,13 +387,16 @@ fn rows(snapshot: &Snapshot) -> Value {
     let endpoints = view::changes::<EndpointRow>(&none, snapshot, &all);
     let services: Vec<_> = services.into_iter().map(|change| change.object).collect();
     let endpoints: Vec<_> = endpoints.into_iter().map(|change| change.object).collect();
-    json!({ "services": services, "endpoints": endpoints })
+    let (nodes, pods): (Vec<_>, Vec<_>) = (snapshot.nodes().collect(), snapshot.pods().collect());
+    let count = pods.len();
+    json!({ "services": services, "endpoints": endpoints, "nodes": nodes, "pods": pods,
+        "podCount": count })
 }
 
 async fn of_api(objects: &[Value]) -> Snapshot {
     let server = ApiServer::new();
     server.load(objects.to_vec());
-    let mut world = World::start(&server);
+    let mut world = World::with_pods(&server);
     world.settle("the lists").await;
     assert!(world.report().rejections.is_empty(), "{:?}", world.report().rejections);
     let snapshot = (*world.newest()).clone();
@@ -351,6 +434,7 @@ async fn objects_as_a_real_api_server_returns_them_are_read_in_full() {
     let names = [
         "namespaces",
         "nodes",
+        "pods",
         "services",
         "endpointslices",
         "serviceimports",
@@ -391,9 +475,20 @@ async fn objects_as_a_real_api_server_returns_them_are_read_in_full() {
     for (name, set, pointer, expected) in facts {
         assert_eq!(shown(name, set, pointer), expected, "{name} {pointer}, cluster set {set}");
     }
+    let pods: Vec<(&str, usize)> = api.pods().map(|p| (&*p.name, p.addresses.len())).collect();
+    let named =
+        [("kube-proxy-8m4zr", 2), ("cart-6c8d5b7f9d-2jg9x", 2), ("cart-6c8d5b7f9d-w5252", 2)];
+    assert_eq!(pods, named, "of five, one has ended and one has no address");
+    assert!(api.nodes().all(|node| node.pod_ranges.len() == 2), "IPv4 and IPv6");
     // An endpoint that names its node and no zone is in the node's zone.
     let endpoints = rows["endpoints"].as_array().expect("a list");
     let placed = endpoints.iter().filter(|e| !e["node"].is_null());
     assert!(placed.clone().count() > 10);
     assert!(placed.into_iter().all(|e| !e["zone"].is_null()));
+    // A pod and its endpoints agree on name and address.
+    let pods = endpoints.iter().filter(|e| {
+        let pod = e["pod"].as_str().and_then(|name| api.pod("shop", name));
+        pod.is_some_and(|pod| pod.addresses.iter().any(|a| e["address"] == json!(a)))
+    });
+    assert_eq!(pods.count(), 4, "two pods of cart, each in two families");
 }

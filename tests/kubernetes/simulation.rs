@@ -7,7 +7,7 @@ use portolan_model::{ServiceKey, Snapshot};
 use serde_json::Value;
 
 use crate::support::apiserver::{ApiServer, Fault};
-use crate::world::{World, import, namespace, node, service, slice};
+use crate::world::{World, import, namespace, node, pod, service, slice};
 
 /// Histories unless `PORTOLAN_SIM_SEEDS` says otherwise, as `FIRST..END`.
 const SEEDS: std::ops::Range<u64> = 0..2000;
@@ -62,7 +62,7 @@ fn some_slice(random: &mut Random) -> (String, Value) {
 }
 
 fn step(random: &mut Random, server: &ApiServer) {
-    match random.below(16) {
+    match random.below(17) {
         0..=2 => {
             server.apply(some_service(random).1);
         }
@@ -98,8 +98,17 @@ fn step(random: &mut Random, server: &ApiServer) {
                 server.delete("ServiceImport", "shop", &format!("s{n}"));
             }
         }
-        13 => server.bookmark(),
-        14 => {
+        13 => {
+            let (name, octet) = (format!("p-{}", random.octet(3)), random.octet(3));
+            let phase = ["Pending", "Running", "Succeeded"][usize::from(random.octet(3))];
+            if random.one_in(3) {
+                server.delete("Pod", "shop", &name);
+            } else {
+                server.apply(pod(&name, octet, phase));
+            }
+        }
+        14 => server.bookmark(),
+        15 => {
             if random.one_in(2) {
                 server.compact();
             }
@@ -135,7 +144,8 @@ async fn history(seed: u64) {
     });
     server.fail_when(move |_| (script.lock().expect("no panic while it is held"))());
 
-    let mut world = World::start(&server);
+    let start = if random.one_in(2) { World::with_pods } else { World::start };
+    let mut world = start(&server);
     let mut watched = world.snapshots.clone();
     let mut seen = 0;
     for _ in 0..STEPS {

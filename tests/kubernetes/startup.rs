@@ -5,16 +5,16 @@ use std::time::Duration;
 use portolan_model::{Scope, ServiceKey};
 
 use crate::support::apiserver::{ApiServer, Fault};
-use crate::world::{KINDS, World, populate, service, truth};
+use crate::world::{KINDS_WITH_PODS, World, pod, populate, service, truth};
 
 #[tokio::test(start_paused = true)]
 async fn nothing_is_published_until_every_kind_is_listed_in_full() {
-    for kind in KINDS {
+    for kind in KINDS_WITH_PODS {
         for streaming in [true, false] {
             let server = ApiServer::new().streaming_lists(streaming);
             populate(&server);
-            server.fail_when(move |call| (call.kind == kind).then_some(Fault::Stall));
-            let mut world = World::start(&server);
+            server.fail_when(move |call| (call.kind == *kind).then_some(Fault::Stall));
+            let mut world = World::with_pods(&server);
             tokio::time::sleep(Duration::from_secs(300)).await;
             assert_eq!(world.generation(), None, "{kind} is not listed, streaming {streaming}");
             assert!(world.readiness.check().is_err());
@@ -24,6 +24,46 @@ async fn nothing_is_published_until_every_kind_is_listed_in_full() {
             world.finish().await;
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_are_asked_for_only_where_they_are_wanted() {
+    let server = ApiServer::new();
+    populate(&server);
+    server.fail_when(|call| (call.kind == "Pod").then(Fault::forbidden));
+    let mut world = World::start(&server);
+    world.settle("without the right to read pods").await;
+    assert_eq!(world.newest().pods().count(), 0);
+    assert!(server.calls().iter().all(|call| call.kind != "Pod"));
+    let metrics = world.metrics.encode().expect("metrics");
+    assert!(!metrics.contains("portolan_control_synced{kind=\"Pod\"}"), "{metrics}");
+    world.finish().await;
+
+    let mut world = World::with_pods(&server);
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    assert_eq!(world.generation(), None, "they are waited for");
+    let trouble = world.report().sources.values().find_map(|source| source.trouble.clone());
+    assert!(trouble.is_some_and(|text| text.contains("pods")));
+    server.clear_faults();
+    world.settle("with that right").await;
+    let has = |world: &World, octet| {
+        world.newest().has_pod_address("shop", std::net::IpAddr::from([10, 0, 9, octet]))
+    };
+    let shown = |world: &World| [1, 2, 3].map(|octet| has(world, octet));
+    assert_eq!(shown(&world), [true, false, false], "a job that has ended has no name");
+    let steps = [
+        (pod("web-0", 3, "Running"), [false, false, true]),
+        (pod("web-1", 3, "Pending"), [false, false, true]),
+        (pod("web-0", 3, "Failed"), [false, false, true]),
+        (pod("web-1", 3, "Failed"), [false, false, false]),
+    ];
+    for (object, expected) in steps {
+        let about = format!("{} {}", object["metadata"]["name"], object["status"]);
+        server.apply(object);
+        world.settle(&about).await;
+        assert_eq!(shown(&world), expected, "{about}");
+    }
+    world.finish().await;
 }
 
 #[tokio::test(start_paused = true)]

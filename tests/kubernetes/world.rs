@@ -23,9 +23,12 @@ use crate::support::apiserver::ApiServer;
 /// Longest any one thing may take, on a paused clock.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Kinds that are watched.
-pub(crate) const KINDS: [&str; 5] =
-    ["Namespace", "Node", "Service", "ServiceImport", "EndpointSlice"];
+/// Kinds that are watched whatever the configuration says.
+pub(crate) const KINDS: &[&str] =
+    &["Namespace", "Node", "Service", "ServiceImport", "EndpointSlice"];
+/// Those, and pods where they are asked for.
+pub(crate) const KINDS_WITH_PODS: &[&str] =
+    &["Namespace", "Node", "Pod", "Service", "ServiceImport", "EndpointSlice"];
 
 /// A running control loop.
 pub(crate) struct World {
@@ -34,6 +37,8 @@ pub(crate) struct World {
     pub(crate) reports: Reports,
     pub(crate) metrics: Metrics,
     pub(crate) readiness: Readiness,
+    /// What it watches.
+    kinds: &'static [&'static str],
     gate: Gate,
     lifecycle: Lifecycle,
     tasks: JoinSet<()>,
@@ -42,6 +47,12 @@ pub(crate) struct World {
 impl World {
     pub(crate) fn start(server: &ApiServer) -> Self {
         Self::start_with(server, |control, _| control)
+    }
+
+    /// That watches pods as well.
+    pub(crate) fn with_pods(server: &ApiServer) -> Self {
+        let world = Self::start_with(server, |control, _| control.with_pods(true));
+        Self { kinds: KINDS_WITH_PODS, ..world }
     }
 
     /// That writes Events by this name.
@@ -76,7 +87,8 @@ impl World {
         let running = control.run(publisher, gate.clone(), lifecycle.clone());
         tasks.spawn(async { running.await.expect("no watch breaks off") });
         let server = server.clone();
-        Self { server, snapshots, reports, metrics, readiness, gate, lifecycle, tasks }
+        let kinds = KINDS;
+        Self { server, snapshots, reports, metrics, readiness, kinds, gate, lifecycle, tasks }
     }
 
     pub(crate) fn generation(&self) -> Option<Generation> {
@@ -95,7 +107,7 @@ impl World {
     pub(crate) async fn settle(&mut self, what: &str) {
         let waited = self.settled().await;
         if !waited {
-            let (truth, newest) = (truth(&self.server), self.newest());
+            let (truth, newest) = (self.truth(), self.newest());
             let differ: Vec<String> =
                 truth.differences(&newest).iter().map(ToString::to_string).collect();
             panic!("{what}: not in time; these differ: {differ:?}; report {:?}", self.report());
@@ -104,9 +116,14 @@ impl World {
 
     /// Waits until every kind is watched.
     pub(crate) async fn watched(&self, what: &str) {
-        let open = self.server.until(|s| KINDS.iter().all(|kind| s.open_watches(kind) > 0));
+        let open = self.server.until(|s| self.kinds.iter().all(|kind| s.open_watches(kind) > 0));
         let waited = tokio::time::timeout(PATIENCE, open).await;
         waited.unwrap_or_else(|_| panic!("{what}: not every kind is watched"));
+    }
+
+    /// What is true of the server as far as it is watched.
+    fn truth(&self) -> Snapshot {
+        truth_of(&self.server, self.kinds)
     }
 
     /// Whether it came to that in time.
@@ -114,7 +131,7 @@ impl World {
         let settling = async {
             loop {
                 if self.gate.generation().is_some()
-                    && truth(&self.server).differences(&self.snapshots.newest()).is_empty()
+                    && self.truth().differences(&self.snapshots.newest()).is_empty()
                 {
                     return;
                 }
@@ -133,9 +150,13 @@ impl World {
     }
 }
 
-/// What the server's objects mean, read the way a manifest folder is.
+/// What the server's objects mean, pods apart, read the way a manifest folder is.
 pub(crate) fn truth(server: &ApiServer) -> Snapshot {
-    let items: Vec<Value> = KINDS.iter().flat_map(|kind| server.objects(kind)).collect();
+    truth_of(server, KINDS)
+}
+
+fn truth_of(server: &ApiServer, kinds: &[&str]) -> Snapshot {
+    let items: Vec<Value> = kinds.iter().flat_map(|kind| server.objects(kind)).collect();
     of_manifests(&items)
 }
 
@@ -201,6 +222,17 @@ pub(crate) fn node(number: u8, zone: &str) -> Value {
     })
 }
 
+/// A pod of the namespace `shop` in one of its phases, with an address by last octet.
+pub(crate) fn pod(name: &str, octet: u8, phase: &str) -> Value {
+    let address = format!("10.0.9.{octet}");
+    json!({
+        "apiVersion": "v1", "kind": "Pod",
+        "metadata": { "name": name, "namespace": "shop" },
+        "spec": { "nodeName": format!("node-{}", octet % 3), "containers": [] },
+        "status": { "phase": phase, "podIP": address, "podIPs": [{ "ip": address }] },
+    })
+}
+
 pub(crate) fn namespace(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
 }
@@ -223,6 +255,8 @@ pub(crate) fn populate(server: &ApiServer) {
         service("web", 1, &[80]),
         service("api", 2, &[80, 443]),
         import("web", 1),
+        pod("web-0", 1, "Running"),
+        pod("job-0", 2, "Succeeded"),
         slice("web", 1, &[(1, true), (2, true), (3, false)]),
         slice("web", 2, &[(4, true)]),
         slice("api", 3, &[(5, true)]),

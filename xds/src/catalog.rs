@@ -113,7 +113,7 @@ impl Catalog {
                 nodes_changed = keys.iter().any(|key| matches!(key, Key::Node(_)));
                 let services = keys.iter().filter_map(|key| match key {
                     Key::Service(key) => Some(key.clone()),
-                    Key::Namespace(_) | Key::Node(_) => None,
+                    Key::Namespace(_) | Key::Node(_) | Key::Pod(..) => None,
                 });
                 services.collect()
             }

@@ -16,6 +16,7 @@ use portolan_model::{Conditions, Endpoint, Hints, Scope, ServiceKey, Slice, Slic
 use super::{check_label, check_subdomain, invalid_name, port_number, protocol};
 use crate::addresses::Family;
 use crate::object::Fault;
+use crate::rejection::Severity;
 
 /// Label that names a slice's service.
 pub const SERVICE_NAME_LABEL: &str = "kubernetes.io/service-name";
@@ -62,7 +63,9 @@ pub fn convert(slice: &K8sSlice) -> Result<(SliceDraft, Vec<Fault>), Fault> {
     let ports = ports(slice.ports.as_deref().unwrap_or_default(), &mut warnings)?;
     let mut endpoints = Vec::new();
     for (i, endpoint) in slice.endpoints.iter().flatten().enumerate() {
-        convert_endpoint(&format!("endpoints[{i}]"), endpoint, family, &mut endpoints)?;
+        let field = format!("endpoints[{i}]");
+        let pod = pod(&field, endpoint, namespace, &mut warnings);
+        convert_endpoint(&field, endpoint, family, pod.as_ref(), &mut endpoints)?;
     }
     endpoints.sort_by(|a, b| (a.address, &a.hostname).cmp(&(b.address, &b.hostname)));
     let cluster = match service.scope() {
@@ -144,6 +147,7 @@ fn convert_endpoint(
     field: &str,
     endpoint: &K8sEndpoint,
     family: Family,
+    pod: Option<&Arc<str>>,
     endpoints: &mut Vec<Endpoint>,
 ) -> Result<(), Fault> {
     if endpoint.addresses.is_empty() {
@@ -165,11 +169,33 @@ fn convert_endpoint(
             conditions: conditions(endpoint),
             hostname: endpoint.hostname.as_deref().map(Into::into),
             node: endpoint.node_name.as_deref().map(Into::into),
+            pod: pod.cloned(),
             zone: endpoint.zone.as_deref().filter(|z| !z.is_empty()).map(Into::into),
             hints: hints.clone(),
         });
     }
     Ok(())
+}
+
+/// The pod that `targetRef` names, in the slice's own namespace. An API server takes any text there.
+fn pod(
+    field: &str,
+    endpoint: &K8sEndpoint,
+    namespace: &str,
+    warnings: &mut Vec<Fault>,
+) -> Option<Arc<str>> {
+    let target = endpoint.target_ref.as_ref().filter(|t| t.kind.as_deref() == Some("Pod"))?;
+    if target.namespace.as_deref().is_some_and(|n| !n.is_empty() && n != namespace) {
+        return None;
+    }
+    let name = target.name.as_deref().filter(|name| !name.is_empty())?;
+    match check_subdomain(&format!("{field}.targetRef.name"), name) {
+        Ok(()) => Some(name.into()),
+        Err(fault) => {
+            warnings.push(Fault { severity: Severity::Warning, ..fault });
+            None
+        }
+    }
 }
 
 fn address(field: &str, text: &str, family: Family) -> Result<IpAddr, Fault> {

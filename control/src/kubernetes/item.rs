@@ -30,7 +30,7 @@ macro_rules! watched {
     )*};
 }
 
-watched!(Namespace, Node, Service, ServiceImport, EndpointSlice);
+watched!(Namespace, Node, Pod, Service, ServiceImport, EndpointSlice);
 
 /// What became of an object.
 #[derive(Clone, Debug)]

@@ -1,7 +1,7 @@
 //! The objects of an API server as lists and watches tell of them, and the index kept in line.
 //!
 //! Pure: events in, index operations out. The rules:
-//! 1. Nothing counts as known before every kind has been listed in full.
+//! 1. Nothing counts as known before every kind that is watched has been listed in full.
 //! 2. A list that is made anew replaces what is known of its kind at its end and at once; until
 //!    then, and if it breaks off, all stays as it was. Only what is gone from it is taken out.
 //! 3. An object that cannot be read or is refused keeps its last good version.
@@ -35,8 +35,10 @@ pub enum Event {
 }
 
 /// What is known.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Store {
+    /// Those that are watched.
+    watched: Vec<Kind>,
     kinds: BTreeMap<Kind, KindState>,
     drafts: HashMap<ObjectId, Arc<Draft>>,
     /// Objects that are refused, or have settings that are not in force.
@@ -69,6 +71,19 @@ struct Listing {
 }
 
 impl Store {
+    /// Nothing, of these kinds.
+    #[must_use]
+    pub fn of(watched: Vec<Kind>) -> Self {
+        Self {
+            watched,
+            kinds: BTreeMap::new(),
+            drafts: HashMap::new(),
+            faults: BTreeMap::new(),
+            counts: Counts::default(),
+            interner: Interner::default(),
+        }
+    }
+
     /// Takes in an event.
     pub fn on_event(&mut self, kind: Kind, event: Event, index: &mut Index) {
         match event {
@@ -87,10 +102,16 @@ impl Store {
         }
     }
 
-    /// Whether every kind has been listed in full.
+    /// The kinds that are watched.
+    #[must_use]
+    pub fn watched(&self) -> &[Kind] {
+        &self.watched
+    }
+
+    /// Whether every kind that is watched has been listed in full.
     #[must_use]
     pub fn is_synced(&self) -> bool {
-        Kind::ALL.iter().all(|kind| self.has_synced(*kind))
+        self.watched.iter().all(|kind| self.has_synced(*kind))
     }
 
     /// Whether a kind has been listed in full.
