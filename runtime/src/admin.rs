@@ -1,5 +1,6 @@
 //! The admin port: `/metrics`, `/livez`, `/readyz`, and what the roles add: pages below `/debug/`,
-//! and feeds below `/get/` that say what there is and, to whoever watches, what changes.
+//! feeds below `/get/` that say what there is and, to whoever watches, what changes, and answers
+//! below `/ask/` to what is asked with parameters.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -14,6 +15,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 use serde::Deserialize;
 use tokio::sync::Semaphore;
@@ -28,7 +30,12 @@ const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=
 const MAX_FEEDS: usize = 64;
 
 type Feed = Arc<dyn Fn(Question) -> BoxStream<'static, String> + Send + Sync>;
+/// Answers what is asked with parameters: a value as JSON, or why there is none.
+type Ask = Arc<dyn Fn(Parameters) -> BoxFuture<'static, Result<Vec<u8>, String>> + Send + Sync>;
 type Page = Arc<dyn Fn() -> Result<Vec<u8>, serde_json::Error> + Send + Sync>;
+
+/// The parameters of a URL.
+pub type Parameters = BTreeMap<String, String>;
 
 /// What the admin port shows.
 #[derive(Clone)]
@@ -37,6 +44,7 @@ pub struct Admin {
     metrics: Metrics,
     pages: Arc<BTreeMap<&'static str, Page>>,
     feeds: Arc<BTreeMap<&'static str, Feed>>,
+    asks: Arc<BTreeMap<&'static str, Ask>>,
     open_feeds: Arc<Semaphore>,
 }
 
@@ -64,7 +72,35 @@ impl Admin {
     #[must_use]
     pub fn new(readiness: Readiness, metrics: Metrics) -> Self {
         let open_feeds = Arc::new(Semaphore::new(MAX_FEEDS));
-        Self { readiness, metrics, pages: Arc::default(), feeds: Arc::default(), open_feeds }
+        Self {
+            readiness,
+            metrics,
+            pages: Arc::default(),
+            feeds: Arc::default(),
+            asks: Arc::default(),
+            open_feeds,
+        }
+    }
+
+    /// Adds `/ask/<name>`: what `answer` makes of the URL's parameters, as JSON, or 400 with why.
+    #[must_use]
+    pub fn with_ask<F, T>(
+        mut self,
+        name: &'static str,
+        answer: impl Fn(Parameters) -> F + Send + Sync + 'static,
+    ) -> Self
+    where
+        F: Future<Output = Result<T, String>> + Send + 'static,
+        T: serde::Serialize,
+    {
+        let ask = move |parameters: Parameters| -> BoxFuture<'static, Result<Vec<u8>, String>> {
+            let answer = answer(parameters);
+            Box::pin(async move {
+                serde_json::to_vec_pretty(&answer.await?).map_err(|error| error.to_string())
+            })
+        };
+        Arc::make_mut(&mut self.asks).insert(name, Arc::new(ask));
+        self
     }
 
     /// Adds `/get/<name>`: the lines that `make` answers a question with, each a JSON value.
@@ -107,6 +143,7 @@ impl Admin {
             .route("/debug/", get(index))
             .route("/debug/{page}", get(page))
             .route("/get/{feed}", get(feed))
+            .route("/ask/{name}", get(ask))
             .with_state(self);
         async move {
             let listener = tokio::net::TcpListener::from_std(listener)?;
@@ -163,6 +200,24 @@ async fn feed(
         Ok::<_, std::convert::Infallible>(line + "\n")
     });
     ([(header::CONTENT_TYPE, "application/jsonl")], Body::from_stream(lines)).into_response()
+}
+
+async fn ask(
+    State(admin): State<Admin>,
+    Path(name): Path<String>,
+    Query(parameters): Query<Parameters>,
+) -> Response {
+    let Some(ask) = admin.asks.get(&*name).cloned() else {
+        let known: Vec<&str> = admin.asks.keys().copied().collect();
+        let text = format!("nothing answers /ask/{name}; there are: {}\n", known.join(", "));
+        return (StatusCode::NOT_FOUND, text).into_response();
+    };
+    match ask(parameters).await {
+        Ok(json) => {
+            ([(header::CONTENT_TYPE, "application/json")], Body::from(json)).into_response()
+        }
+        Err(text) => (StatusCode::BAD_REQUEST, format!("{text}\n")).into_response(),
+    }
 }
 
 async fn page(State(admin): State<Admin>, Path(name): Path<String>) -> Response {

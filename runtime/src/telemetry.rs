@@ -24,9 +24,13 @@ pub struct InvalidFilter {
     reason: String,
 }
 
-/// The metrics of a process; names start with `portolan_`. Cheap to clone.
+/// The metrics of a process; names start with `portolan_`, except those that are known by another
+/// name. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Metrics(Arc<Mutex<Registry>>);
+
+/// What our own metrics' names start with.
+const PREFIX: &str = "portolan";
 
 /// Starts logging to standard error.
 ///
@@ -56,16 +60,28 @@ impl Metrics {
     /// No metrics yet.
     #[must_use]
     pub fn new() -> Self {
-        Self(Arc::new(Mutex::new(Registry::with_prefix("portolan"))))
+        Self(Arc::new(Mutex::new(Registry::default())))
     }
 
     /// Adds a metric under `portolan_<name>`; counters get `_total` from the format itself.
     pub fn register(&self, name: &str, help: &str, metric: impl Metric) {
+        self.register_as(&format!("{PREFIX}_{name}"), help, metric);
+    }
+
+    /// Adds a metric under a name that dashboards know.
+    pub fn register_as(&self, name: &str, help: &str, metric: impl Metric) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).register(name, help, metric);
     }
 
-    /// Adds a collector that is asked at each scrape (for counters kept per core).
+    /// Adds a collector that is asked at each scrape (for counters kept per core); its names get
+    /// the prefix.
     pub fn register_collector(&self, collector: Box<dyn Collector>) {
+        let mut registry = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        registry.sub_registry_with_prefix(PREFIX).register_collector(collector);
+    }
+
+    /// Adds a collector that gives whole names.
+    pub fn register_collector_as(&self, collector: Box<dyn Collector>) {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).register_collector(collector);
     }
 
