@@ -10,7 +10,7 @@ use crate::config::reader::Texts;
 use crate::config::{self, Config, print};
 use crate::exit::cannot_start;
 use crate::roles::Roles;
-use crate::{call, check, demo, get, roles};
+use crate::{call, check, demo, explain, get, import, roles};
 
 /// Service discovery, cluster DNS and load balancing from one numbered snapshot.
 #[derive(Debug, Parser)]
@@ -26,8 +26,9 @@ enum Command {
     Run(Settings),
     /// Run the control role: watch manifests and serve xDS.
     Control(Settings),
-    /// Run the dns role: watch manifests and answer names.
-    Dns(Settings),
+    /// Run the dns role: watch manifests and answer names; or ask or prepare one.
+    #[command(args_conflicts_with_subcommands = true)]
+    Dns(DnsArgs),
     /// Run the proxy role, configured by a control plane over xDS.
     Proxy(ProxySettings),
     /// Check a folder or file of manifests and say what would be refused.
@@ -94,6 +95,47 @@ pub(crate) struct Settings {
     /// Any other setting, by the name `portolan config print` shows; repeat for several.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+struct DnsArgs {
+    #[command(subcommand)]
+    command: Option<DnsCommand>,
+    #[command(flatten)]
+    settings: Settings,
+}
+
+#[derive(Debug, Subcommand)]
+enum DnsCommand {
+    /// Say step by step how a running server's answer comes about.
+    Explain(ExplainArgs),
+    /// Print the settings that a CoreDNS Corefile comes to, and what has no counterpart.
+    ImportCorefile(ImportArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ExplainArgs {
+    /// The name, in full.
+    pub(crate) name: String,
+    /// The record type.
+    #[arg(default_value = "A", value_name = "TYPE")]
+    pub(crate) rtype: String,
+    /// The address of the client, such as a pod's.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1")]
+    pub(crate) from: std::net::IpAddr,
+    /// Admin address of the server, as HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
+    pub(crate) admin: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ImportArgs {
+    /// The Corefile; `-` for standard input.
+    pub(crate) file: PathBuf,
+    /// Exit code 1 when something has no counterpart.
+    #[arg(long)]
+    pub(crate) strict: bool,
 }
 
 #[derive(Debug, Args)]
@@ -198,7 +240,11 @@ impl Cli {
         match self.command {
             Command::Run(settings) => roles::run(&settings.load()?, Roles::ALL),
             Command::Control(settings) => roles::run(&settings.load()?, Roles::CONTROL),
-            Command::Dns(settings) => roles::run(&settings.load()?, Roles::DNS),
+            Command::Dns(DnsArgs { command, settings }) => match command {
+                None => roles::run(&settings.load()?, Roles::DNS),
+                Some(DnsCommand::Explain(args)) => explain::run(&args),
+                Some(DnsCommand::ImportCorefile(args)) => import::run(&args),
+            },
             Command::Proxy(ProxySettings { xds, mut settings }) => {
                 if let Some(address) = xds {
                     let address =

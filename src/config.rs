@@ -1,9 +1,10 @@
 //! The configuration: one TOML or YAML file, variables and flags over it, typed and immutable.
 
+mod dns;
 pub(crate) mod print;
 pub(crate) mod reader;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,6 +16,7 @@ use portolan_runtime::telemetry::LogFormat;
 use portolan_xds::{ListenerSpec, ListenerTarget};
 use serde_json::Value;
 
+pub(crate) use dns::Dns;
 use reader::{Reader, Shown, Texts};
 
 /// Everything that can be set.
@@ -59,16 +61,6 @@ pub(crate) enum Source {
 pub(crate) struct Xds {
     pub(crate) address: SocketAddr,
     pub(crate) max_streams: usize,
-}
-
-#[derive(Clone, Debug)]
-pub(crate) struct Dns {
-    pub(crate) addresses: Vec<SocketAddr>,
-    pub(crate) server_ips: Vec<IpAddr>,
-    pub(crate) ttl_secs: u32,
-    pub(crate) workers: usize,
-    pub(crate) tcp_max_connections: usize,
-    pub(crate) tcp_idle: Duration,
 }
 
 #[derive(Clone, Debug)]
@@ -142,7 +134,7 @@ fn read(r: &mut Reader) -> Option<Config> {
     );
     let control = control(r);
     let xds = xds(r);
-    let dns = dns(r);
+    let dns = dns::read(r);
     let proxy = proxy(r);
     let listeners = listeners(r);
     Some(Config {
@@ -154,7 +146,7 @@ fn read(r: &mut Reader) -> Option<Config> {
         drain: Duration::from_secs(drain),
         control: control?,
         xds: xds?,
-        dns,
+        dns: dns?,
         proxy,
         listeners,
     })
@@ -253,36 +245,6 @@ fn xds(r: &mut Reader) -> Option<Xds> {
         "Streams open at once; more are refused",
     );
     Some(Xds { address: address?, max_streams })
-}
-
-fn dns(r: &mut Reader) -> Dns {
-    let idle = r.integer(
-        "dns.tcp_idle_secs",
-        30,
-        1..=3600,
-        "Seconds after which an idle TCP connection is closed",
-    );
-    Dns {
-        addresses: r.texts(
-            "dns.addresses",
-            &["127.0.0.1:5353"],
-            "Where DNS is served, on UDP and TCP alike",
-        ),
-        server_ips: r.texts(
-            "dns.server_ips",
-            &[],
-            "Addresses of ns.dns.<zone>; none: the specific addresses that DNS is served on",
-        ),
-        ttl_secs: r.integer("dns.ttl_secs", 5, 0..=3600, "TTL of cluster names in seconds"),
-        workers: r.integer("dns.workers", 0, 0..=1024, "UDP workers; 0 is one per core"),
-        tcp_max_connections: r.integer(
-            "dns.tcp_max_connections",
-            1024,
-            1..=1_000_000,
-            "TCP connections open at once; more are closed at once",
-        ),
-        tcp_idle: Duration::from_secs(idle),
-    }
 }
 
 fn proxy(r: &mut Reader) -> Proxy {

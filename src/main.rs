@@ -5,10 +5,13 @@ mod call;
 mod check;
 mod cli;
 mod config;
+mod corefile;
 mod demo;
 mod exit;
+mod explain;
 mod feed;
 mod get;
+mod import;
 mod roles;
 
 use std::process::ExitCode;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, anyhow};
 use portolan_control::report::{ControlMetrics, Reports};
 use portolan_control::{Folder, Kubernetes, SavedFile};
+use portolan_dns::config::PodMode;
 use portolan_dns::{DnsConfig, DnsServer};
 use portolan_proxy::{Proxy, ProxyConfig};
 use portolan_runtime::admin::Admin;
@@ -17,6 +18,7 @@ use portolan_xds::{ClientConfig, ResourceConfig, ServerLimits, XdsClient, XdsSer
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
+use crate::explain;
 use crate::feed;
 
 /// Longest wait for blocking work once everything else has ended.
@@ -107,7 +109,7 @@ impl Process {
         let mut dns = Vec::new();
         let mut control = config.proxy.control.clone();
         if roles.control || roles.dns {
-            let snapshots = start.source().await?;
+            let snapshots = start.source(roles.dns).await?;
             if roles.control {
                 control = Some(format!("http://{}", start.xds_server(snapshots.clone())?));
             }
@@ -132,8 +134,8 @@ impl Process {
 }
 
 impl Start<'_> {
-    /// The control loop over its source.
-    async fn source(&mut self) -> anyhow::Result<Subscriber> {
+    /// The control loop over its source; with `dns`, for the dns role as well.
+    async fn source(&mut self, dns: bool) -> anyhow::Result<Subscriber> {
         let reports = Reports::default();
         let metrics = ControlMetrics::new(&self.metrics);
         let (publisher, snapshots) = publish::channel();
@@ -149,7 +151,10 @@ impl Start<'_> {
             Source::Kubernetes(connect) => {
                 let client = connect.client().await.map_err(cannot_start)?;
                 let pace = self.config.control.pace;
-                let mut kubernetes = Kubernetes::new(client, pace, reports.clone(), metrics);
+                // Names of pods need the pods; nothing else does.
+                let pods = dns && self.config.dns.config.pods == PodMode::Verified;
+                let mut kubernetes =
+                    Kubernetes::new(client, pace, reports.clone(), metrics).with_pods(pods);
                 if let Some(identity) = &self.config.control.events_as {
                     kubernetes = kubernetes.with_events(identity.clone());
                 }
@@ -210,10 +215,9 @@ impl Start<'_> {
 
     fn dns(&mut self, snapshots: Subscriber) -> anyhow::Result<Vec<SocketAddr>> {
         let settings = &self.config.dns;
-        let defaults = DnsConfig::default();
         let specific =
             settings.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
-        let server_ips = match &settings.server_ips[..] {
+        let server_ips = match &settings.config.server_ips[..] {
             [] => specific.collect(),
             given => given.to_vec(),
         };
@@ -222,11 +226,7 @@ impl Start<'_> {
             zone: self.config.zone.clone(),
             cluster_set_zone: self.config.cluster_set_zone.clone(),
             service_ranges: self.config.control.service_ranges.as_slice().to_vec(),
-            ttl_secs: settings.ttl_secs,
-            workers: if settings.workers == 0 { defaults.workers } else { settings.workers },
-            tcp_max_connections: settings.tcp_max_connections,
-            tcp_idle_timeout: settings.tcp_idle,
-            ..defaults
+            ..settings.config.clone()
         };
         let server =
             DnsServer::bind(config, &settings.addresses, &self.metrics).map_err(cannot_start)?;
@@ -234,6 +234,14 @@ impl Start<'_> {
         for address in &addresses {
             announce("dns", *address);
         }
+        for (protocol, address) in server.encrypted_addresses() {
+            announce(format!("dns-{protocol}"), address);
+        }
+        let explainer = server.explainer();
+        self.admin = self
+            .admin
+            .clone()
+            .with_ask("dns", move |parameters| explain::answer(explainer.clone(), parameters));
         let gate = self.readiness.gate("dns");
         self.tasks.spawn("dns", server.run(snapshots, gate, self.lifecycle.clone()));
         Ok(addresses)

@@ -23,11 +23,41 @@ pub enum DnsError {
         /// The zone.
         zone: String,
     },
-    /// The cluster's zone and the cluster set's are one.
-    #[error("zone {zone} cannot be the zone of the cluster and of the cluster set at once")]
+    /// Two zones are one.
+    #[error("zone {zone} cannot be two of the zones at once")]
     SameZone {
         /// The zone.
         zone: String,
+    },
+    /// Too many zones.
+    #[error("more than {limit} zones of the cluster")]
+    TooManyZones {
+        /// The limit.
+        limit: usize,
+    },
+    /// A static record cannot stand where it would.
+    #[error("the static record of {name}: {reason}")]
+    Static {
+        /// Its name.
+        name: String,
+        /// Why.
+        reason: &'static str,
+    },
+    /// A file that was named cannot be used.
+    #[error("cannot use {}: {reason}", path.display())]
+    File {
+        /// The file.
+        path: std::path::PathBuf,
+        /// Why.
+        reason: String,
+    },
+    /// A listener for encrypted DNS without a certificate.
+    #[error("dns over {proto} on {address} needs a certificate and a key")]
+    NoCertificate {
+        /// Which.
+        proto: &'static str,
+        /// Where.
+        address: std::net::SocketAddr,
     },
     /// A socket could not be bound.
     #[error(transparent)]

@@ -1,18 +1,25 @@
-//! The fast path: one plain IN question answered out of the table, a pure function over bytes.
+//! The fast path: one plain IN question answered out of the table or the cache, a pure function over
+//! bytes.
 //!
-//! Does not allocate. Whatever is not a single question of opcode QUERY with at most a plain OPT
-//! record is [`Outcome::Slow`]. What to say of a name outside our zones is decided in one place,
-//! `Answer::outside`.
+//! Does not allocate for an answer with records. Whatever is not a single question of opcode QUERY
+//! with at most a plain OPT record is [`Outcome::Slow`], and so is what has to be asked of others.
 
 mod reply;
 
-use crate::edns::{self, ClientOpt};
+use crate::cache::{CacheKey, Found};
+use crate::config::AccessAction;
+use crate::context::{Asker, Context};
+use crate::edns::{self, ClientOpt, Reason, ReplyOpt, ede};
+use crate::metrics::Event;
+use crate::name::suffix_start;
 use crate::node::{Alias, Node};
 use crate::question::{self, CLASS_IN, HEADER, Question};
+use crate::reason;
 use crate::records::rtype;
-use crate::table::Table;
+use crate::search;
+use crate::zone::ZoneId;
 
-use reply::{Full, Reply};
+use reply::{Flags, Full, Reply};
 
 /// Most links of CNAMEs followed for one question; past it the answer is SERVFAIL.
 pub const MAX_LINKS: usize = 10;
@@ -37,31 +44,53 @@ pub enum Transport {
 /// What became of a query.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// The answer stands in the first this many octets of the buffer.
-    Answered(usize),
+    /// The answer stands in the buffer.
+    Answered(Answered),
     /// The slow path has to see it.
     Slow,
     /// It deserves no answer: a response, or no DNS message at all.
     Drop,
+    /// An access rule denies it an answer.
+    Denied,
+}
+
+/// An answer in a buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Answered {
+    /// Its length in octets.
+    pub length: usize,
+    /// Its response code.
+    pub rcode: u8,
+    /// The zone its name is in.
+    pub(crate) zone: ZoneId,
+    /// The type asked for.
+    pub(crate) qtype: u16,
+    /// What else there is to count.
+    pub(crate) event: Option<Event>,
+    /// It came from the cache and is to be asked anew.
+    pub(crate) refresh: bool,
 }
 
 /// What an answer comes to, besides its records.
-#[derive(Clone, Copy, Debug)]
+#[derive(Debug)]
 struct Verdict {
-    rcode: u8,
-    authoritative: bool,
-    error: Option<u16>,
+    flags: Flags,
+    zone: ZoneId,
+    reason: Option<Reason>,
+    event: Option<Event>,
+    refresh: bool,
 }
 
 /// Why no verdict was reached.
 enum Stop {
-    Full,
+    /// Something needed does not fit; with what it came from, if that was the cache.
+    Full(Option<Event>),
     Slow,
 }
 
 impl From<Full> for Stop {
     fn from(Full: Full) -> Self {
-        Self::Full
+        Self::Full(None)
     }
 }
 
@@ -69,10 +98,10 @@ impl From<Full> for Stop {
 /// for UDP; a smaller one lowers the limit. `rotation` picks the address that comes first.
 #[must_use]
 pub fn respond(
-    table: &Table,
+    context: &Context<'_>,
     query: &[u8],
     out: &mut [u8],
-    transport: Transport,
+    asker: Asker,
     rotation: usize,
 ) -> Outcome {
     let Some((header, rest)) = query.split_first_chunk::<HEADER>() else { return Outcome::Drop };
@@ -98,23 +127,43 @@ pub fn respond(
         },
         _ => return Outcome::Slow,
     };
-    let payload = table.zones().udp_limit;
-    let limit = limit(transport, opt.map(|opt| opt.payload), payload).min(out.len());
-    let Some(mut reply) = Reply::start(query, question.end, out, limit, opt.is_some()) else {
+    let access = context.rules.decide(asker.address, question.name());
+    if access == AccessAction::Drop {
+        return Outcome::Denied;
+    }
+    if context.rules.rewrites.cover(question.name()) {
+        return Outcome::Slow;
+    }
+    let reply_opt = opt.map(|opt| context.reply_opt(&opt, asker.address));
+    let payload = context.table.zones().udp_limit;
+    let limit = limit(asker.transport, opt.map(|opt| opt.payload), payload).min(out.len());
+    let opt_length = reply_opt.as_ref().map_or(0, ReplyOpt::length);
+    let Some(mut reply) = Reply::start(query, question.end, out, limit, opt_length) else {
         return Outcome::Slow;
     };
-    let answer = Answer { table, question: &question, transport, rotation };
-    match answer.write(&mut reply) {
-        Ok(verdict) => Outcome::Answered(finish(reply, verdict, opt, payload)),
-        Err(Stop::Slow) => Outcome::Slow,
-        Err(Stop::Full) => {
+    let flags = [header[2], header[3]];
+    let answer = Answer { context, question: &question, asker, flags, opt, rotation };
+    let verdict = match access {
+        AccessAction::Refuse => Ok(answer.prohibited()),
+        AccessAction::Allow | AccessAction::Drop => answer.write(&mut reply),
+    };
+    let verdict = match verdict {
+        Ok(verdict) => verdict,
+        Err(Stop::Slow) => return Outcome::Slow,
+        Err(Stop::Full(event)) => {
             // RFC 2181 §9: what is needed did not fit. A client that sees TC asks again over TCP
             // and uses none of this, so the sections stay empty.
             reply.truncate();
-            let verdict = Verdict { rcode: rcode::NO_ERROR, authoritative: true, error: None };
-            Outcome::Answered(finish(reply, verdict, opt, payload))
+            let authoritative = event.is_none();
+            let flags = Flags { authoritative, ..answer.flags(rcode::NO_ERROR) };
+            Verdict { event, ..answer.verdict(flags) }
         }
-    }
+    };
+    let code = verdict.flags.rcode;
+    let length = reply.finish(verdict.flags, reply_opt.as_ref(), verdict.reason.as_ref());
+    let Verdict { zone, event, refresh, .. } = verdict;
+    let qtype = question.qtype;
+    Outcome::Answered(Answered { length, rcode: code, zone, qtype, event, refresh })
 }
 
 /// The limit on an answer, in octets (RFC 6891 §6.2.3: less than 512 counts as 512).
@@ -130,123 +179,222 @@ pub(crate) fn is_meta(qtype: u16) -> bool {
     qtype == edns::OPT || (249..=255).contains(&qtype)
 }
 
-fn finish(reply: Reply<'_>, verdict: Verdict, opt: Option<ClientOpt>, payload: u16) -> usize {
-    let opt = opt.map(|opt| edns::build(payload, opt.dnssec_ok, verdict.error));
-    let opt = opt.as_ref().map(|(bytes, length)| &bytes[..*length]);
-    reply.finish(verdict.rcode, verdict.authoritative, opt)
-}
-
 struct Answer<'a> {
-    table: &'a Table,
+    context: &'a Context<'a>,
     question: &'a Question,
-    transport: Transport,
+    asker: Asker,
+    /// The third and fourth octet of the header.
+    flags: [u8; 2],
+    opt: Option<ClientOpt>,
     rotation: usize,
 }
 
 impl Answer<'_> {
     fn write(&self, reply: &mut Reply<'_>) -> Result<Verdict, Stop> {
         let name = self.question.name();
-        if self.table.snapshot().is_none() {
-            return Ok(match self.table.zones().apex_start(name) {
+        let table = self.context.table;
+        if table.snapshot().is_none() {
+            return match table.zones().apex_start(name) {
                 // Not knowing yet is not the same as knowing there is none.
-                Some(_) => Verdict {
-                    rcode: rcode::SERV_FAIL,
-                    authoritative: false,
-                    error: Some(edns::NOT_READY),
-                },
-                None => Self::outside(),
-            });
+                Some(_) => Ok(Verdict {
+                    reason: Some(Reason::of(ede::NOT_READY)),
+                    ..self.verdict(self.flags(rcode::SERV_FAIL))
+                }),
+                None => self.outside(reply),
+            };
         }
-        let node = self.table.lookup(name);
+        let node = table.lookup(name);
         match node {
             Some(Node::Alias(alias)) => return self.follow(alias, reply),
             Some(Node::Sets(sets)) => {
                 let qtype = self.question.qtype;
                 if let Some(addresses) = sets.addresses(qtype) {
-                    reply.put_addresses(addresses, None, self.rotation, self.transport)?;
-                    return Ok(authoritative(rcode::NO_ERROR));
+                    if addresses.near {
+                        return Err(Stop::Slow);
+                    }
+                    let subset = table.zones().large_answers;
+                    let transport = self.asker.transport;
+                    reply.put_addresses(addresses, None, self.rotation, transport, subset)?;
+                    return Ok(self.authoritative(rcode::NO_ERROR));
                 }
                 if let Some(prebuilt) = sets.prebuilt(qtype) {
                     reply.put_prebuilt(prebuilt)?;
-                    return Ok(authoritative(rcode::NO_ERROR));
+                    return Ok(self.authoritative(rcode::NO_ERROR));
                 }
             }
             None => {}
         }
-        match self.table.zones().apex_start(name) {
-            None => Ok(Self::outside()),
+        match table.zones().apex_start(name) {
+            // A static name outside our zones exists, and no SOA of ours is above it.
+            None if node.is_some_and(Node::is_static) => Ok(self.authoritative(rcode::NO_ERROR)),
+            None => self.outside(reply),
             Some(0) => self.apex(reply),
-            Some(apex) => self.negative(node.is_some(), HEADER + apex, reply),
+            Some(apex) => self.negative(name, node.is_some(), HEADER + apex, reply),
         }
     }
 
-    /// A name in none of our zones. The one place to change once there is a forwarder.
-    fn outside() -> Verdict {
-        Verdict {
-            rcode: rcode::REFUSED,
-            authoritative: false,
-            error: Some(edns::NOT_AUTHORITATIVE),
-        }
+    /// A name in none of our zones: from the cache, if it is there.
+    fn outside(&self, reply: &mut Reply<'_>) -> Result<Verdict, Stop> {
+        let recursion_desired = self.flags[0] & 0x01 != 0;
+        let Some(cache) = self.context.cache.filter(|_| recursion_desired) else {
+            if self.context.table.zones().forwards && recursion_desired {
+                return Err(Stop::Slow);
+            }
+            return Ok(Verdict {
+                reason: Some(Reason::of(ede::NOT_AUTHORITATIVE)),
+                ..self.verdict(self.flags(rcode::REFUSED))
+            });
+        };
+        let dnssec_ok = self.opt.is_some_and(|opt| opt.dnssec_ok);
+        let checking_disabled = self.flags[1] & 0x10 != 0;
+        let key =
+            CacheKey::new(self.question.name(), self.question.qtype, dnssec_ok, checking_disabled);
+        let now = self.context.cache_secs;
+        let Found::Fresh { entry, refresh } = cache.lookup(&key, now) else {
+            return Err(Stop::Slow);
+        };
+        let answer = &entry.answer;
+        let negative = answer.is_negative();
+        let event = Some(if negative { Event::CacheDenial } else { Event::CacheHit });
+        reply
+            .put_kept(answer, entry.kept_secs(), entry.age(now))
+            .map_err(|Full| Stop::Full(event))?;
+        // RFC 6840 §5.8: AD only for those who can make something of it.
+        let wants_ad = dnssec_ok || self.flags[1] & 0x20 != 0;
+        let authentic = answer.authentic && wants_ad;
+        let flags = Flags { authentic, ..self.flags(answer.rcode) };
+        let reason = self.opt.and(answer.reason.clone());
+        Ok(Verdict { event, refresh, reason, ..self.verdict(flags) })
     }
 
     /// The apex of a zone, for a type the node there does not hold.
     fn apex(&self, reply: &mut Reply<'_>) -> Result<Verdict, Stop> {
         match self.question.qtype {
-            rtype::SOA => reply.put_answer_soa(self.table.soa_record())?,
-            rtype::NS => reply.put_servers(self.table.zones())?,
-            _ => return self.negative(true, HEADER, reply),
+            rtype::SOA => reply.put_answer_soa(self.context.table.soa_record())?,
+            rtype::NS => reply.put_servers(self.context.table.zones())?,
+            _ => return self.negative(self.question.name(), true, HEADER, reply),
         }
-        Ok(authoritative(rcode::NO_ERROR))
+        Ok(self.authoritative(rcode::NO_ERROR))
     }
 
-    /// RFC 2308 §2: no such data, or no such name; `apex` is where its zone's name stands.
-    fn negative(&self, exists: bool, apex: usize, reply: &mut Reply<'_>) -> Result<Verdict, Stop> {
-        reply.put_authority_soa(self.table.soa_record(), apex)?;
-        Ok(authoritative(if exists { rcode::NO_ERROR } else { rcode::NX_DOMAIN }))
+    /// RFC 2308 §2: `name` has no such data, or there is no such name; `apex` is where its zone's
+    /// name stands in the message.
+    fn negative(
+        &self,
+        name: &[u8],
+        exists: bool,
+        apex: usize,
+        reply: &mut Reply<'_>,
+    ) -> Result<Verdict, Stop> {
+        let table = self.context.table;
+        let (zones, snapshot) = (table.zones(), table.snapshot());
+        if !exists && zones.in_pods(name) {
+            return Err(Stop::Slow);
+        }
+        if !exists && reply.is_empty() {
+            self.search_path(name)?;
+        }
+        reply.put_authority_soa(table.soa_record(), apex)?;
+        let reason = self.opt.zip(snapshot);
+        let reason = reason.map(|(_, s)| reason::of_negative(zones, s, name, exists));
+        let code = if exists { rcode::NO_ERROR } else { rcode::NX_DOMAIN };
+        Ok(Verdict { reason, ..self.authoritative(code) })
+    }
+
+    /// A name that does not exist may be one of a search path, which is counted or not left at that.
+    fn search_path(&self, name: &[u8]) -> Result<(), Stop> {
+        let table = self.context.table;
+        let Some(snapshot) = table.snapshot() else { return Ok(()) };
+        let Some(candidate) = search::candidate(name, table.zones(), snapshot) else {
+            return Ok(());
+        };
+        let mode = self.context.rules.search.mode(candidate.namespace);
+        if self.context.cache.is_some() && mode != crate::config::SearchMode::Off {
+            return Err(Stop::Slow);
+        }
+        if let Some(costs) = self.context.costs {
+            costs.missed(candidate.namespace);
+        }
+        Ok(())
     }
 
     /// RFC 1034 §4.3.2 step 3a: an alias in our zone, followed while its target is there too.
     fn follow(&self, first: &Alias, reply: &mut Reply<'_>) -> Result<Verdict, Stop> {
-        let zones = self.table.zones();
-        let zone = HEADER + self.question.name().len() - zones.cluster.as_bytes().len();
+        let table = self.context.table;
+        let zones = table.zones();
+        let cluster = zones.cluster.as_bytes();
+        // Pointers to the zone lead into the question.
+        let Some(start) = suffix_start(self.question.name(), cluster) else {
+            return Err(Stop::Slow);
+        };
+        let zone = HEADER + start;
         let mut alias = first;
         let mut owner = None;
         for _ in 0..MAX_LINKS {
-            let at = reply.put_alias(owner, alias, zone, zones.ttl_secs)?;
+            let at = reply.put_alias(owner, alias, zone)?;
             owner = Some(at);
-            if self.question.qtype == rtype::CNAME || alias.inside.is_none() {
-                return Ok(authoritative(rcode::NO_ERROR));
+            if self.question.qtype == rtype::CNAME {
+                return Ok(self.authoritative(rcode::NO_ERROR));
             }
-            let target = self.table.lookup(alias.target.as_bytes());
+            let target = table.lookup(alias.target.as_bytes());
+            if alias.inside.is_none() || zones.apex_start(alias.target.as_bytes()).is_none() {
+                // Elsewhere: a static name, or somebody else's, whom we may ask.
+                let known = target.is_some() || zones.forwards;
+                let done = Ok(self.authoritative(rcode::NO_ERROR));
+                return if known { Err(Stop::Slow) } else { done };
+            }
             match target {
                 Some(Node::Alias(next)) => alias = next,
                 Some(Node::Sets(sets)) => {
                     if let Some(addresses) = sets.addresses(self.question.qtype) {
-                        reply.put_addresses(addresses, owner, self.rotation, self.transport)?;
-                        return Ok(authoritative(rcode::NO_ERROR));
+                        if addresses.near {
+                            return Err(Stop::Slow);
+                        }
+                        let (transport, subset) = (self.asker.transport, zones.large_answers);
+                        reply.put_addresses(addresses, owner, self.rotation, transport, subset)?;
+                        return Ok(self.authoritative(rcode::NO_ERROR));
                     }
                     // Its offsets are those of its own question: rare enough for the slow path.
                     if sets.prebuilt(self.question.qtype).is_some() {
                         return Err(Stop::Slow);
                     }
-                    return self.negative(true, zone, reply);
+                    return self.negative(alias.target.as_bytes(), true, zone, reply);
                 }
                 None => {
                     let apex = alias.inside == Some(0);
                     if apex && matches!(self.question.qtype, rtype::SOA | rtype::NS) {
                         return Err(Stop::Slow);
                     }
-                    return self.negative(apex, zone, reply);
+                    return self.negative(alias.target.as_bytes(), apex, zone, reply);
                 }
             }
         }
         reply.clear();
-        Ok(Verdict { rcode: rcode::SERV_FAIL, authoritative: false, error: None })
+        Ok(self.verdict(self.flags(rcode::SERV_FAIL)))
     }
-}
 
-fn authoritative(rcode: u8) -> Verdict {
-    Verdict { rcode, authoritative: true, error: None }
+    fn prohibited(&self) -> Verdict {
+        Verdict {
+            reason: Some(Reason::of(ede::PROHIBITED)),
+            event: Some(Event::Denied),
+            ..self.verdict(self.flags(rcode::REFUSED))
+        }
+    }
+
+    fn authoritative(&self, rcode: u8) -> Verdict {
+        self.verdict(Flags { authoritative: true, ..self.flags(rcode) })
+    }
+
+    fn flags(&self, rcode: u8) -> Flags {
+        let recursion_available = self.context.table.zones().forwards;
+        Flags { rcode, recursion_available, authoritative: false, authentic: false }
+    }
+
+    fn verdict(&self, flags: Flags) -> Verdict {
+        let zone = self.context.table.zones().zone_of(self.question.name());
+        let zone = zone.map_or(ZoneId::OUTSIDE, |(_, zone)| zone);
+        Verdict { flags, zone, reason: None, event: None, refresh: false }
+    }
 }
 
 /// Spreads a counter of answers over rotations. Taken as it is, a client that asks for A and AAAA

@@ -8,7 +8,9 @@ use portolan_model::{
     ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
 };
 
+use crate::answer::Answer;
 use crate::config::DnsConfig;
+use crate::context::{Asker, Context};
 use crate::fast::{Outcome, Transport, respond};
 use crate::name::MAX_WIRE_NAME;
 use crate::node::MESSAGE_MAX;
@@ -28,22 +30,44 @@ pub fn question(bytes: &[u8]) {
     OUT.with_borrow_mut(|out| both_paths(bytes, out));
 }
 
+/// Reads bytes as an upstream's answer to a fixed question and, where that works, puts them behind
+/// the question again: what comes out is a message as long as it says.
+///
+/// # Panics
+/// When what was taken for an answer is none: that is the finding.
+pub fn upstream_answer(bytes: &[u8]) {
+    let question =
+        b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x03wWw\x07example\x00\x00\x01\x00\x01";
+    let Ok(answer) = Answer::read(question, question.len(), bytes) else { return };
+    let mut message = question.to_vec();
+    message[2] |= 0x80;
+    for (at, count) in (6..).step_by(2).zip(answer.counts) {
+        message[at..at + 2].copy_from_slice(&count.to_be_bytes());
+    }
+    message.extend_from_slice(&answer.body);
+    answer.age(&mut message[question.len()..], 3600, 10);
+    let again = Answer::read(question, question.len(), &message).expect("what was kept is whole");
+    assert_eq!((again.counts, again.body.len()), (answer.counts, answer.body.len()));
+}
+
 thread_local! {
     static OUT: RefCell<Vec<u8>> = RefCell::new(vec![0; MESSAGE_MAX]);
 }
 
 fn both_paths(bytes: &[u8], out: &mut [u8]) {
     for table in tables() {
+        let context = Context::of(table);
         for transport in [Transport::Udp, Transport::Tcp] {
-            match respond(table, bytes, out, transport, bytes.len()) {
-                Outcome::Answered(length) => check(bytes, &out[..length], transport),
+            let asker = Asker::local(transport);
+            match respond(&context, bytes, out, asker, bytes.len()) {
+                Outcome::Answered(answered) => check(bytes, &out[..answered.length], transport),
                 Outcome::Slow => {}
-                Outcome::Drop => assert!(
-                    slow::respond(table, bytes, transport).is_none(),
+                Outcome::Drop | Outcome::Denied => assert!(
+                    slow::respond(&context, bytes, asker).is_none(),
                     "the paths differ on what deserves an answer"
                 ),
             }
-            if let Some(answer) = slow::respond(table, bytes, transport) {
+            if let Some(answer) = slow::respond(&context, bytes, asker) {
                 check(bytes, &answer, transport);
             }
         }

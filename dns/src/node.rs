@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use crate::edns::OPT_MAX;
 use crate::name::{WireName, suffix_start};
 use crate::question::HEADER;
 use crate::records::{Rdata, rtype};
@@ -13,6 +12,9 @@ use crate::wire::{self, HEAD, SRV_TARGET, TO_QUESTION};
 
 /// Longest message TCP can carry, in octets (RFC 1035 §4.2.2).
 pub(crate) const MESSAGE_MAX: usize = 65_535;
+
+/// Octets kept free for an OPT record when a set is cut to what a message can carry.
+const OPT_ROOM: usize = 512;
 
 /// A name of the table.
 #[derive(Debug, PartialEq, Eq)]
@@ -30,6 +32,8 @@ pub(crate) struct Alias {
     pub(crate) target: WireName,
     /// Octets of the target before the cluster's zone; `None` when it is outside.
     pub(crate) inside: Option<usize>,
+    /// Time to live in seconds.
+    pub(crate) ttl_secs: u32,
 }
 
 /// Record sets of one name.
@@ -38,6 +42,8 @@ pub(crate) struct Sets {
     a: Option<Addresses>,
     aaaa: Option<Addresses>,
     others: Box<[Prebuilt]>,
+    /// The name is one of the server's own, no service's.
+    fixed: bool,
 }
 
 /// Records of one fixed length, owned by the question: rotated by copying in two pieces.
@@ -49,6 +55,22 @@ pub(crate) struct Addresses {
     pub(crate) count: usize,
     /// The records.
     pub(crate) bytes: Box<[u8]>,
+    /// Which of them a client gets depends on where it is.
+    pub(crate) near: bool,
+}
+
+/// What compiling a name takes besides its data.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Compile<'a> {
+    /// Where addresses of SRV targets are looked up.
+    pub(crate) names: &'a BTreeMap<WireName, Vec<Rdata>>,
+    /// The cluster's zone.
+    pub(crate) zone: &'a WireName,
+    pub(crate) ttl_secs: u32,
+    /// The name is one of the server's own.
+    pub(crate) fixed: bool,
+    /// Several addresses are cut to those near the client.
+    pub(crate) near: bool,
 }
 
 /// An answer section and the additional section that helps it, with pointers already in place.
@@ -66,26 +88,32 @@ pub(crate) struct Prebuilt {
 }
 
 impl Node {
-    /// Compiles the data of `owner`; `names` is where addresses of SRV targets are looked up.
-    pub(crate) fn compile(
-        owner: &WireName,
-        data: &[Rdata],
-        names: &BTreeMap<WireName, Vec<Rdata>>,
-        zone: &WireName,
-        ttl_secs: u32,
-    ) -> Self {
+    /// Compiles the data of `owner`.
+    pub(crate) fn compile(owner: &WireName, data: &[Rdata], with: &Compile<'_>) -> Self {
         // RFC 1034 §3.6.2: with a CNAME no other data stands at a name.
         if let [Rdata::Cname(target)] = data {
-            let inside = suffix_start(target.as_bytes(), zone.as_bytes());
-            return Self::Alias(Alias { target: target.clone(), inside });
+            let inside = suffix_start(target.as_bytes(), with.zone.as_bytes());
+            let ttl_secs = with.ttl_secs;
+            return Self::Alias(Alias { target: target.clone(), inside, ttl_secs });
         }
         let types: BTreeSet<u16> = data.iter().map(Rdata::rtype).collect();
         let others = types.into_iter().filter(|rtype| !wire::is_address_type(*rtype));
         Self::Sets(Sets {
-            a: addresses(data, rtype::A, ttl_secs),
-            aaaa: addresses(data, rtype::AAAA, ttl_secs),
-            others: others.map(|rtype| prebuild(owner, data, rtype, names, ttl_secs)).collect(),
+            a: addresses(data, rtype::A, with),
+            aaaa: addresses(data, rtype::AAAA, with),
+            others: others
+                .map(|rtype| prebuild(owner, data, rtype, with.names, with.ttl_secs))
+                .collect(),
+            fixed: with.fixed,
         })
+    }
+
+    /// Whether it is one of the server's own names, no service's.
+    pub(crate) fn is_static(&self) -> bool {
+        match self {
+            Self::Alias(_) => false,
+            Self::Sets(sets) => sets.fixed,
+        }
     }
 }
 
@@ -105,14 +133,15 @@ impl Sets {
     }
 }
 
-fn addresses(data: &[Rdata], rtype: u16, ttl_secs: u32) -> Option<Addresses> {
+fn addresses(data: &[Rdata], rtype: u16, with: &Compile<'_>) -> Option<Addresses> {
     let mut bytes = Vec::new();
     let mut count = 0;
     for address in data.iter().filter(|d| d.rtype() == rtype) {
-        wire::record(&mut bytes, TO_QUESTION, ttl_secs, address);
+        wire::record(&mut bytes, TO_QUESTION, with.ttl_secs, address);
         count += 1;
     }
-    (count > 0).then(|| Addresses { stride: bytes.len() / count, count, bytes: bytes.into() })
+    let near = with.near && count > 1;
+    (count > 0).then(|| Addresses { stride: bytes.len() / count, count, bytes: bytes.into(), near })
 }
 
 /// Bound: a set larger than any message is cut to the records that fit one over TCP, and glue to
@@ -125,7 +154,7 @@ fn prebuild(
     ttl_secs: u32,
 ) -> Prebuilt {
     let start = HEADER + owner.as_bytes().len() + 4;
-    let room = MESSAGE_MAX - OPT_MAX - start;
+    let room = MESSAGE_MAX - OPT_ROOM - start;
     let mut answer = Vec::new();
     let mut answers = 0;
     // Targets with the offset their name stands at, in the order they appear.

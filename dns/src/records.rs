@@ -79,6 +79,16 @@ pub struct Soa {
     pub minimum_secs: u32,
 }
 
+/// How endpoints are named and which of them answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Naming {
+    /// By their pods, where they have no host name.
+    pub pods: bool,
+    /// Those that terminate and still serve answer where nothing is ready (as KEP-1669 has it for
+    /// traffic).
+    pub terminating: bool,
+}
+
 /// All records of one service.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ServiceRecords {
@@ -123,7 +133,7 @@ impl From<IpAddr> for Rdata {
 /// The records of a service. `svc` is `svc.<zone>`; a name too long for DNS is left out, since
 /// nobody can ask for it.
 #[must_use]
-pub fn of_service(svc: &WireName, entry: &ServiceEntry) -> ServiceRecords {
+pub fn of_service(svc: &WireName, entry: &ServiceEntry, naming: Naming) -> ServiceRecords {
     let mut records = ServiceRecords::default();
     let key = &entry.service.key;
     let Some(base) = svc.below([key.name().as_bytes(), key.namespace().as_bytes()]) else {
@@ -131,7 +141,7 @@ pub fn of_service(svc: &WireName, entry: &ServiceEntry) -> ServiceRecords {
     };
     match &entry.service.kind {
         ServiceKind::ClusterIp(addresses) => cluster_ip(&base, entry, addresses, &mut records),
-        ServiceKind::Headless => headless(&base, entry, &mut records),
+        ServiceKind::Headless => headless(&base, entry, naming, &mut records),
         ServiceKind::ExternalName(target) => {
             records.names.insert(base, vec![Rdata::Cname(WireName::of(target))]);
         }
@@ -159,10 +169,25 @@ fn cluster_ip(
     }
 }
 
+/// The endpoints that answer for a headless service: those ready or, where that is wanted and there
+/// are none, those on their way out; each address once.
+#[must_use]
+pub fn answering(entry: &ServiceEntry, naming: Naming) -> Vec<&Endpoint> {
+    let ready = entry.ready_endpoints();
+    if !ready.is_empty() || !naming.terminating {
+        return ready;
+    }
+    let listed = entry.slices.iter().flat_map(|slice| &slice.endpoints);
+    let leaving = |e: &&Endpoint| e.conditions.serving && e.conditions.terminating;
+    let by_address: BTreeMap<IpAddr, &Endpoint> =
+        listed.filter(leaving).map(|e| (e.address, e)).collect();
+    by_address.into_values().collect()
+}
+
 /// Kubernetes DNS-Based Service Discovery 1.1.0 §2.4: with no endpoint ready there is no name.
-fn headless(base: &WireName, entry: &ServiceEntry, records: &mut ServiceRecords) {
+fn headless(base: &WireName, entry: &ServiceEntry, naming: Naming, records: &mut ServiceRecords) {
     let mut names: BTreeMap<IpAddr, WireName> = BTreeMap::new();
-    for endpoint in entry.ready_endpoints() {
+    for endpoint in answering(entry, naming) {
         let data = Rdata::from(endpoint.address);
         records.names.entry(base.clone()).or_default().push(data.clone());
         // KEP-1645: names of endpoints in a cluster set say which cluster they are in.
@@ -172,15 +197,16 @@ fn headless(base: &WireName, entry: &ServiceEntry, records: &mut ServiceRecords)
             }),
             None => Some(base.clone()),
         };
-        if let Some(name) = own_base.and_then(|base| endpoint_name(&base, endpoint)) {
+        if let Some(name) = own_base.and_then(|base| endpoint_name(&base, endpoint, naming)) {
             records.names.entry(name.clone()).or_default().push(data);
             records.pointers.insert((endpoint.address, name.clone()));
             names.insert(endpoint.address, name);
         }
     }
     for port in &entry.service.ports {
+        // Whoever is not among the endpoints that answer has no name and falls out below.
         let targets: BTreeSet<(u16, &WireName)> = entry
-            .ready_targets(port)
+            .targets(port)
             .into_iter()
             .filter_map(|(socket, _)| Some((socket.port(), names.get(&socket.ip())?)))
             .collect();
@@ -217,8 +243,16 @@ fn add_servers(
     records.names.entry(base.clone()).or_default().extend(servers);
 }
 
-/// The name of one endpoint: its host name, else its address with dashes.
-fn endpoint_name(base: &WireName, endpoint: &Endpoint) -> Option<WireName> {
-    let own = endpoint.hostname.as_deref().and_then(|hostname| base.child(hostname));
-    own.or_else(|| base.child(&endpoint.address.to_string().replace(['.', ':'], "-")))
+/// The name of one endpoint: its host name, else that of its pod where that is wanted and is a
+/// label, else its address with dashes.
+fn endpoint_name(base: &WireName, endpoint: &Endpoint, naming: Naming) -> Option<WireName> {
+    let pod = endpoint.pod.as_deref().filter(|pod| naming.pods && !pod.contains('.'));
+    let own = endpoint.hostname.as_deref().or(pod).and_then(|name| base.child(name));
+    own.or_else(|| base.child(&dashed(endpoint.address)))
+}
+
+/// An address as a label: dashes for dots and colons.
+#[must_use]
+pub fn dashed(address: IpAddr) -> String {
+    address.to_string().replace(['.', ':'], "-")
 }

@@ -8,16 +8,27 @@ use arc_swap::ArcSwap;
 use portolan_model::Changes;
 use portolan_runtime::bind::{self, BindError, Sharing};
 use portolan_runtime::{Gate, Lifecycle, Metrics, Subscriber, Update};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::admission::Admission;
 use crate::config::DnsConfig;
+use crate::context::Rules;
+use crate::encrypted::certificate::Certificate;
 use crate::error::DnsError;
-use crate::fast::Transport;
-use crate::metrics::{Counters, DnsMetrics, Labelled, Labels};
+use crate::explain::Explainer;
+use crate::forward::Forwarder;
+use crate::front::{Front, Protocol};
+use crate::hosts::Hosts;
+use crate::metrics::{Counters, DnsMetrics, Labelled};
+use crate::querylog::QueryLogger;
+use crate::stream::{self, Framed, Streams};
 use crate::table::Table;
-use crate::tcp::{self, Tcp};
 use crate::udp::{self, Pool, Worker};
+
+mod secure;
+
+use secure::Secure;
 
 /// How often port 0 is tried until UDP and TCP agree on one.
 const PORT_TRIES: usize = 16;
@@ -28,8 +39,11 @@ const INLINE_KEYS: usize = 256;
 #[derive(Debug)]
 pub struct DnsServer {
     config: DnsConfig,
-    table: Arc<ArcSwap<Table>>,
+    front: Arc<Front>,
     listeners: Vec<Listener>,
+    secure: Vec<Secure>,
+    certificate: Option<Arc<Certificate>>,
+    hosts: Option<Hosts>,
     metrics: Arc<DnsMetrics>,
 }
 
@@ -38,12 +52,15 @@ pub struct DnsServer {
 struct Listener {
     address: SocketAddr,
     udp: Vec<(UdpSocket, Arc<Counters>)>,
+    /// What the slow path counts the queries of UDP with.
+    slow: Arc<Counters>,
     tcp: (TcpListener, Arc<Counters>),
 }
 
 impl DnsServer {
-    /// Binds UDP and TCP on the same port of each address. With port 0 the system picks one.
-    /// Nothing is answered before [`Self::run`], but queries may queue in the sockets.
+    /// Binds UDP and TCP on the same port of each address, and what is encrypted where the config
+    /// says. With port 0 the system picks one. Nothing is answered before [`Self::run`], but
+    /// queries may queue in the sockets.
     ///
     /// # Errors
     /// A socket that cannot be had, or a config that cannot be served.
@@ -55,15 +72,28 @@ impl DnsServer {
         if addresses.is_empty() {
             return Err(DnsError::NoAddress);
         }
-        let table = Arc::new(ArcSwap::from_pointee(Table::new(&config)?));
+        let (hosts, records) = Hosts::open(&config)?;
+        let table = Arc::new(ArcSwap::from_pointee(Table::with_hosts(&config, &records)?));
+        let forwarder = Forwarder::new(&config, metrics)?.map(Arc::new);
+        let certificate = config.certificate.as_ref().map(Certificate::open).transpose()?;
+        let secure = Secure::bind_all(&config, certificate.as_ref())?;
         let workers = config.workers.max(1);
         let listeners = addresses
             .iter()
             .map(|address| Listener::bind(*address, workers))
             .collect::<Result<Vec<_>, _>>()?;
-        let sets = listeners.iter().flat_map(Listener::counters).collect();
-        let metrics = Arc::new(DnsMetrics::register(metrics, sets));
-        Ok(Self { config, table, listeners, metrics })
+        let mut sets: Vec<Labelled> = listeners.iter().flat_map(Listener::counters).collect();
+        sets.extend(secure.iter().map(Secure::counters));
+        let zones = table.load().zones().zone_names().to_vec();
+        let registered = Arc::new(DnsMetrics::register(metrics, sets, &zones, forwarder.clone()));
+        let front = Arc::new(Front {
+            table,
+            rules: Rules::new(&config),
+            forwarder,
+            metrics: registered.clone(),
+            log: QueryLogger::new(config.query_log, config.query_log_sample),
+        });
+        Ok(Self { config, front, listeners, secure, certificate, hosts, metrics: registered })
     }
 
     /// Where it listens, on UDP and TCP alike, in the order of the addresses given.
@@ -72,78 +102,161 @@ impl DnsServer {
         self.listeners.iter().map(|listener| listener.address).collect()
     }
 
+    /// Where it listens for encrypted queries, and for which protocol: `tls`, `https` or `quic`.
+    #[must_use]
+    pub fn encrypted_addresses(&self) -> Vec<(&'static str, SocketAddr)> {
+        self.secure.iter().map(|secure| (secure.protocol().name(), secure.address())).collect()
+    }
+
+    /// A handle that says how answers come about, while the server runs.
+    #[must_use]
+    pub fn explainer(&self) -> Explainer {
+        Explainer::new(self.front.clone())
+    }
+
     /// Serves until the process drains: applies each update and reports it to `gate` once every
     /// answer comes from it. With the publisher gone it goes on serving the last snapshot.
     ///
     /// # Errors
     /// When threads cannot be started, or a part of the server ends unasked.
     pub async fn run(
-        self,
+        mut self,
         mut subscriber: Subscriber,
         gate: Gate,
         lifecycle: Lifecycle,
     ) -> Result<(), DnsError> {
-        let table = self.table.clone();
-        let mut running = self.start(&lifecycle)?;
+        let (front, config) = (self.front.clone(), self.config.clone());
+        let mut hosts = self.hosts.take();
+        // The listeners outlive the drain's begin by the lameduck time.
+        let serving = Lifecycle::new();
+        let mut running = self.start(&serving)?;
+        if let Some(forwarder) = &front.forwarder {
+            forwarder.start();
+        }
         let mut publishing = true;
-        let mut draining = pin!(lifecycle.draining());
-        loop {
+        let mut draining = pin!(async {
+            lifecycle.draining().await;
+            tokio::select! {
+                () = tokio::time::sleep(config.lameduck) => {}
+                () = lifecycle.aborted() => {}
+            }
+        });
+        let result = loop {
             tokio::select! {
                 biased;
-                () = &mut draining => break,
-                error = running.pool.unasked() => return Err(error),
-                Some(ended) = running.tasks.join_next() => return Err(unasked(ended)),
+                () = &mut draining => break Ok(()),
+                error = running.pool.unasked() => break Err(error),
+                Some(ended) = running.tasks.join_next() => break Err(unasked(ended)),
                 update = subscriber.next(), if publishing => match update {
-                    Some(update) => apply(&table, update, &gate).await?,
+                    Some(update) => apply(&front.table, update, &gate).await?,
                     None => publishing = false,
                 },
+                () = changed(&mut hosts) => {
+                    if let Some(hosts) = &hosts {
+                        take_hosts(&front.table, hosts, &config).await?;
+                    }
+                }
             }
-        }
-        tokio::select! {
-            result = running.drain() => result,
+        };
+        serving.drain();
+        let drained = tokio::select! {
+            drained = running.drain() => drained,
             () = lifecycle.aborted() => Ok(()),
+        };
+        if let Some(forwarder) = &front.forwarder {
+            forwarder.stop().await;
         }
+        result.and(drained)
     }
 
-    fn start(self, lifecycle: &Lifecycle) -> Result<Running, DnsError> {
+    fn start(self, serving: &Lifecycle) -> Result<Running, DnsError> {
         let (slow, queue) = mpsc::channel(self.config.slow_queue.max(1));
         let mut tasks = JoinSet::new();
         let mut workers = Vec::new();
-        let permits = Arc::new(Semaphore::new(self.config.tcp_max_connections));
+        let connections = self.config.tcp_max_connections;
+        let admission = Arc::new(Admission::new(connections, self.metrics.clone()));
+        let streams = |protocol, counters| Streams {
+            front: self.front.clone(),
+            counters,
+            admission: admission.clone(),
+            idle_timeout: self.config.tcp_idle_timeout,
+            max_pipelined: self.config.tcp_max_pipelined.max(1),
+            protocol,
+        };
         for listener in self.listeners {
             for (n, (socket, counters)) in listener.udp.into_iter().enumerate() {
                 workers.push(Worker {
                     name: format!("dns-udp-{n}"),
                     socket: Arc::new(socket),
-                    table: self.table.clone(),
+                    front: self.front.clone(),
                     counters,
+                    slow_counters: listener.slow.clone(),
                     slow: slow.clone(),
                 });
             }
             let (socket, counters) = listener.tcp;
-            let shared = Arc::new(Tcp {
-                table: self.table.clone(),
-                counters,
-                metrics: self.metrics.clone(),
-                permits: permits.clone(),
-                idle_timeout: self.config.tcp_idle_timeout,
-            });
-            let what = "the dns tcp listener";
-            let socket = tokio::net::TcpListener::from_std(socket)
-                .map_err(|source| DnsError::Setup { what, source })?;
-            let serving = tcp::serve(socket, shared, lifecycle.clone());
+            let framed = Framed { streams: streams(Protocol::Tcp, counters), tls: None };
+            let serving = stream::accept(into_tokio(socket)?, Arc::new(framed), serving.clone());
             tasks.spawn(async move {
                 serving.await;
                 "dns tcp"
             });
         }
-        let table = self.table;
+        for secure in self.secure {
+            let shared = streams(secure.protocol(), secure.counters().counters);
+            secure.start(shared, serving, &mut tasks)?;
+        }
+        if let Some(certificate) = self.certificate {
+            let (metrics, serving) = (self.metrics.clone(), serving.clone());
+            tasks.spawn(async move {
+                certificate.follow(&metrics, &serving).await;
+                "dns certificate"
+            });
+        }
+        let (front, waiting) = (self.front.clone(), self.config.forward.max_inflight);
         tasks.spawn(async move {
-            udp::serve_slow(queue, table).await;
+            udp::serve_slow(queue, front, waiting).await;
             "dns slow path"
         });
         Ok(Running { pool: Pool::start(workers)?, tasks })
     }
+}
+
+fn into_tokio(listener: TcpListener) -> Result<tokio::net::TcpListener, DnsError> {
+    let what = "a dns listener";
+    tokio::net::TcpListener::from_std(listener).map_err(|source| DnsError::Setup { what, source })
+}
+
+/// Waits until the hosts file has changed; for ever without one.
+async fn changed(hosts: &mut Option<Hosts>) {
+    match hosts {
+        Some(hosts) => hosts.changed().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Serves the records of the hosts file as it is now; a file that cannot be used changes nothing.
+async fn take_hosts(
+    table: &ArcSwap<Table>,
+    hosts: &Hosts,
+    config: &DnsConfig,
+) -> Result<(), DnsError> {
+    let next = hosts.read(config).and_then(|records| Table::with_hosts(config, &records));
+    let empty = match next {
+        Ok(empty) => empty,
+        Err(error) => {
+            tracing::warn!(%error, "static records stay as they were");
+            return Ok(());
+        }
+    };
+    let current = table.load_full();
+    let make = move || match current.snapshot() {
+        Some(snapshot) => empty.apply(snapshot, &Changes::Everything),
+        None => empty,
+    };
+    table.store(Arc::new(tokio::task::spawn_blocking(make).await?));
+    tracing::info!("the hosts file has changed");
+    Ok(())
 }
 
 /// A server that serves.
@@ -210,22 +323,36 @@ impl Listener {
         tcp: TcpListener,
         workers: usize,
     ) -> Result<Self, DnsError> {
-        let mut udp = vec![(first, Arc::default())];
+        let own = || Arc::new(Counters::of_one_thread());
+        let mut udp = vec![(first, own())];
         for _ in 1..workers {
-            udp.push((udp_socket(address)?, Arc::default()));
+            udp.push((udp_socket(address)?, own()));
         }
-        Ok(Self { address, udp, tcp: (tcp, Arc::default()) })
+        let shared = || Arc::new(Counters::shared());
+        Ok(Self { address, udp, slow: shared(), tcp: (tcp, shared()) })
     }
 
-    fn counters(&self) -> impl Iterator<Item = Labelled> {
-        let ipv6 = self.address.is_ipv6();
-        let labelled = move |transport, counters: &Arc<Counters>| Labelled {
-            labels: Labels { transport, ipv6 },
+    fn counters(&self) -> Vec<Labelled> {
+        let labelled = |protocol: Protocol, counters: &Arc<Counters>| Labelled {
+            server: server_name(protocol, self.address),
+            protocol,
+            ipv6: self.address.is_ipv6(),
             counters: counters.clone(),
         };
-        let udp = self.udp.iter().map(move |(_, counters)| labelled(Transport::Udp, counters));
-        udp.chain([labelled(Transport::Tcp, &self.tcp.1)])
+        let udp = self.udp.iter().map(|(_, counters)| counters).chain([&self.slow]);
+        let mut all: Vec<Labelled> = udp.map(|c| labelled(Protocol::Udp, c)).collect();
+        all.push(labelled(Protocol::Tcp, &self.tcp.1));
+        all
     }
+}
+
+/// A listener as CoreDNS names it.
+fn server_name(protocol: Protocol, address: SocketAddr) -> Arc<str> {
+    let scheme = protocol.scheme();
+    if address.ip().is_unspecified() {
+        return format!("{scheme}://:{}", address.port()).into();
+    }
+    format!("{scheme}://{address}").into()
 }
 
 fn udp_socket(address: SocketAddr) -> Result<UdpSocket, DnsError> {

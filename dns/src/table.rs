@@ -3,26 +3,28 @@
 //! Immutable; [`Table::apply`] makes the next one at a cost in proportion to what changed. Answers
 //! nothing itself: `fast` reads it, and `slow` looks things up in the snapshot it was made from.
 
+mod places;
 mod reverse;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use foldhash::fast::RandomState;
 use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
-use portolan_model::{Changes, Generation, Key, Scope, ServiceKey, Snapshot};
+use portolan_model::{Changes, Generation, Key, Place, Scope, ServiceKey, ServiceKind, Snapshot};
 
-use crate::config::DnsConfig;
+use crate::config::{DnsConfig, StaticRecord};
 use crate::error::DnsError;
 use crate::name::WireName;
-use crate::node::{Node, Sets};
+use crate::node::{Compile, Node, Sets};
 use crate::records::{self, Rdata, ServiceRecords};
 use crate::wire;
-use crate::zone::Zones;
+use crate::zone::{Fixed, Zones};
 
-pub(crate) use reverse::Reverse;
+use places::Places;
+pub(crate) use reverse::{Reverse, between};
 
 /// A persistent hash map.
 type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
@@ -35,6 +37,8 @@ pub struct Table {
     nodes: Map<WireName, Arc<Node>>,
     services: Map<ServiceKey, Arc<Contribution>>,
     reverse: Reverse,
+    /// Where clients are, by their addresses; kept where answers depend on it.
+    places: Arc<Places>,
     /// The SOA record of this generation; its owner is to be patched.
     soa: Arc<[u8]>,
 }
@@ -52,7 +56,15 @@ impl Table {
     /// # Errors
     /// [`DnsError`] when the zone or the ranges cannot be served.
     pub fn new(config: &DnsConfig) -> Result<Self, DnsError> {
-        Ok(Self::empty(Arc::new(Zones::new(config)?)))
+        Self::with_hosts(config, &[])
+    }
+
+    /// The same with static records besides those of the config.
+    ///
+    /// # Errors
+    /// [`DnsError`] when the zone, the ranges or a record cannot be served.
+    pub(crate) fn with_hosts(config: &DnsConfig, hosts: &[StaticRecord]) -> Result<Self, DnsError> {
+        Ok(Self::empty(Arc::new(Zones::new(config, hosts)?)))
     }
 
     fn empty(zones: Arc<Zones>) -> Self {
@@ -63,10 +75,11 @@ impl Table {
             nodes: Map::with_hasher(RandomState::default()),
             services: Map::with_hasher(RandomState::default()),
             reverse: Reverse::default(),
+            places: Arc::default(),
         };
         let zones = table.zones.clone();
-        for (owner, data) in &zones.fixed {
-            table.insert(owner, data, &ServiceRecords::default());
+        for (owner, fixed) in zones.fixed() {
+            table.nodes.insert(owner.clone(), table.compile_fixed(owner, fixed));
         }
         table
     }
@@ -88,8 +101,8 @@ impl Table {
                         Key::Namespace(name) => {
                             next.keep_namespace(Scope::Cluster, name, snapshot);
                         }
-                        // No name of ours depends on a node.
-                        Key::Node(_) => {}
+                        // No name of ours depends on a node, nor, by itself, on a pod.
+                        Key::Node(_) | Key::Pod(..) => {}
                     }
                 }
             }
@@ -101,6 +114,14 @@ impl Table {
                     next.keep_namespace(Scope::Cluster, name, snapshot);
                 }
             }
+        }
+        let nodes = match changes {
+            Changes::Nothing => false,
+            Changes::Keys(keys) => keys.iter().any(|key| matches!(key, Key::Node(_))),
+            Changes::Everything => true,
+        };
+        if nodes && next.zones.topology.threshold.is_some() {
+            next.places = Arc::new(Places::of(snapshot));
         }
         next.soa = soa(&next.zones, snapshot.generation());
         next.snapshot = Some(snapshot.clone());
@@ -123,6 +144,18 @@ impl Table {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.nodes.is_empty()
+    }
+
+    /// Where a client is, if answers are to depend on it.
+    pub(crate) fn place_of(&self, client: IpAddr) -> Option<Place> {
+        self.zones.topology.threshold?;
+        Some(match &self.zones.topology.node {
+            Some(name) => {
+                let zone = self.snapshot.as_ref()?.node(name).and_then(|node| node.zone.clone());
+                Place { node: Some(name.clone()), zone }
+            }
+            None => self.places.place_of(client),
+        })
     }
 
     pub(crate) fn zones(&self) -> &Zones {
@@ -148,17 +181,27 @@ impl Table {
     /// Takes a service out and puts in what the snapshot says of it now.
     fn replace(&mut self, key: &ServiceKey, snapshot: &Snapshot) {
         let old = self.services.remove(key);
-        let new = snapshot
-            .lookup(key)
-            .map(|entry| records::of_service(self.zones.svc(key.scope()), entry))
-            .unwrap_or_default();
+        let zones = self.zones.clone();
+        let entry = snapshot.lookup(key);
+        let headless = entry.is_some_and(|e| e.service.kind == ServiceKind::Headless);
+        let mut new = ServiceRecords::default();
+        for svc in zones.svc(key.scope()) {
+            let Some(entry) = entry else { break };
+            let records = records::of_service(svc, entry, zones.naming);
+            new.names.extend(records.names);
+            // An address leads to the name in the cluster's first zone.
+            if new.pointers.is_empty() {
+                new.pointers = records.pointers;
+            }
+        }
+        let near = headless && zones.topology.threshold.is_some();
         if let Some(old) = &old {
             for name in old.names.iter().filter(|name| !new.names.contains_key(*name)) {
                 self.nodes.remove(name.as_bytes());
             }
         }
         for (owner, data) in &new.names {
-            self.insert(owner, data, &new);
+            self.insert(owner, data, &new, near);
         }
         self.replace_pointers(key, old.as_ref().map(|old| &old.pointers), &new.pointers);
         if !new.names.is_empty() {
@@ -169,19 +212,38 @@ impl Table {
         self.keep_namespace(key.scope(), key.namespace(), snapshot);
     }
 
-    fn insert(&mut self, owner: &WireName, data: &[Rdata], context: &ServiceRecords) {
+    fn insert(&mut self, owner: &WireName, data: &[Rdata], with: &ServiceRecords, near: bool) {
         let zones = &self.zones;
-        let node = Node::compile(owner, data, &context.names, &zones.cluster, zones.ttl_secs);
-        self.nodes.insert(owner.clone(), Arc::new(node));
+        let with = Compile {
+            names: &with.names,
+            zone: &zones.cluster,
+            ttl_secs: zones.ttl_secs,
+            fixed: false,
+            near,
+        };
+        self.nodes.insert(owner.clone(), Arc::new(Node::compile(owner, data, &with)));
+    }
+
+    fn compile_fixed(&self, owner: &WireName, fixed: &Fixed) -> Arc<Node> {
+        let with = Compile {
+            names: &BTreeMap::new(),
+            zone: &self.zones.cluster,
+            ttl_secs: fixed.ttl_secs,
+            fixed: true,
+            near: false,
+        };
+        Arc::new(Node::compile(owner, &fixed.data, &with))
     }
 
     /// A namespace is an empty non-terminal while it exists.
     fn keep_namespace(&mut self, scope: Scope, namespace: &str, snapshot: &Snapshot) {
-        let Some(name) = self.zones.svc(scope).child(namespace) else { return };
-        if !snapshot.has_namespace(scope, namespace) {
-            self.nodes.remove(name.as_bytes());
-        } else if !self.nodes.contains_key(name.as_bytes()) {
-            self.nodes.insert(name, Arc::new(Node::Sets(Sets::default())));
+        for svc in self.zones.clone().svc(scope) {
+            let Some(name) = svc.child(namespace) else { continue };
+            if !snapshot.has_namespace(scope, namespace) {
+                self.nodes.remove(name.as_bytes());
+            } else if !self.nodes.contains_key(name.as_bytes()) {
+                self.nodes.insert(name, Arc::new(Node::Sets(Sets::default())));
+            }
         }
     }
 
@@ -211,10 +273,14 @@ impl Table {
         let data: Vec<Rdata> = self.reverse.names(address).into_iter().map(Rdata::Ptr).collect();
         let above = self.zones.apex_start(owner.as_bytes());
         let stood = self.nodes.contains_key(owner.as_bytes());
-        if data.is_empty() {
-            self.nodes.remove(owner.as_bytes());
-        } else {
-            self.insert(&owner, &data, &ServiceRecords::default());
+        match (data.is_empty(), self.zones.fixed_at(&owner)) {
+            (false, _) => self.insert(&owner, &data, &ServiceRecords::default(), false),
+            (true, Some(fixed)) => {
+                self.nodes.insert(owner.clone(), self.compile_fixed(&owner, fixed));
+            }
+            (true, None) => {
+                self.nodes.remove(owner.as_bytes());
+            }
         }
         // Outside our zones there is nothing we could say of the names above it.
         let Some(apex) = above else { return };

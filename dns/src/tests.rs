@@ -2,7 +2,7 @@
 
 mod cases;
 mod history;
-mod kit;
+pub(crate) mod kit;
 mod mutation;
 mod oracle;
 mod shapes;

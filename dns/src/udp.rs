@@ -1,4 +1,4 @@
-//! UDP: one `SO_REUSEPORT` socket and one thread per worker, and the task of the slow path.
+//! UDP: one `SO_REUSEPORT` socket and one thread per worker, and the tasks of the slow path.
 //!
 //! A worker never waits for anything but its socket. What the fast path cannot answer goes into a
 //! bounded queue; at the bound it is dropped and counted.
@@ -10,14 +10,17 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
+use std::time::Instant;
 
-use arc_swap::ArcSwap;
 use tokio::sync::mpsc;
+use tokio::task::JoinSet;
 
+use crate::context::Asker;
 use crate::fast::{self, Outcome, Transport};
-use crate::metrics::{Counters, Tally};
-use crate::slow;
-use crate::table::Table;
+use crate::front::{Client, Front, Protocol};
+use crate::metrics::{Counters, Event};
+use crate::querylog::Line;
+use crate::zone::ZoneId;
 
 pub(crate) use pool::Pool;
 pub(crate) use sys::request_local_address;
@@ -26,14 +29,20 @@ pub(crate) use sys::request_local_address;
 const DRAIN_BATCHES: usize = 64;
 /// Receive errors in a row after which a worker gives up.
 const ERRORS_MAX: usize = 100;
+/// Queries of the slow path that may be under way at once besides those that wait for upstreams,
+/// which are bounded on their own.
+const SLOW_MARGIN: usize = 1024;
 
 /// One thread's share of an address.
 #[derive(Debug)]
 pub(crate) struct Worker {
     pub(crate) name: String,
     pub(crate) socket: Arc<UdpSocket>,
-    pub(crate) table: Arc<ArcSwap<Table>>,
+    pub(crate) front: Arc<Front>,
+    /// What this thread alone writes to.
     pub(crate) counters: Arc<Counters>,
+    /// What the slow path counts its queries with.
+    pub(crate) slow_counters: Arc<Counters>,
     pub(crate) slow: mpsc::Sender<SlowQuery>,
 }
 
@@ -41,17 +50,28 @@ pub(crate) struct Worker {
 #[derive(Debug)]
 pub(crate) struct SlowQuery {
     query: Vec<u8>,
-    peer: sys::Peer,
-    socket: Arc<UdpSocket>,
-    counters: Arc<Counters>,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    /// It is to be answered.
+    Answer { peer: sys::Peer, socket: Arc<UdpSocket>, client: Client },
+    /// It was answered from the cache, which is to ask anew.
+    Refresh,
+}
+
+/// What a batch adds up to before it is counted.
+struct Sent {
+    at: [(ZoneId, u8); sys::BATCH],
+    count: usize,
 }
 
 impl Worker {
     /// Answers until told to stop.
     fn run(&self, stop: &pool::Stop) -> io::Result<()> {
-        let limit = usize::from(self.table.load().zones().udp_limit);
+        let limit = usize::from(self.front.table.load().zones().udp_limit);
         let mut batch = sys::Batch::new(limit);
-        let mut tally = Tally::default();
         let mut rotation = 0_usize;
         let (mut drained, mut errors) = (0, 0);
         loop {
@@ -80,11 +100,18 @@ impl Worker {
             }
             errors = 0;
             drained += usize::from(stopping);
-            self.answer(&mut batch, received, &mut rotation, &mut tally);
+            let began = Instant::now();
+            let mut sent = Sent { at: [(ZoneId::OUTSIDE, 0); sys::BATCH], count: 0 };
+            self.answer(&mut batch, received, &mut rotation, &mut sent);
             // Before sending: whoever has an answer finds it counted.
-            tally.flush(&self.counters);
-            tally.unsent += batch.send(self.socket.as_fd());
-            tally.flush(&self.counters);
+            let took = began.elapsed();
+            for (zone, rcode) in &sent.at[..sent.count] {
+                self.counters.response(*zone, *rcode, took);
+            }
+            let unsent = batch.send(self.socket.as_fd());
+            if unsent > 0 {
+                self.counters.count(Event::Unsent, unsent);
+            }
         }
     }
 
@@ -93,50 +120,110 @@ impl Worker {
         batch: &mut sys::Batch,
         received: usize,
         rotation: &mut usize,
-        tally: &mut Tally,
+        sent: &mut Sent,
     ) {
-        let table = self.table.load();
+        let table = self.front.table.load();
+        let context = self.front.context(&table);
+        let mut fast = 0;
         for i in 0..received {
-            tally.requests += 1;
+            let address = batch.client(i);
+            let asker = Asker { address, transport: Transport::Udp };
             let (query, out) = batch.slot(i);
-            match fast::respond(&table, query, out, Transport::Udp, fast::turn(*rotation)) {
-                Outcome::Answered(length) => {
+            match fast::respond(&context, query, out, asker, fast::turn(*rotation)) {
+                Outcome::Answered(answered) => {
                     *rotation = rotation.wrapping_add(1);
-                    tally.fast += 1;
-                    tally.response(out[3] & 0x0f);
-                    batch.reply(i, length);
+                    fast += 1;
+                    self.counters.request(answered.zone, answered.qtype);
+                    if let Some(event) = answered.event {
+                        self.counters.count(event, 1);
+                    }
+                    sent.at[sent.count] = (answered.zone, answered.rcode);
+                    sent.count += 1;
+                    if self.front.log.is_on() {
+                        self.log(query, &out[..answered.length], asker);
+                    }
+                    if answered.refresh {
+                        self.hand_over(query.to_vec(), What::Refresh);
+                    }
+                    batch.reply(i, answered.length);
                 }
                 Outcome::Slow => {
-                    let query = SlowQuery {
-                        query: query.to_vec(),
-                        peer: batch.peer(i),
-                        socket: self.socket.clone(),
-                        counters: self.counters.clone(),
-                    };
-                    match self.slow.try_send(query) {
-                        Ok(()) => tally.slow += 1,
-                        Err(_full) => tally.slow_dropped += 1,
-                    }
+                    let query = query.to_vec();
+                    let peer = batch.peer(i);
+                    let counters = self.slow_counters.clone();
+                    let client = Client { address, protocol: Protocol::Udp, counters };
+                    let socket = self.socket.clone();
+                    self.hand_over(query, What::Answer { peer, socket, client });
                 }
                 Outcome::Drop => {}
+                Outcome::Denied => self.counters.count(Event::Denied, 1),
             }
+        }
+        if fast > 0 {
+            self.counters.count(Event::Fast, fast);
+        }
+    }
+
+    fn log(&self, query: &[u8], answer: &[u8], asker: Asker) {
+        if self.front.log.wants(answer) {
+            let line = Line { query, answer, client: asker.address, protocol: Protocol::Udp };
+            self.front.log.write(&line, std::time::Duration::ZERO);
+        }
+    }
+
+    fn hand_over(&self, query: Vec<u8>, what: What) {
+        let answer = matches!(what, What::Answer { .. });
+        let event = match self.slow.try_send(SlowQuery { query, what }) {
+            Ok(()) => Event::Slow,
+            Err(_full) => Event::SlowDropped,
+        };
+        if answer {
+            self.counters.count(event, 1);
         }
     }
 }
 
-/// Answers what the workers queue, until the last of them is gone and the queue is empty.
-pub(crate) async fn serve_slow(mut queue: mpsc::Receiver<SlowQuery>, table: Arc<ArcSwap<Table>>) {
-    while let Some(query) = queue.recv().await {
-        let Some(answer) = slow::respond(&table.load(), &query.query, Transport::Udp) else {
-            continue;
-        };
-        let mut tally = Tally::default();
-        tally.response(slow::response_code(&answer));
-        tally.flush(&query.counters);
-        if let Err(error) = sys::send(query.socket.as_fd(), &answer, &query.peer) {
-            tracing::debug!(%error, "an answer of the slow path could not be sent");
-            tally.unsent += 1;
+/// Answers what the workers queue, each query in a task of its own, until the last worker is gone
+/// and all are answered. At the bound it stops taking queries, and the queue fills up.
+pub(crate) async fn serve_slow(
+    mut queue: mpsc::Receiver<SlowQuery>,
+    front: Arc<Front>,
+    max_waiting: usize,
+) {
+    let mut tasks = JoinSet::new();
+    let bound = max_waiting + SLOW_MARGIN;
+    loop {
+        tokio::select! {
+            Some(ended) = tasks.join_next() => log_panic(ended),
+            query = queue.recv(), if tasks.len() < bound => match query {
+                Some(query) => {
+                    let front = front.clone();
+                    tasks.spawn(async move { serve_one(query, &front).await });
+                }
+                None => break,
+            },
         }
-        tally.flush(&query.counters);
+    }
+    while let Some(ended) = tasks.join_next().await {
+        log_panic(ended);
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "a query made the slow path panic");
+    }
+}
+
+async fn serve_one(SlowQuery { query, what }: SlowQuery, front: &Front) {
+    match what {
+        What::Refresh => front.refresh(&query),
+        What::Answer { peer, socket, client } => {
+            let Some(answer) = front.answer_slowly(&query, &client).await else { return };
+            if let Err(error) = sys::send(socket.as_fd(), &answer, &peer) {
+                tracing::debug!(%error, "an answer of the slow path could not be sent");
+                client.counters.count(Event::Unsent, 1);
+            }
+        }
     }
 }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::str::FromStr;
 
+use portolan_model::DnsName;
 use serde_json::Value;
 
 /// A layer above the file: values as text.
@@ -140,6 +141,24 @@ impl Reader {
             items.iter().map(|i| i.parse().map_err(|e| format!("{i:?}: {e}"))).collect()
         };
         self.read(path, default.into(), help, parse).unwrap_or_default()
+    }
+
+    /// A list of domain names.
+    pub(crate) fn names(
+        &mut self,
+        path: &str,
+        default: &[&str],
+        help: &'static str,
+    ) -> Vec<DnsName> {
+        let texts: Vec<String> = self.texts(path, default, help);
+        let mut names = Vec::with_capacity(texts.len());
+        for text in texts {
+            match DnsName::parse(text.strip_suffix('.').unwrap_or(&text)) {
+                Ok(name) => names.push(name),
+                Err(error) => self.reject(path, &error.to_string()),
+            }
+        }
+        names
     }
 
     /// A whole number within a range.

@@ -1,6 +1,8 @@
 //! The answer under construction: sections in order, within a limit, room kept for the OPT record.
 
-use crate::edns::{OPT_MAX, OPT_MIN};
+use crate::answer::Answer;
+use crate::config::LargeAnswers;
+use crate::edns::{Reason, ReplyOpt};
 use crate::fast::Transport;
 use crate::node::{Addresses, Alias, Prebuilt};
 use crate::question::HEADER;
@@ -11,6 +13,15 @@ use crate::zone::Zones;
 /// A record that is needed does not fit.
 pub(super) struct Full;
 
+/// What the header says besides counts.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Flags {
+    pub(super) rcode: u8,
+    pub(super) authoritative: bool,
+    pub(super) recursion_available: bool,
+    pub(super) authentic: bool,
+}
+
 /// An answer in a buffer.
 pub(super) struct Reply<'a> {
     out: &'a mut [u8],
@@ -20,6 +31,8 @@ pub(super) struct Reply<'a> {
     question_end: usize,
     /// Octets records may reach.
     limit: usize,
+    /// Octets the whole may reach.
+    whole: usize,
     answers: u16,
     authorities: u16,
     additionals: u16,
@@ -28,28 +41,32 @@ pub(super) struct Reply<'a> {
 
 impl<'a> Reply<'a> {
     /// Copies header and question, case and all; `None` when the buffer cannot hold even that.
-    /// With `opt`, room is kept for an OPT record without options: only answers without records
-    /// carry an option.
+    /// Room is kept for an OPT record of `opt` octets.
     pub(super) fn start(
         query: &[u8],
         end: usize,
         out: &'a mut [u8],
-        limit: usize,
-        opt: bool,
+        whole: usize,
+        opt: usize,
     ) -> Option<Self> {
-        limit.checked_sub(OPT_MAX).filter(|limit| *limit >= end)?;
-        let limit = if opt { limit - OPT_MIN } else { limit };
+        let limit = whole.checked_sub(opt).filter(|limit| *limit >= end)?;
         out.get_mut(..end)?.copy_from_slice(query.get(..end)?);
         Some(Self {
             out,
             length: end,
             question_end: end,
             limit,
+            whole,
             answers: 0,
             authorities: 0,
             additionals: 0,
             truncated: false,
         })
+    }
+
+    /// Whether no record has been put.
+    pub(super) fn is_empty(&self) -> bool {
+        self.length == self.question_end
     }
 
     /// Forgets all records.
@@ -64,40 +81,67 @@ impl<'a> Reply<'a> {
         self.truncated = true;
     }
 
-    /// Sets the header and appends the OPT record; returns the length of the message.
-    pub(super) fn finish(mut self, rcode: u8, authoritative: bool, opt: Option<&[u8]>) -> usize {
-        if let Some(opt) = opt {
-            self.out[self.length..self.length + opt.len()].copy_from_slice(opt);
-            self.length += opt.len();
+    /// Sets the header and appends the OPT record, with the reason if there is room for it; returns
+    /// the length of the message.
+    pub(super) fn finish(
+        mut self,
+        flags: Flags,
+        opt: Option<&ReplyOpt<'_>>,
+        reason: Option<&Reason>,
+    ) -> usize {
+        if let Some(opt) = opt
+            && let Some(length) = opt.write(&mut self.out[self.length..self.whole], reason)
+        {
+            self.length += length;
             self.additionals += 1;
         }
-        // RFC 1035 §4.1.1: QR, then the client's RD; RA, AD and CD stay clear.
+        // RFC 1035 §4.1.1: QR, then the client's RD; RFC 4035 §3.2.2: the client's CD.
         let recursion_desired = self.out[2] & 0x01;
-        let authoritative = if authoritative { 0x04 } else { 0 };
-        let truncated = if self.truncated { 0x02 } else { 0 };
-        self.out[2] = 0x80 | authoritative | truncated | recursion_desired;
-        self.out[3] = rcode;
+        let checking_disabled = self.out[3] & 0x10;
+        let bit = |set: bool, bit: u8| if set { bit } else { 0 };
+        self.out[2] =
+            0x80 | bit(flags.authoritative, 0x04) | bit(self.truncated, 0x02) | recursion_desired;
+        self.out[3] = bit(flags.recursion_available, 0x80)
+            | bit(flags.authentic, 0x20)
+            | checking_disabled
+            | flags.rcode;
         for (at, count) in [(6, self.answers), (8, self.authorities), (10, self.additionals)] {
             self.out[at..at + 2].copy_from_slice(&count.to_be_bytes());
         }
         self.length
     }
 
+    /// An answer of an upstream, aged.
+    pub(super) fn put_kept(
+        &mut self,
+        answer: &Answer,
+        kept_secs: u32,
+        age_secs: u32,
+    ) -> Result<(), Full> {
+        let start = self.length;
+        self.put(&answer.body)?;
+        answer.age(&mut self.out[start..self.length], kept_secs, age_secs);
+        [self.answers, self.authorities, self.additionals] = answer.counts;
+        Ok(())
+    }
+
     /// Addresses in rotation, owned by the question or by the name that stands at `owner`. Over TCP
-    /// a set larger than any message shows a window of itself that moves with the rotation.
+    /// a set larger than any message shows a window of itself that moves with the rotation; over
+    /// UDP as well, where that is wanted.
     pub(super) fn put_addresses(
         &mut self,
         set: &Addresses,
         owner: Option<u16>,
         rotation: usize,
         transport: Transport,
+        large: LargeAnswers,
     ) -> Result<(), Full> {
         let fit = (self.limit - self.length) / set.stride;
-        let count = match transport {
-            Transport::Tcp => set.count.min(fit),
-            Transport::Udp => set.count,
+        let count = match (transport, large) {
+            (Transport::Tcp, _) | (Transport::Udp, LargeAnswers::Subset) => set.count.min(fit),
+            (Transport::Udp, LargeAnswers::Truncate) => set.count,
         };
-        if count > fit {
+        if count > fit || count == 0 {
             return Err(Full);
         }
         let first = self.length;
@@ -132,7 +176,6 @@ impl<'a> Reply<'a> {
         owner: Option<u16>,
         alias: &Alias,
         zone: usize,
-        ttl_secs: u32,
     ) -> Result<u16, Full> {
         let target = alias.target.as_bytes();
         let zone = wire::pointer(zone).ok_or(Full)?.to_be_bytes();
@@ -142,7 +185,7 @@ impl<'a> Reply<'a> {
         };
         let length = u16::try_from(name.len() + rest.len()).map_err(|_| Full)?;
         let owner = owner.unwrap_or(TO_QUESTION);
-        self.put(&wire::head(owner, rtype::CNAME, ttl_secs, length))?;
+        self.put(&wire::head(owner, rtype::CNAME, alias.ttl_secs, length))?;
         let at = wire::pointer(self.length).ok_or(Full)?;
         self.put(name)?;
         self.put(rest)?;

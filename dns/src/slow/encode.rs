@@ -1,17 +1,155 @@
-//! Our records as hickory's, and a message cut to a limit.
+//! An answer put together from our records and others', and cut to a limit.
 
 use hickory_proto::ProtoError;
-use hickory_proto::op::Message;
-use hickory_proto::rr::rdata::{A, AAAA, CNAME, NS, PTR, SOA, SRV, TXT};
-use hickory_proto::rr::{Name, RData, Record};
+use hickory_proto::op::{Message, OpCode, ResponseCode};
+use hickory_proto::rr::rdata::{A, AAAA, CNAME, HINFO, NS, PTR, SOA, SRV, TXT};
+use hickory_proto::rr::{Name, RData, Record, RecordType};
 
+use super::lookup::{Resolution, Section};
+use super::request::{Request, bare};
+use crate::config::LargeAnswers;
+use crate::context::{Asker, Context};
+use crate::edns::{Reason, ReplyOpt};
+use crate::fast::{self, Transport};
 use crate::name::WireName;
+use crate::question::HEADER;
 use crate::records::Rdata;
+use crate::zone::Zones;
 
-/// A record. An owner that is the name asked keeps the case it was asked in.
-pub(super) fn record(owner: &WireName, data: &Rdata, ttl_secs: u32, asked: &Name) -> Record {
-    let owner = name(owner);
-    let owner = if owner == *asked { asked.clone() } else { owner };
+/// Response code (RFC 1035 §4.1.1) of an answer that could not be encoded.
+const SERV_FAIL: u8 = 2;
+
+/// An answer on its way.
+#[derive(Debug)]
+pub(crate) struct Composed<'a> {
+    pub(crate) message: Message,
+    opt: Option<ReplyOptOf<'a>>,
+    pub(crate) reason: Option<Reason>,
+    large: LargeAnswers,
+    udp_limit: u16,
+}
+
+/// What our OPT record is made of, once the client's address is known.
+#[derive(Debug)]
+struct ReplyOptOf<'a> {
+    context: Context<'a>,
+    extended_code: u8,
+}
+
+impl<'a> Composed<'a> {
+    /// An answer without records to a request.
+    pub(crate) fn new(context: &Context<'a>, zones: &Zones, request: &Request) -> Self {
+        let query = &request.message;
+        let mut message = Message::response(query.metadata.id, OpCode::Query);
+        message.metadata.recursion_desired = query.metadata.recursion_desired;
+        message.metadata.checking_disabled = query.metadata.checking_disabled;
+        message.metadata.recursion_available = zones.forwards;
+        message.queries.clone_from(&query.queries);
+        let opt = request.opt.map(|_| ReplyOptOf { context: *context, extended_code: 0 });
+        let (large, udp_limit) = (zones.large_answers, zones.udp_limit);
+        Self { message, opt, reason: None, large, udp_limit }
+    }
+
+    /// Makes it a refusal.
+    pub(crate) fn refuse(&mut self, code: ResponseCode) {
+        if code == ResponseCode::BADVERS {
+            // RFC 6891 §6.1.3: the low bits of 16 are none.
+            self.message.metadata.response_code = ResponseCode::NoError;
+            if let Some(opt) = &mut self.opt {
+                opt.extended_code = 1;
+            }
+        } else {
+            self.message.metadata.response_code = code;
+        }
+    }
+
+    /// Takes everything back and gives a code.
+    pub(crate) fn fail(&mut self, rcode: u8, reason: Option<Reason>) {
+        self.message.answers.clear();
+        self.message.authorities.clear();
+        self.message.additionals.clear();
+        self.message.metadata.authoritative = false;
+        self.message.metadata.response_code = ResponseCode::from(0, rcode);
+        self.reason = reason;
+    }
+
+    /// Puts in what the snapshot says.
+    pub(crate) fn fill(&mut self, zones: &Zones, resolution: &Resolution, request: &Request) {
+        let asked = self.message.queries.first().map(|q| q.name().clone()).unwrap_or_default();
+        let same = |owner: &WireName| owner == request.name();
+        let records = |set: &Section| -> Vec<Record> {
+            let one = |(owner, data): &(WireName, Rdata)| {
+                let ttl_secs = zones.ttl_secs_of(owner);
+                // An owner that is the name asked keeps the case it was asked in.
+                let shown = if same(owner) { asked.clone() } else { name(owner) };
+                record(shown, data, ttl_secs)
+            };
+            set.iter().map(one).collect()
+        };
+        self.message.answers = records(&resolution.answers);
+        self.message.authorities = records(&resolution.authorities);
+        self.message.additionals = records(&resolution.additionals);
+        if resolution.minimal {
+            // RFC 8482 §4.2
+            let hinfo = HINFO::new("RFC8482".to_owned(), String::new());
+            let record = Record::from_rdata(asked, zones.ttl_secs, RData::HINFO(hinfo));
+            self.message.add_answer(record);
+        }
+        self.message.metadata.authoritative = resolution.authoritative;
+        self.message.metadata.response_code = ResponseCode::from(0, resolution.rcode);
+        self.reason.clone_from(&resolution.reason);
+    }
+
+    /// The bytes, within what the client can take.
+    pub(crate) fn encode(mut self, asker: Asker, request: &Request) -> Vec<u8> {
+        let payload = request.opt.map(|opt| opt.payload);
+        let limit = fast::limit(asker.transport, payload, self.udp_limit);
+        let opt = self.opt.take().zip(request.opt).map(|(of, client)| ReplyOpt {
+            extended_code: of.extended_code,
+            ..of.context.reply_opt(&client, asker.address)
+        });
+        let room = limit - opt.as_ref().map_or(0, ReplyOpt::length);
+        let subset = self.large == LargeAnswers::Subset && asker.transport == Transport::Udp;
+        let header = {
+            let [i1, i2] = self.message.metadata.id.to_be_bytes();
+            let mut header = [0; HEADER];
+            (header[0], header[1]) = (i1, i2);
+            header[2] = u8::from(self.message.metadata.recursion_desired);
+            header
+        };
+        let reason = self.reason.take();
+        let mut bytes = within(self.message, room, subset).unwrap_or_else(|error| {
+            tracing::warn!(%error, "an answer could not be encoded");
+            bare(&header, SERV_FAIL)
+        });
+        if let Some(opt) = opt {
+            append_opt(&mut bytes, &opt, reason.as_ref(), limit);
+        }
+        bytes
+    }
+}
+
+/// Puts an OPT record behind everything else.
+pub(crate) fn append_opt(
+    bytes: &mut Vec<u8>,
+    opt: &ReplyOpt<'_>,
+    reason: Option<&Reason>,
+    limit: usize,
+) {
+    let length = bytes.len();
+    let most = opt.length() + reason.map_or(0, Reason::length);
+    bytes.resize((length + most).min(limit.max(length)), 0);
+    let written = opt.write(&mut bytes[length..], reason);
+    bytes.truncate(length + written.unwrap_or(0));
+    if written.is_some()
+        && let Some(count) = bytes.get_mut(10..12).and_then(|b| b.first_chunk_mut::<2>())
+    {
+        *count = u16::from_be_bytes(*count).saturating_add(1).to_be_bytes();
+    }
+}
+
+/// A record.
+pub(crate) fn record(owner: Name, data: &Rdata, ttl_secs: u32) -> Record {
     let data = match data {
         Rdata::A(address) => RData::A(A(*address)),
         Rdata::Aaaa(address) => RData::AAAA(AAAA(*address)),
@@ -39,8 +177,9 @@ pub(super) fn record(owner: &WireName, data: &Rdata, ttl_secs: u32, asked: &Name
 }
 
 /// Encodes a message within a limit in octets: whole, else without the additional section, else
-/// with TC and nothing but the question (RFC 2181 §9).
-pub(super) fn within(mut message: Message, limit: usize) -> Result<Vec<u8>, ProtoError> {
+/// with as many addresses as fit where a subset is wanted, else with TC and nothing but the
+/// question (RFC 2181 §9).
+fn within(mut message: Message, limit: usize, subset: bool) -> Result<Vec<u8>, ProtoError> {
     // hickory cuts a message at 65,535 octets by itself and marks it.
     let fits = |bytes: &[u8]| bytes.len() <= limit && bytes.get(2).is_some_and(|b| b & 2 == 0);
     let bytes = message.to_vec()?;
@@ -52,12 +191,24 @@ pub(super) fn within(mut message: Message, limit: usize) -> Result<Vec<u8>, Prot
     if fits(&bytes) {
         return Ok(bytes);
     }
+    while subset && is_address(message.answers.last()) {
+        message.answers.pop();
+        let bytes = message.to_vec()?;
+        if fits(&bytes) && is_address(message.answers.last()) {
+            return Ok(bytes);
+        }
+    }
     message.answers.clear();
     message.authorities.clear();
     message.metadata.truncation = true;
     message.to_vec()
 }
 
-fn name(wire: &WireName) -> Name {
+fn is_address(record: Option<&Record>) -> bool {
+    record.is_some_and(|r| matches!(r.record_type(), RecordType::A | RecordType::AAAA))
+}
+
+/// A wire name as hickory has it.
+pub(crate) fn name(wire: &WireName) -> Name {
     Name::from_labels(wire.labels()).expect("a wire name has labels and a length within bounds")
 }

@@ -241,7 +241,7 @@ fn what_exists_without_the_type_is_no_data_and_the_rest_no_domain() {
             ("other.svc.cluster.local.", A, NXDomain, &[]),
             ("web.other.svc.cluster.local.", A, NXDomain, &[]),
             ("x.web.shop.svc.cluster.local.", A, NXDomain, &[]),
-            ("pod.cluster.local.", A, NXDomain, &[]),
+            ("pod.cluster.local.", A, NoError, &[]),
             ("1-2-3-4.shop.pod.cluster.local.", A, NXDomain, &[]),
         ],
     );

@@ -149,7 +149,7 @@ proptest! {
                 }
             }
             // The index finds what the scan finds.
-            let indexed = crate::slow::respond(&table, &bytes(&message), crate::Transport::Tcp);
+            let indexed = slowly(&table, &bytes(&message), crate::Transport::Tcp);
             assert_same(&decode(&indexed.expect("an answer")), &slow);
         }
     }

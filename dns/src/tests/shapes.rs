@@ -8,7 +8,7 @@ use hickory_proto::rr::RecordType::{self, A};
 use portolan_model::Protocol::Tcp;
 
 use super::kit::*;
-use crate::fast::{Outcome, Transport, respond};
+use crate::fast::{Outcome, Transport};
 use crate::slow;
 use crate::table::Table;
 
@@ -26,9 +26,9 @@ fn web() -> Table {
 fn unusual(message: &[u8], code: ResponseCode) -> hickory_proto::op::Message {
     let table = web();
     let mut out = [0; 1232];
-    let outcome = respond(&table, message, &mut out, Transport::Udp, 0);
+    let outcome = quickly(&table, message, &mut out, Transport::Udp);
     assert_eq!(outcome, Outcome::Slow, "{message:02x?}");
-    let answer = slow::respond(&table, message, Transport::Udp).expect("an answer");
+    let answer = slowly(&table, message, Transport::Udp).expect("an answer");
     let reply = decode(&answer);
     assert_eq!(reply.metadata.response_code, code, "{reply}");
     assert_eq!(reply.metadata.id, 0x1234);
@@ -46,11 +46,11 @@ fn other_opcodes_are_not_implemented() {
     for opcode in 1..16_u8 {
         let mut message = plain();
         message[2] = (opcode << 3) | 1;
-        let answer = slow::respond(&web(), &message, Transport::Udp).expect("an answer");
+        let answer = slowly(&web(), &message, Transport::Udp).expect("an answer");
         assert_eq!(answer[2], 0x80 | (opcode << 3) | 1);
         assert_eq!(answer[3], 4, "NOTIMP");
         let mut out = [0; 1232];
-        assert_eq!(respond(&web(), &message, &mut out, Transport::Udp, 0), Outcome::Slow);
+        assert_eq!(quickly(&web(), &message, &mut out, Transport::Udp), Outcome::Slow);
     }
     let mut status = plain();
     status[2] = 2 << 3;
@@ -159,8 +159,8 @@ fn a_response_or_a_fragment_of_a_header_gets_no_answer() {
     response[2] |= 0x80;
     for message in [&response[..], &[], &plain()[..11]] {
         let mut out = [0; 1232];
-        assert_eq!(respond(&table, message, &mut out, Transport::Udp, 0), Outcome::Drop);
-        assert_eq!(slow::respond(&table, message, Transport::Udp), None);
+        assert_eq!(quickly(&table, message, &mut out, Transport::Udp), Outcome::Drop);
+        assert_eq!(slowly(&table, message, Transport::Udp), None);
     }
 }
 
@@ -168,12 +168,12 @@ fn a_response_or_a_fragment_of_a_header_gets_no_answer() {
 fn bits_of_the_header_are_copied_or_cleared() {
     let table = web();
     for (flags, expected) in
-        [([0x00, 0x00], [0x84, 0]), ([0x01, 0x00], [0x85, 0]), ([0x07, 0xf0], [0x85, 0])]
+        [([0x00, 0x00], [0x84, 0]), ([0x01, 0x00], [0x85, 0]), ([0x07, 0xf0], [0x85, 0x10])]
     {
         let mut message = plain();
         message[2..4].copy_from_slice(&flags);
         let fast = fast_bytes(&table, &message, Transport::Udp, 0).expect("plain");
-        let slow = slow::respond(&table, &message, Transport::Udp).expect("an answer");
+        let slow = slowly(&table, &message, Transport::Udp).expect("an answer");
         assert_eq!((&fast[2..4], &slow[2..4]), (&expected[..], &expected[..]), "{flags:02x?}");
     }
 }

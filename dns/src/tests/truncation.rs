@@ -6,7 +6,6 @@ use portolan_model::ServiceKind::Headless;
 
 use super::kit::*;
 use crate::fast::Transport;
-use crate::slow;
 use crate::table::Table;
 
 fn headless(endpoints: usize) -> Table {
@@ -35,7 +34,7 @@ fn shape(
         (reply.answers.len(), reply.additionals.len(), reply.metadata.truncation)
     };
     let fast = shape(&fast_bytes(table, &query, Transport::Udp, 0).expect("plain"));
-    let slow = shape(&slow::respond(table, &query, Transport::Udp).expect("an answer"));
+    let slow = shape(&slowly(table, &query, Transport::Udp).expect("an answer"));
     assert_eq!(fast, slow);
     fast
 }

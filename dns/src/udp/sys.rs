@@ -6,12 +6,12 @@
 
 use std::io;
 use std::mem::{self, MaybeUninit};
-use std::net::UdpSocket;
+use std::net::{IpAddr, Ipv4Addr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::ptr;
 
 /// Datagrams per system call.
-const BATCH: usize = 32;
+pub(super) const BATCH: usize = 32;
 /// Octets of a query that are read. No query that makes sense is longer; the rest is cut off, and
 /// the cut message is answered FORMERR on the slow path.
 const QUERY_MAX: usize = 2048;
@@ -63,6 +63,26 @@ impl Peer {
         // SAFETY: sockaddr_storage is plain data for which all zeros is a value.
         let address = unsafe { mem::zeroed() };
         Self { address, length: 0, local: None }
+    }
+}
+
+impl Peer {
+    /// Its address; that of nobody for a family that is neither of ours.
+    fn ip(&self) -> IpAddr {
+        match i32::from(self.address.ss_family) {
+            libc::AF_INET => {
+                // SAFETY: the family says that the kernel wrote a sockaddr_in, which is smaller
+                // than the storage and aligned by it.
+                let v4 = unsafe { *ptr::from_ref(&self.address).cast::<libc::sockaddr_in>() };
+                Ipv4Addr::from(v4.sin_addr.s_addr.to_ne_bytes()).into()
+            }
+            libc::AF_INET6 => {
+                // SAFETY: as above, with a sockaddr_in6.
+                let v6 = unsafe { *ptr::from_ref(&self.address).cast::<libc::sockaddr_in6>() };
+                IpAddr::from(v6.sin6_addr.s6_addr).to_canonical()
+            }
+            _ => Ipv4Addr::UNSPECIFIED.into(),
+        }
     }
 }
 
@@ -131,6 +151,11 @@ impl Batch {
     /// Queues what was written into the buffer of the last [`Self::slot`].
     pub(super) fn reply(&mut self, i: usize, length: usize) {
         self.ready.push((i, length.min(self.reply_max)));
+    }
+
+    /// The address a query came from.
+    pub(super) fn client(&self, i: usize) -> IpAddr {
+        self.peers[i].ip()
     }
 
     /// Who sent a query.

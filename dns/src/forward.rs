@@ -1,0 +1,369 @@
+//! Names that are not ours: which upstreams are asked, each question once however many wait for it,
+//! and what is given when none answers.
+//!
+//! Bounded: questions under way, questions of one client, tries, time. What was kept is in `cache`.
+
+mod exchange;
+mod group;
+mod health;
+mod https;
+mod loops;
+mod outgoing;
+mod resolv;
+mod stream;
+mod tls;
+mod udp;
+mod upstream;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use dashmap::DashMap;
+use portolan_runtime::Metrics;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::answer::{Answer, Unusable};
+use crate::cache::{Cache, CacheKey, Entry, Found};
+use crate::config::{DnsConfig, ForwardConfig};
+use crate::error::DnsError;
+use crate::metrics::ForwardMetrics;
+use crate::name::{WireName, suffix_start};
+
+use group::Group;
+use loops::Probes;
+
+pub(crate) use outgoing::Outgoing;
+
+/// How long a client waits for an upstream when there is an answer past its time to give
+/// (RFC 8767 §5).
+const STALE_WAIT: Duration = Duration::from_millis(1800);
+/// Questions asked ahead of need at once.
+const PREFETCHES: usize = 256;
+
+/// All upstreams. Shared by every listener.
+#[derive(Debug)]
+pub(crate) struct Forwarder {
+    /// Zones with their upstreams, the longest first.
+    groups: Vec<(WireName, Arc<Group>)>,
+    pub(crate) cache: Arc<Cache>,
+    flights: DashMap<Box<[u8]>, watch::Receiver<Option<Landed>>>,
+    waiting: Arc<Semaphore>,
+    prefetching: Arc<Semaphore>,
+    clients: Arc<Clients>,
+    probes: Arc<Probes>,
+    pub(crate) metrics: ForwardMetrics,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// What a question came to.
+type Landed = Result<Arc<Entry>, Arc<str>>;
+
+/// An answer and whether it is past its time.
+#[derive(Debug)]
+pub(crate) struct Served {
+    pub(crate) entry: Arc<Entry>,
+    pub(crate) stale: bool,
+}
+
+/// Why there is no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// No rule covers the name.
+    NoRule,
+    /// Too much is under way, over all or for this client.
+    Shed(&'static str),
+    /// Every upstream failed: which, and how.
+    Failed(Arc<str>),
+}
+
+/// Questions of each client that wait.
+#[derive(Debug)]
+struct Clients {
+    waiting: DashMap<IpAddr, usize>,
+    limit: usize,
+}
+
+/// A question that waits, counted until it is dropped.
+struct Waiting {
+    clients: Arc<Clients>,
+    client: IpAddr,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let gone = self.clients.waiting.get_mut(&self.client).is_none_or(|mut count| {
+            *count = count.saturating_sub(1);
+            *count == 0
+        });
+        if gone {
+            self.clients.waiting.remove_if(&self.client, |_, count| *count == 0);
+        }
+    }
+}
+
+impl Forwarder {
+    /// Over the rules of a config; `None` when it has none. Starts nothing yet.
+    ///
+    /// # Errors
+    /// A file that was named and cannot be used.
+    pub(crate) fn new(config: &DnsConfig, metrics: &Metrics) -> Result<Option<Self>, DnsError> {
+        let forward = &config.forward;
+        if forward.rules.is_empty() {
+            return Ok(None);
+        }
+        let stop = CancellationToken::new();
+        let tasks = TaskTracker::new();
+        let metrics = ForwardMetrics::register(metrics);
+        let shared = upstream::Shared {
+            tls: tls::client(forward)?,
+            metrics: metrics.clone(),
+            max_idle: forward.max_idle,
+            tasks: tasks.clone(),
+            stop: stop.clone(),
+        };
+        let shared = Arc::new(shared);
+        let mut groups = forward
+            .rules
+            .iter()
+            .map(|rule| {
+                let zone = rule.zone.as_ref().map_or_else(WireName::root, WireName::of);
+                Ok((zone, Arc::new(Group::new(rule, forward, &shared)?)))
+            })
+            .collect::<Result<Vec<_>, DnsError>>()?;
+        groups.sort_by_key(|(zone, _)| std::cmp::Reverse(zone.as_bytes().len()));
+        Ok(Some(Self {
+            groups,
+            cache: Arc::new(Cache::new(forward)),
+            flights: DashMap::new(),
+            waiting: Arc::new(Semaphore::new(forward.max_inflight)),
+            prefetching: Arc::new(Semaphore::new(PREFETCHES.min(forward.max_inflight))),
+            clients: Arc::new(Clients {
+                waiting: DashMap::new(),
+                limit: config.client_max_inflight,
+            }),
+            probes: Arc::default(),
+            metrics,
+            tasks,
+            stop,
+        }))
+    }
+
+    /// Starts looking after the upstreams: health, files, loops. Ends with [`Self::stop`].
+    pub(crate) fn start(self: &Arc<Self>) {
+        let groups: Vec<Arc<Group>> = self.groups.iter().map(|(_, group)| group.clone()).collect();
+        let (stop, probes) = (self.stop.clone(), self.probes.clone());
+        self.tasks.spawn(async move {
+            tokio::select! {
+                () = health::watch(&groups, &probes) => {}
+                () = stop.cancelled() => {}
+            }
+        });
+    }
+
+    /// Ends everything that was started, and waits for it.
+    pub(crate) async fn stop(&self) {
+        self.stop.cancel();
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// The answer to a question: kept, or asked for. A client of its own waits under its own bound.
+    pub(crate) async fn resolve(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        client: IpAddr,
+    ) -> Result<Served, NoAnswer> {
+        let stale = match self.cache.lookup(key, self.cache.now()) {
+            Found::Fresh { entry, refresh } => {
+                if refresh {
+                    self.refresh(key);
+                }
+                return Ok(Served { entry, stale: false });
+            }
+            Found::Stale { entry, at_once: true } => return Ok(Served { entry, stale: true }),
+            Found::Stale { entry, .. } => Some(entry),
+            Found::Nothing => None,
+        };
+        let group = self.group(key.name()).ok_or(NoAnswer::NoRule)?;
+        let kept = |otherwise: NoAnswer| match &stale {
+            Some(entry) => Ok(Served { entry: entry.clone(), stale: true }),
+            None => Err(otherwise),
+        };
+        let waiting = match self.admit(client) {
+            Ok(waiting) => waiting,
+            Err(why) => return kept(why),
+        };
+        let mut flight = self.board(key, group);
+        let limit = if stale.is_some() { STALE_WAIT } else { Duration::MAX };
+        let landed = tokio::time::timeout(limit, flight.wait_for(Option::is_some)).await;
+        drop(waiting);
+        match landed {
+            Ok(Ok(landed)) => match landed.as_ref().expect("waited for") {
+                // RFC 8767 §5: a failure is no reason to withhold what is known.
+                Ok(entry) if entry.answer.is_good() || stale.is_none() => {
+                    Ok(Served { entry: entry.clone(), stale: false })
+                }
+                Ok(_failure) => kept(NoAnswer::NoRule),
+                Err(why) => kept(NoAnswer::Failed(why.clone())),
+            },
+            Ok(Err(_broken_off)) => kept(NoAnswer::Failed("the question was broken off".into())),
+            Err(_too_long) => kept(NoAnswer::NoRule),
+        }
+    }
+
+    /// Has a question asked anew without waiting for it, unless too many are.
+    pub(crate) fn refresh(self: &Arc<Self>, key: &CacheKey) {
+        let Some(group) = self.group(key.name()) else { return };
+        let Ok(permit) = self.prefetching.clone().try_acquire_owned() else {
+            self.cache.note_failure(key);
+            return;
+        };
+        self.metrics.prefetches.inc();
+        let mut flight = self.board(key, group);
+        self.tasks.spawn(async move {
+            // Whatever it came to is in the cache.
+            let _landed = flight.wait_for(Option::is_some).await;
+            drop(permit);
+        });
+    }
+
+    /// Has a name looked up ahead of need, when it is not known yet.
+    pub(crate) fn prefetch(self: &Arc<Self>, key: &CacheKey) {
+        if matches!(self.cache.lookup(key, self.cache.now()), Found::Nothing) {
+            self.refresh(key);
+        }
+    }
+
+    /// Whether a name is that of a loop probe, one of ours being noted with its upstream.
+    pub(crate) fn is_own_probe(&self, name: &[u8]) -> bool {
+        self.probes.came_back(name)
+    }
+
+    /// The upstreams of a name and how they are, for showing.
+    pub(crate) fn upstreams_of(&self, name: &[u8]) -> Option<(String, Vec<String>)> {
+        let (zone, group) =
+            self.groups.iter().find(|(zone, _)| suffix_start(name, zone.as_bytes()).is_some())?;
+        Some((zone.to_string(), group.describe()))
+    }
+
+    /// Questions under way.
+    pub(crate) fn inflight(&self) -> usize {
+        self.flights.len()
+    }
+
+    fn group(&self, name: &[u8]) -> Option<&Arc<Group>> {
+        let of = |(zone, _): &&(WireName, _)| suffix_start(name, zone.as_bytes()).is_some();
+        self.groups.iter().find(of).map(|(_, group)| group)
+    }
+
+    fn admit(&self, client: IpAddr) -> Result<Waiting, NoAnswer> {
+        let Ok(permit) = self.waiting.clone().try_acquire_owned() else {
+            self.metrics.rejected.inc();
+            return Err(NoAnswer::Shed("too many questions wait for upstreams"));
+        };
+        let mut count = self.clients.waiting.entry(client).or_insert(0);
+        if *count >= self.clients.limit {
+            self.metrics.client_rejected.inc();
+            return Err(NoAnswer::Shed("too many questions of this client wait for upstreams"));
+        }
+        *count += 1;
+        drop(count);
+        Ok(Waiting { clients: self.clients.clone(), client, _permit: permit })
+    }
+
+    /// Joins the question that is under way, or starts it.
+    fn board(
+        self: &Arc<Self>,
+        key: &CacheKey,
+        group: &Arc<Group>,
+    ) -> watch::Receiver<Option<Landed>> {
+        let entry = self.flights.entry(key.as_bytes().into());
+        if let dashmap::Entry::Occupied(flight) = entry {
+            self.metrics.coalesced.inc();
+            return flight.get().clone();
+        }
+        let (sender, receiver) = watch::channel(None);
+        entry.insert(receiver.clone());
+        let (this, group, key) = (self.clone(), group.clone(), key.clone());
+        self.tasks.spawn(async move {
+            let _landing = Landing { forwarder: &this, key: &key };
+            let landed = tokio::select! {
+                answer = group.resolve(&key) => this.land(&key, answer),
+                () = this.stop.cancelled() => Err("the server is stopping".into()),
+            };
+            // Nobody may wait any more.
+            let _unread = sender.send(Some(landed));
+        });
+        receiver
+    }
+
+    fn land(&self, key: &CacheKey, answer: Result<Answer, Arc<str>>) -> Landed {
+        match answer {
+            Ok(answer) => {
+                if !answer.is_good() {
+                    self.cache.note_failure(key);
+                }
+                Ok(self.cache.keep(key, answer))
+            }
+            Err(why) => {
+                self.cache.note_failure(key);
+                // RFC 9520 §3.2: whoever asks again at once gets the failure from the cache.
+                let reason = crate::edns::Reason::with(
+                    crate::edns::ede::NO_REACHABLE_AUTHORITY,
+                    why.to_string(),
+                );
+                self.cache.keep(key, Answer::failure(2, reason));
+                Err(why)
+            }
+        }
+    }
+}
+
+/// Takes a question off the list of those under way, however it ends.
+struct Landing<'a> {
+    forwarder: &'a Forwarder,
+    key: &'a CacheKey,
+}
+
+impl Drop for Landing<'_> {
+    fn drop(&mut self) {
+        self.forwarder.flights.remove(self.key.as_bytes());
+    }
+}
+
+/// Limits of one group, from the config.
+#[derive(Clone, Copy, Debug)]
+struct Limits {
+    timeout: Duration,
+}
+
+impl From<&ForwardConfig> for Limits {
+    fn from(config: &ForwardConfig) -> Self {
+        Self { timeout: config.timeout }
+    }
+}
+
+/// Why one exchange came to nothing.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ExchangeError {
+    /// No answer came in time.
+    #[error("timed out")]
+    Timeout,
+    /// The network, or the other side, broke it off.
+    #[error("{0}")]
+    Io(#[from] std::io::Error),
+    /// What came was no answer.
+    #[error("{0}")]
+    Unusable(#[from] Unusable),
+    /// The HTTP/2 connection failed.
+    #[error("{0}")]
+    H2(#[from] h2::Error),
+    /// The HTTP status was not 200.
+    #[error("http status {0}")]
+    Status(u16),
+}

@@ -1,0 +1,107 @@
+//! DNS over HTTPS to one upstream: one HTTP/2 connection, a stream for each question (RFC 8484).
+
+use std::sync::Arc;
+
+use arc_swap::ArcSwapOption;
+use bytes::{Bytes, BytesMut};
+use h2::client::SendRequest;
+use http::{Method, Request, Uri, header};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::stream::Dial;
+use super::{ExchangeError, Outgoing};
+use crate::answer::{Answer, Unusable};
+use crate::node::MESSAGE_MAX;
+
+/// Media type of a DNS message (RFC 8484 §6).
+const MEDIA_TYPE: &str = "application/dns-message";
+
+/// The connection to one upstream, if there is one.
+pub(super) struct Https {
+    dial: Dial,
+    uri: Uri,
+    connection: ArcSwapOption<SendRequest<Bytes>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl std::fmt::Debug for Https {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Https").field("uri", &self.uri).finish_non_exhaustive()
+    }
+}
+
+impl Https {
+    pub(super) fn new(dial: Dial, uri: Uri, tasks: TaskTracker, stop: CancellationToken) -> Self {
+        Self { dial, uri, connection: ArcSwapOption::empty(), tasks, stop }
+    }
+
+    /// Asks and waits for the answer; once more on a new connection when the kept one failed.
+    pub(super) async fn exchange(
+        &self,
+        query: &Outgoing,
+        deadline: Instant,
+    ) -> Result<Answer, ExchangeError> {
+        let both = async {
+            if let Some(kept) = self.connection.load_full() {
+                match self.ask(SendRequest::clone(&kept), query).await {
+                    Err(ExchangeError::H2(_broken)) => {}
+                    other => return other,
+                }
+            }
+            let fresh = self.connect().await?;
+            self.ask(fresh, query).await
+        };
+        timeout_at(deadline, both).await.unwrap_or(Err(ExchangeError::Timeout))
+    }
+
+    async fn connect(&self) -> Result<SendRequest<Bytes>, ExchangeError> {
+        let stream = self.dial.connect().await?;
+        let (sender, connection) = h2::client::handshake(stream).await?;
+        let stop = self.stop.clone();
+        self.tasks.spawn(async move {
+            tokio::select! {
+                // Its end shows at the next question.
+                _ended = connection => {}
+                () = stop.cancelled() => {}
+            }
+        });
+        self.connection.store(Some(Arc::new(sender.clone())));
+        Ok(sender)
+    }
+
+    async fn ask(
+        &self,
+        connection: SendRequest<Bytes>,
+        query: &Outgoing,
+    ) -> Result<Answer, ExchangeError> {
+        let mut connection = connection.ready().await?;
+        let request = Request::builder()
+            .method(Method::POST)
+            .uri(self.uri.clone())
+            .header(header::CONTENT_TYPE, MEDIA_TYPE)
+            .header(header::ACCEPT, MEDIA_TYPE)
+            .header(header::CONTENT_LENGTH, query.bytes.len())
+            .body(())
+            .expect("a request of valid parts");
+        let (response, mut body) = connection.send_request(request, false)?;
+        body.send_data(Bytes::copy_from_slice(&query.bytes), true)?;
+        let response = response.await?;
+        if response.status() != http::StatusCode::OK {
+            return Err(ExchangeError::Status(response.status().as_u16()));
+        }
+        let mut body = response.into_body();
+        let mut message = BytesMut::new();
+        while let Some(data) = body.data().await {
+            let data = data?;
+            body.flow_control().release_capacity(data.len())?;
+            if message.len() + data.len() > MESSAGE_MAX {
+                return Err(Unusable::Malformed.into());
+            }
+            message.extend_from_slice(&data);
+        }
+        Ok(Answer::read(&query.bytes, query.question_end, &message)?)
+    }
+}
