@@ -1,4 +1,7 @@
-//! One function for the fuzzer and for the replay of its corpus: both paths over a fixed table.
+//! What the fuzzer calls, and the replay of its corpora: both paths over a fixed table, and the
+//! reader of upstreams' answers.
+
+mod mutation;
 
 use std::cell::RefCell;
 use std::sync::{Arc, OnceLock};
@@ -17,6 +20,8 @@ use crate::node::MESSAGE_MAX;
 use crate::question;
 use crate::slow;
 use crate::table::Table;
+
+pub use mutation::{Random, mutate};
 
 /// Parses the question and answers on both paths and both transports.
 ///

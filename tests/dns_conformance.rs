@@ -1,0 +1,6 @@
+//! Conformance.
+
+mod support;
+
+#[test]
+fn x() {}
