@@ -270,7 +270,11 @@ impl Answer<'_> {
     /// The apex of a zone, for a type the node there does not hold.
     fn apex(&self, reply: &mut Reply<'_>) -> Result<Verdict, Stop> {
         match self.question.qtype {
-            rtype::SOA => reply.put_answer_soa(self.context.table.soa_record())?,
+            rtype::SOA => {
+                let table = self.context.table;
+                let inside = self.question.name() == table.zones().cluster.as_bytes();
+                reply.put_answer_soa(table.soa_record(), inside)?;
+            }
             rtype::NS => reply.put_servers(self.context.table.zones())?,
             _ => return self.negative(self.question.name(), true, HEADER, reply),
         }
@@ -294,7 +298,9 @@ impl Answer<'_> {
         if !exists && reply.is_empty() {
             self.search_path(name)?;
         }
-        reply.put_authority_soa(table.soa_record(), apex)?;
+        // Where the apex stands in the question, that shows which zone it is.
+        let inside = self.question.name().get(apex - HEADER..) == Some(zones.cluster.as_bytes());
+        reply.put_authority_soa(table.soa_record(), apex, inside)?;
         let reason = self.opt.zip(snapshot);
         let reason = reason.map(|(_, s)| reason::of_negative(zones, s, name, exists));
         let code = if exists { rcode::NO_ERROR } else { rcode::NX_DOMAIN };

@@ -357,9 +357,12 @@ fn server_name(protocol: Protocol, address: SocketAddr) -> Arc<str> {
 
 fn udp_socket(address: SocketAddr) -> Result<UdpSocket, DnsError> {
     let socket = bind::udp(address, "dns udp", Sharing::Shared)?;
-    let what = "packet info on a dns udp socket";
-    udp::request_local_address(&socket, address.is_ipv6())
-        .map_err(|source| DnsError::Setup { what, source })?;
+    if address.ip().is_unspecified() {
+        // Any address of ours may be asked; a socket with one address answers from it anyway.
+        let what = "packet info on a dns udp socket";
+        udp::request_local_address(&socket, address.is_ipv6())
+            .map_err(|source| DnsError::Setup { what, source })?;
+    }
     Ok(socket)
 }
 

@@ -20,7 +20,7 @@ use crate::error::DnsError;
 use crate::name::WireName;
 use crate::node::{Compile, Node, Sets};
 use crate::records::{self, Rdata, ServiceRecords};
-use crate::wire;
+use crate::wire::SoaRecord;
 use crate::zone::{Fixed, Zones};
 
 use places::Places;
@@ -39,8 +39,8 @@ pub struct Table {
     reverse: Reverse,
     /// Where clients are, by their addresses; kept where answers depend on it.
     places: Arc<Places>,
-    /// The SOA record of this generation; its owner is to be patched.
-    soa: Arc<[u8]>,
+    /// The SOA record of this generation.
+    soa: Arc<SoaRecord>,
 }
 
 /// What a service put into the table, to take it out again.
@@ -174,7 +174,7 @@ impl Table {
         self.nodes.get(name).map(|node| &**node)
     }
 
-    pub(crate) fn soa_record(&self) -> &[u8] {
+    pub(crate) fn soa_record(&self) -> &SoaRecord {
         &self.soa
     }
 
@@ -307,9 +307,6 @@ impl PartialEq for Table {
     }
 }
 
-fn soa(zones: &Zones, generation: Generation) -> Arc<[u8]> {
-    let mut bytes = Vec::new();
-    let data = Rdata::Soa(Box::new(zones.soa(generation.0)));
-    wire::record(&mut bytes, 0, zones.ttl_secs, &data);
-    bytes.into()
+fn soa(zones: &Zones, generation: Generation) -> Arc<SoaRecord> {
+    Arc::new(SoaRecord::new(&zones.soa(generation.0), zones.ttl_secs, &zones.cluster))
 }

@@ -10,7 +10,7 @@ use std::io;
 use std::net::UdpSocket;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -27,6 +27,8 @@ pub(crate) use sys::request_local_address;
 
 /// Batches a worker still answers once it is told to stop: what had been received by then.
 const DRAIN_BATCHES: usize = 64;
+/// How long a worker waits before it looks whether it is to stop.
+const WAIT: Duration = Duration::from_millis(50);
 /// Receive errors in a row after which a worker gives up.
 const ERRORS_MAX: usize = 100;
 /// Queries of the slow path that may be under way at once besides those that wait for upstreams,
@@ -71,6 +73,9 @@ impl Worker {
     /// Answers until told to stop.
     fn run(&self, stop: &pool::Stop) -> io::Result<()> {
         let limit = usize::from(self.front.table.load().zones().udp_limit);
+        // One system call waits and receives; the time-out is for looking at the stop.
+        self.socket.set_nonblocking(false)?;
+        self.socket.set_read_timeout(Some(WAIT))?;
         let mut batch = sys::Batch::new(limit);
         let mut rotation = 0_usize;
         let (mut drained, mut errors) = (0, 0);
@@ -80,7 +85,7 @@ impl Worker {
             if stop.is_aborted() || drained == DRAIN_BATCHES {
                 return Ok(());
             }
-            let received = match batch.receive(self.socket.as_fd()) {
+            let received = match batch.receive(self.socket.as_fd(), !stopping) {
                 Ok(received) => received,
                 Err(error) => {
                     errors += 1;
@@ -95,7 +100,6 @@ impl Worker {
                 if stopping {
                     return Ok(());
                 }
-                sys::wait(self.socket.as_fd(), stop.event())?;
                 continue;
             }
             errors = 0;
@@ -167,7 +171,7 @@ impl Worker {
     fn log(&self, query: &[u8], answer: &[u8], asker: Asker) {
         if self.front.log.wants(answer) {
             let line = Line { query, answer, client: asker.address, protocol: Protocol::Udp };
-            self.front.log.write(&line, std::time::Duration::ZERO);
+            self.front.log.write(&line, Duration::ZERO);
         }
     }
 

@@ -67,6 +67,42 @@ pub(crate) fn record_in_full(out: &mut Vec<u8>, owner: &WireName, ttl_secs: u32,
     out.drain(start..start + 2);
 }
 
+/// The SOA record as it is put into messages.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct SoaRecord {
+    /// With its names in full; the pointer to its owner is to be patched.
+    full: Box<[u8]>,
+    /// With names that end in a pointer to the owner, for the zone they are in.
+    short: Box<[u8]>,
+    /// Where in `short` pointers to the owner stand.
+    pointers: [usize; 3],
+}
+
+impl SoaRecord {
+    /// Of an SOA whose two names are in `zone`.
+    pub(crate) fn new(soa: &Soa, ttl_secs: u32, zone: &WireName) -> Self {
+        let mut full = Vec::new();
+        record(&mut full, 0, ttl_secs, &Rdata::Soa(Box::new(soa.clone())));
+        let within = |name: &WireName| {
+            let bytes = name.as_bytes();
+            bytes[..bytes.len() - zone.as_bytes().len()].to_vec()
+        };
+        let (mname, rname) = (within(&soa.mname), within(&soa.rname));
+        let numbers = &full[full.len() - 20..];
+        let pointers = [0, HEAD + mname.len(), HEAD + mname.len() + 2 + rname.len()];
+        let data = [&mname[..], &[0, 0], &rname, &[0, 0], numbers].concat();
+        let length = u16::try_from(data.len()).expect("two short names and five numbers");
+        let short = [&head(0, rtype::SOA, ttl_secs, length)[..], &data].concat();
+        Self { full: full.into(), short: short.into(), pointers }
+    }
+
+    /// The record, and where pointers to its owner stand; with `inside`, the owner is the zone that
+    /// its names are in.
+    pub(crate) fn bytes(&self, inside: bool) -> (&[u8], &[usize]) {
+        if inside { (&self.short, &self.pointers) } else { (&self.full, &self.pointers[..1]) }
+    }
+}
+
 fn start_of_authority(soa: &Soa) -> Vec<u8> {
     let mut bytes = [soa.mname.as_bytes(), soa.rname.as_bytes()].concat();
     for number in [soa.serial, soa.refresh_secs, soa.retry_secs, soa.expire_secs, soa.minimum_secs]

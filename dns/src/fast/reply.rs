@@ -7,7 +7,7 @@ use crate::fast::Transport;
 use crate::node::{Addresses, Alias, Prebuilt};
 use crate::question::HEADER;
 use crate::records::{Rdata, rtype};
-use crate::wire::{self, HEAD, TO_QUESTION};
+use crate::wire::{self, HEAD, SoaRecord, TO_QUESTION};
 use crate::zone::Zones;
 
 /// A record that is needed does not fit.
@@ -194,23 +194,34 @@ impl<'a> Reply<'a> {
     }
 
     /// The SOA as the answer: the question names its owner.
-    pub(super) fn put_answer_soa(&mut self, record: &[u8]) -> Result<(), Full> {
-        self.put_soa(record, HEADER)?;
+    pub(super) fn put_answer_soa(&mut self, soa: &SoaRecord, inside: bool) -> Result<(), Full> {
+        self.put_soa(soa, HEADER, inside)?;
         self.answers += 1;
         Ok(())
     }
 
     /// The SOA of a negative answer; its owner stands at `apex`.
-    pub(super) fn put_authority_soa(&mut self, record: &[u8], apex: usize) -> Result<(), Full> {
-        self.put_soa(record, apex)?;
+    pub(super) fn put_authority_soa(
+        &mut self,
+        soa: &SoaRecord,
+        apex: usize,
+        inside: bool,
+    ) -> Result<(), Full> {
+        self.put_soa(soa, apex, inside)?;
         self.authorities += 1;
         Ok(())
     }
 
-    fn put_soa(&mut self, record: &[u8], owner: usize) -> Result<(), Full> {
-        let owner = wire::pointer(owner).ok_or(Full)?;
-        self.put(&owner.to_be_bytes())?;
-        self.put(&record[2..])
+    /// With `inside`, what stands at `owner` is the zone that the record's names are in.
+    fn put_soa(&mut self, soa: &SoaRecord, owner: usize, inside: bool) -> Result<(), Full> {
+        let owner = wire::pointer(owner).ok_or(Full)?.to_be_bytes();
+        let (bytes, pointers) = soa.bytes(inside);
+        let start = self.length;
+        self.put(bytes)?;
+        for at in pointers {
+            self.out[start + at..start + at + 2].copy_from_slice(&owner);
+        }
+        Ok(())
     }
 
     /// The NS record of an apex and the addresses of the server it names.

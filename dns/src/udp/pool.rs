@@ -1,21 +1,18 @@
 //! The worker threads of a server: started together, stopped together, always joined.
 
-use std::fs::File;
-use std::io::{self, Write as _};
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
 
 use tokio::sync::mpsc;
 
-use super::{Worker, sys};
+use super::Worker;
 use crate::error::DnsError;
 
 /// How threads learn that they are to stop.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Stop {
-    event: File,
     set: AtomicBool,
     aborted: AtomicBool,
 }
@@ -45,12 +42,7 @@ impl Pool {
     /// When the system has no thread or descriptor left.
     pub(crate) fn start(workers: Vec<Worker>) -> Result<Self, DnsError> {
         let setup = |what| move |source| DnsError::Setup { what, source };
-        let event = sys::event().map_err(setup("the event that stops udp workers"))?;
-        let stop = Arc::new(Stop {
-            event: event.into(),
-            set: AtomicBool::new(false),
-            aborted: AtomicBool::new(false),
-        });
+        let stop = Arc::<Stop>::default();
         let (to, ended) = mpsc::channel(workers.len().max(1));
         let mut pool = Self { stop, threads: Vec::with_capacity(workers.len()), ended };
         for worker in workers {
@@ -100,7 +92,7 @@ impl Drop for Pool {
     fn drop(&mut self) {
         self.stop.aborted.store(true, Ordering::Release);
         self.stop.signal();
-        // A worker looks at the flag after each batch: this takes microseconds.
+        // A worker looks at the flag after each batch and each wait: 50 ms at most.
         for thread in self.threads.drain(..) {
             if thread.join().is_err() {
                 tracing::error!("a udp worker panicked");
@@ -118,16 +110,8 @@ impl Stop {
         self.aborted.load(Ordering::Acquire)
     }
 
-    /// Readable once the stop is set; nobody ever reads it, so all threads wake.
-    pub(super) fn event(&self) -> BorrowedFd<'_> {
-        self.event.as_fd()
-    }
-
     fn signal(&self) {
         self.set.store(true, Ordering::Release);
-        if let Err(error) = (&self.event).write_all(&1_u64.to_ne_bytes()) {
-            tracing::error!(%error, "udp workers could not be woken");
-        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The system calls the standard library lacks: `recvmmsg`, `sendmmsg`, packet info, `eventfd`.
+//! The system calls the standard library lacks: `recvmmsg`, `sendmmsg`, packet info.
 //!
 //! The one file of this crate with unsafe code. Every pointer handed to the kernel points into a
 //! value that outlives the call, and lengths come from those same values.
@@ -7,7 +7,7 @@
 use std::io;
 use std::mem::{self, MaybeUninit};
 use std::net::{IpAddr, Ipv4Addr, UdpSocket};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::ptr;
 
 /// Datagrams per system call.
@@ -100,8 +100,9 @@ impl Batch {
         }
     }
 
-    /// Receives what has arrived, without waiting; the number of datagrams.
-    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>) -> io::Result<usize> {
+    /// Receives what has arrived, and with `wait` waits for the first as long as the socket's
+    /// time-out allows; the number of datagrams.
+    pub(super) fn receive(&mut self, socket: BorrowedFd<'_>, wait: bool) -> io::Result<usize> {
         self.ready.clear();
         let mut parts = [const { EMPTY_PART }; BATCH];
         let mut headers = empty_headers();
@@ -116,13 +117,14 @@ impl Batch {
             header.msg_control = self.controls[i].0.as_mut_ptr().cast();
             header.msg_controllen = CONTROL;
         }
+        let flags = if wait { libc::MSG_WAITFORONE } else { libc::MSG_DONTWAIT };
         // SAFETY: every header points to buffers above that outlive the call, with their lengths.
         let received = unsafe {
             libc::recvmmsg(
                 socket.as_raw_fd(),
                 headers.as_mut_ptr(),
                 u32::try_from(BATCH).expect("a small constant"),
-                libc::MSG_DONTWAIT,
+                flags,
                 ptr::null_mut(),
             )
         };
@@ -230,24 +232,6 @@ pub(super) fn send(socket: BorrowedFd<'_>, message: &[u8], peer: &Peer) -> io::R
     header.msg_iovlen = 1;
     address(header, &mut peer, &mut control);
     send_some(socket, &mut headers[..1]).map(|_one| ())
-}
-
-/// Waits until the socket or the event can be read.
-pub(super) fn wait(socket: BorrowedFd<'_>, event: BorrowedFd<'_>) -> io::Result<()> {
-    let entry =
-        |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-    poll(&mut [entry(socket), entry(event)], -1).map(|_ready| ())
-}
-
-/// A counter that can be polled.
-pub(super) fn event() -> io::Result<OwnedFd> {
-    // SAFETY: takes no pointer.
-    let fd = unsafe { libc::eventfd(0, libc::EFD_CLOEXEC | libc::EFD_NONBLOCK) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the descriptor is new, valid, and nobody else's.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
 const EMPTY_PART: libc::iovec = libc::iovec { iov_base: ptr::null_mut(), iov_len: 0 };
