@@ -5,6 +5,8 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
+use smallvec::SmallVec;
+
 use crate::name::{WireName, suffix_start};
 use crate::question::HEADER;
 use crate::records::{Rdata, rtype};
@@ -13,6 +15,8 @@ use crate::wire::{self, HEAD, SRV_TARGET, TO_QUESTION};
 /// Longest message TCP can carry, in octets (RFC 1035 §4.2.2).
 pub(crate) const MESSAGE_MAX: usize = 65_535;
 
+/// Octets of addresses that are kept in the node itself: one record of either family.
+const ADDRESS_INLINE: usize = 28;
 /// Octets kept free for an OPT record when a set is cut to what a message can carry.
 const OPT_ROOM: usize = 512;
 
@@ -54,7 +58,7 @@ pub(crate) struct Addresses {
     /// How many.
     pub(crate) count: usize,
     /// The records.
-    pub(crate) bytes: Box<[u8]>,
+    pub(crate) bytes: SmallVec<[u8; ADDRESS_INLINE]>,
     /// Which of them a client gets depends on where it is.
     pub(crate) near: bool,
 }
@@ -141,7 +145,7 @@ fn addresses(data: &[Rdata], rtype: u16, with: &Compile<'_>) -> Option<Addresses
         count += 1;
     }
     let near = with.near && count > 1;
-    (count > 0).then(|| Addresses { stride: bytes.len() / count, count, bytes: bytes.into(), near })
+    (count > 0).then(|| Addresses { stride: bytes.len() / count, count, bytes: SmallVec::from_slice(&bytes), near })
 }
 
 /// Bound: a set larger than any message is cut to the records that fit one over TCP, and glue to

@@ -32,6 +32,8 @@ use secure::Secure;
 
 /// How often port 0 is tried until UDP and TCP agree on one.
 const PORT_TRIES: usize = 16;
+/// Octets of a message that fit the smallest packet of IPv6 with its headers (RFC 8200 §5).
+const PAYLOAD_SAFE: u16 = 1232;
 /// Changed services up to which a table is made on the spot; more go to a blocking thread.
 const INLINE_KEYS: usize = 256;
 
@@ -77,10 +79,9 @@ impl DnsServer {
         let forwarder = Forwarder::new(&config, metrics)?.map(Arc::new);
         let certificate = config.certificate.as_ref().map(Certificate::open).transpose()?;
         let secure = Secure::bind_all(&config, certificate.as_ref())?;
-        let workers = config.workers.max(1);
         let listeners = addresses
             .iter()
-            .map(|address| Listener::bind(*address, workers))
+            .map(|address| Listener::bind(*address, &config))
             .collect::<Result<Vec<_>, _>>()?;
         let mut sets: Vec<Labelled> = listeners.iter().flat_map(Listener::counters).collect();
         sets.extend(secure.iter().map(Secure::counters));
@@ -302,15 +303,17 @@ async fn apply(table: &ArcSwap<Table>, update: Update, gate: &Gate) -> Result<()
 }
 
 impl Listener {
-    fn bind(address: SocketAddr, workers: usize) -> Result<Self, DnsError> {
+    fn bind(address: SocketAddr, config: &DnsConfig) -> Result<Self, DnsError> {
+        let workers = config.workers.max(1);
+        let fits_all_paths = config.udp_limit() <= PAYLOAD_SAFE;
         let mut tries = if address.port() == 0 { PORT_TRIES } else { 1 };
         loop {
             tries -= 1;
-            let first = udp_socket(address)?;
+            let first = udp_socket(address, fits_all_paths)?;
             let local = local_address(&first, address)?;
             // TCP alone is exclusive: it also keeps two servers off one shared UDP port.
             match bind::tcp(local, "dns tcp", Sharing::Exclusive) {
-                Ok(tcp) => return Self::complete(local, first, tcp, workers),
+                Ok(tcp) => return Self::complete(local, first, tcp, workers, fits_all_paths),
                 Err(error) if tries == 0 => return Err(error.into()),
                 Err(error) => tracing::debug!(%error, "the port is taken on tcp, trying another"),
             }
@@ -322,11 +325,12 @@ impl Listener {
         first: UdpSocket,
         tcp: TcpListener,
         workers: usize,
+        fits_all_paths: bool,
     ) -> Result<Self, DnsError> {
         let own = || Arc::new(Counters::of_one_thread());
         let mut udp = vec![(first, own())];
         for _ in 1..workers {
-            udp.push((udp_socket(address)?, own()));
+            udp.push((udp_socket(address, fits_all_paths)?, own()));
         }
         let shared = || Arc::new(Counters::shared());
         Ok(Self { address, udp, slow: shared(), tcp: (tcp, shared()) })
@@ -355,8 +359,13 @@ fn server_name(protocol: Protocol, address: SocketAddr) -> Arc<str> {
     format!("{scheme}://{address}").into()
 }
 
-fn udp_socket(address: SocketAddr) -> Result<UdpSocket, DnsError> {
+fn udp_socket(address: SocketAddr, fits_all_paths: bool) -> Result<UdpSocket, DnsError> {
     let socket = bind::udp(address, "dns udp", Sharing::Shared)?;
+    if fits_all_paths {
+        let what = "path discovery on a dns udp socket";
+        udp::forbid_fragments(&socket, address.is_ipv6())
+            .map_err(|source| DnsError::Setup { what, source })?;
+    }
     if address.ip().is_unspecified() {
         // Any address of ours may be asked; a socket with one address answers from it anyway.
         let what = "packet info on a dns udp socket";

@@ -3,6 +3,7 @@
 //! Immutable; [`Table::apply`] makes the next one at a cost in proportion to what changed. Answers
 //! nothing itself: `fast` reads it, and `slow` looks things up in the snapshot it was made from.
 
+mod names;
 mod places;
 mod reverse;
 
@@ -23,6 +24,7 @@ use crate::records::{self, Rdata, ServiceRecords};
 use crate::wire::SoaRecord;
 use crate::zone::{Fixed, Zones};
 
+use names::Names;
 use places::Places;
 pub(crate) use reverse::{Reverse, between};
 
@@ -34,7 +36,7 @@ type Map<K, V> = GenericHashMap<K, V, RandomState, DefaultSharedPtr>;
 pub struct Table {
     zones: Arc<Zones>,
     snapshot: Option<Snapshot>,
-    nodes: Map<WireName, Arc<Node>>,
+    names: Names,
     services: Map<ServiceKey, Arc<Contribution>>,
     reverse: Reverse,
     /// Where clients are, by their addresses; kept where answers depend on it.
@@ -72,14 +74,14 @@ impl Table {
             soa: soa(&zones, Generation(0)),
             zones,
             snapshot: None,
-            nodes: Map::with_hasher(RandomState::default()),
+            names: Names::default(),
             services: Map::with_hasher(RandomState::default()),
             reverse: Reverse::default(),
             places: Arc::default(),
         };
         let zones = table.zones.clone();
         for (owner, fixed) in zones.fixed() {
-            table.nodes.insert(owner.clone(), table.compile_fixed(owner, fixed));
+            table.names.insert(owner, table.compile_fixed(owner, fixed));
         }
         table
     }
@@ -137,13 +139,13 @@ impl Table {
     /// How many names the table holds, empty non-terminals included.
     #[must_use]
     pub fn len(&self) -> usize {
-        self.nodes.len()
+        self.names.len()
     }
 
     /// Whether the table holds no name at all; it always has a few of its own.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.nodes.is_empty()
+        self.names.len() == 0
     }
 
     /// Where a client is, if answers are to depend on it.
@@ -171,7 +173,7 @@ impl Table {
     }
 
     pub(crate) fn lookup(&self, name: &[u8]) -> Option<&Node> {
-        self.nodes.get(name).map(|node| &**node)
+        self.names.lookup(name)
     }
 
     pub(crate) fn soa_record(&self) -> &SoaRecord {
@@ -197,7 +199,7 @@ impl Table {
         let near = headless && zones.topology.threshold.is_some();
         if let Some(old) = &old {
             for name in old.names.iter().filter(|name| !new.names.contains_key(*name)) {
-                self.nodes.remove(name.as_bytes());
+                self.names.remove(name);
             }
         }
         for (owner, data) in &new.names {
@@ -221,10 +223,10 @@ impl Table {
             fixed: false,
             near,
         };
-        self.nodes.insert(owner.clone(), Arc::new(Node::compile(owner, data, &with)));
+        self.names.insert(owner, Node::compile(owner, data, &with));
     }
 
-    fn compile_fixed(&self, owner: &WireName, fixed: &Fixed) -> Arc<Node> {
+    fn compile_fixed(&self, owner: &WireName, fixed: &Fixed) -> Node {
         let with = Compile {
             names: &BTreeMap::new(),
             zone: &self.zones.cluster,
@@ -232,7 +234,7 @@ impl Table {
             fixed: true,
             near: false,
         };
-        Arc::new(Node::compile(owner, &fixed.data, &with))
+        Node::compile(owner, &fixed.data, &with)
     }
 
     /// A namespace is an empty non-terminal while it exists.
@@ -240,9 +242,9 @@ impl Table {
         for svc in self.zones.clone().svc(scope) {
             let Some(name) = svc.child(namespace) else { continue };
             if !snapshot.has_namespace(scope, namespace) {
-                self.nodes.remove(name.as_bytes());
-            } else if !self.nodes.contains_key(name.as_bytes()) {
-                self.nodes.insert(name, Arc::new(Node::Sets(Sets::default())));
+                self.names.remove(&name);
+            } else if !self.names.contains(&name) {
+                self.names.insert(&name, Node::Sets(Sets::default()));
             }
         }
     }
@@ -272,25 +274,25 @@ impl Table {
         let owner = WireName::reverse(address);
         let data: Vec<Rdata> = self.reverse.names(address).into_iter().map(Rdata::Ptr).collect();
         let above = self.zones.apex_start(owner.as_bytes());
-        let stood = self.nodes.contains_key(owner.as_bytes());
+        let stood = self.names.contains(&owner);
         match (data.is_empty(), self.zones.fixed_at(&owner)) {
             (false, _) => self.insert(&owner, &data, &ServiceRecords::default(), false),
             (true, Some(fixed)) => {
-                self.nodes.insert(owner.clone(), self.compile_fixed(&owner, fixed));
+                self.names.insert(&owner, self.compile_fixed(&owner, fixed));
             }
             (true, None) => {
-                self.nodes.remove(owner.as_bytes());
+                self.names.remove(&owner);
             }
         }
         // Outside our zones there is nothing we could say of the names above it.
         let Some(apex) = above else { return };
         if stood && data.is_empty() {
             for gone in self.reverse.close(&owner, apex) {
-                self.nodes.remove(gone.as_bytes());
+                self.names.remove(&gone);
             }
         } else if !stood && !data.is_empty() {
             for new in self.reverse.open(&owner, apex) {
-                self.nodes.insert(new, Arc::new(Node::Sets(Sets::default())));
+                self.names.insert(&new, Node::Sets(Sets::default()));
             }
         }
     }
@@ -301,7 +303,7 @@ impl PartialEq for Table {
     fn eq(&self, other: &Self) -> bool {
         self.generation() == other.generation()
             && self.soa == other.soa
-            && self.nodes == other.nodes
+            && self.names == other.names
             && self.services == other.services
             && self.reverse == other.reverse
     }

@@ -23,7 +23,7 @@ use crate::querylog::Line;
 use crate::zone::ZoneId;
 
 pub(crate) use pool::Pool;
-pub(crate) use sys::request_local_address;
+pub(crate) use sys::{forbid_fragments, request_local_address};
 
 /// Batches a worker still answers once it is told to stop: what had been received by then.
 const DRAIN_BATCHES: usize = 64;

@@ -10,10 +10,14 @@ use portolan_model::ServiceKey;
 use super::Map;
 use crate::name::{WireName, label_starts};
 
+/// A service's claim that an address leads to a name.
+type Claim = (ServiceKey, WireName);
+
 /// The reverse index. Several services may claim an address; each claim is kept apart.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Reverse {
-    claims: Map<IpAddr, Arc<BTreeSet<(ServiceKey, WireName)>>>,
+    /// Sorted; nearly all have one.
+    claims: Map<IpAddr, Arc<[Claim]>>,
     /// Names between an apex of ours and a PTR owner, with the number of such owners below.
     above: Map<WireName, usize>,
 }
@@ -40,19 +44,26 @@ impl Reverse {
     }
 
     pub(super) fn insert(&mut self, address: IpAddr, key: &ServiceKey, name: &WireName) {
-        let mut claims = self.claims.get(&address).cloned().unwrap_or_default();
-        Arc::make_mut(&mut claims).insert((key.clone(), name.clone()));
-        self.claims.insert(address, claims);
+        let claim = (key.clone(), name.clone());
+        let mut claims = self.claims_of(address);
+        if let Err(at) = claims.binary_search(&claim) {
+            claims.insert(at, claim);
+            self.claims.insert(address, claims.into());
+        }
     }
 
     pub(super) fn remove(&mut self, address: IpAddr, key: &ServiceKey, name: &WireName) {
-        let Some(mut claims) = self.claims.get(&address).cloned() else { return };
-        Arc::make_mut(&mut claims).remove(&(key.clone(), name.clone()));
+        let mut claims = self.claims_of(address);
+        claims.retain(|(k, n)| k != key || n != name);
         if claims.is_empty() {
             self.claims.remove(&address);
         } else {
-            self.claims.insert(address, claims);
+            self.claims.insert(address, claims.into());
         }
+    }
+
+    fn claims_of(&self, address: IpAddr) -> Vec<Claim> {
+        self.claims.get(&address).map(|claims| claims.to_vec()).unwrap_or_default()
     }
 
     /// Counts a new PTR owner; returns the names that thereby came to exist.

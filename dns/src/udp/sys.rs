@@ -201,19 +201,37 @@ impl Batch {
 
 /// Asks the kernel to tell which address each datagram was sent to.
 pub(crate) fn request_local_address(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
-    let (level, option) = if ipv6 {
-        (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO)
+    if ipv6 {
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO, 1)
     } else {
-        (libc::IPPROTO_IP, libc::IP_PKTINFO)
-    };
-    let on: libc::c_int = 1;
+        set_option(socket, libc::IPPROTO_IP, libc::IP_PKTINFO, 1)
+    }
+}
+
+/// Has answers sent whole or not at all, whatever anybody says of the path: a fragment can be
+/// forged (RFC 9715 §3.1), and our largest fits every path that IPv6 allows.
+pub(crate) fn forbid_fragments(socket: &UdpSocket, ipv6: bool) -> io::Result<()> {
+    if ipv6 {
+        let probe = libc::IPV6_PMTUDISC_PROBE;
+        set_option(socket, libc::IPPROTO_IPV6, libc::IPV6_MTU_DISCOVER, probe)
+    } else {
+        set_option(socket, libc::IPPROTO_IP, libc::IP_MTU_DISCOVER, libc::IP_PMTUDISC_PROBE)
+    }
+}
+
+fn set_option(
+    socket: &UdpSocket,
+    level: libc::c_int,
+    option: libc::c_int,
+    value: libc::c_int,
+) -> io::Result<()> {
     // SAFETY: the value is an int that outlives the call, with its size.
     let result = unsafe {
         libc::setsockopt(
             socket.as_raw_fd(),
             level,
             option,
-            ptr::from_ref(&on).cast(),
+            ptr::from_ref(&value).cast(),
             socklen(size_of::<libc::c_int>()),
         )
     };
