@@ -217,6 +217,9 @@ impl Answer<'_> {
                     reply.put_addresses(addresses, None, self.rotation, transport, subset)?;
                     return Ok(self.authoritative(rcode::NO_ERROR));
                 }
+                if sets.is_apart(qtype) {
+                    return Err(Stop::Slow);
+                }
                 if let Some(prebuilt) = sets.prebuilt(qtype) {
                     reply.put_prebuilt(prebuilt)?;
                     return Ok(self.authoritative(rcode::NO_ERROR));
@@ -361,7 +364,8 @@ impl Answer<'_> {
                         return Ok(self.authoritative(rcode::NO_ERROR));
                     }
                     // Its offsets are those of its own question: rare enough for the slow path.
-                    if sets.prebuilt(self.question.qtype).is_some() {
+                    let qtype = self.question.qtype;
+                    if sets.is_apart(qtype) || sets.prebuilt(qtype).is_some() {
                         return Err(Stop::Slow);
                     }
                     return self.negative(alias.target.as_bytes(), true, zone, reply);

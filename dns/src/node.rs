@@ -48,6 +48,8 @@ pub(crate) struct Sets {
     others: Box<[Prebuilt]>,
     /// The name is one of the server's own, no service's.
     fixed: bool,
+    /// Its servers are not compiled: their hosts may be any name, of any service.
+    servers_apart: bool,
 }
 
 /// Records of one fixed length, owned by the question: rotated by copying in two pieces.
@@ -101,7 +103,10 @@ impl Node {
             return Self::Alias(Alias { target: target.clone(), inside, ttl_secs });
         }
         let types: BTreeSet<u16> = data.iter().map(Rdata::rtype).collect();
-        let others = types.into_iter().filter(|rtype| !wire::is_address_type(*rtype));
+        let servers_apart = with.fixed && types.contains(&rtype::SRV);
+        let others = types.into_iter().filter(|kind| {
+            !wire::is_address_type(*kind) && !(servers_apart && *kind == rtype::SRV)
+        });
         Self::Sets(Sets {
             a: addresses(data, rtype::A, with),
             aaaa: addresses(data, rtype::AAAA, with),
@@ -109,6 +114,7 @@ impl Node {
                 .map(|rtype| prebuild(owner, data, rtype, with.names, with.ttl_secs))
                 .collect(),
             fixed: with.fixed,
+            servers_apart,
         })
     }
 
@@ -131,6 +137,11 @@ impl Sets {
         }
     }
 
+    /// Whether the slow path alone knows the records of a type.
+    pub(crate) fn is_apart(&self, qtype: u16) -> bool {
+        self.servers_apart && qtype == rtype::SRV
+    }
+
     /// The answer for any other type.
     pub(crate) fn prebuilt(&self, qtype: u16) -> Option<&Prebuilt> {
         self.others.iter().find(|set| set.rtype == qtype)
@@ -145,7 +156,12 @@ fn addresses(data: &[Rdata], rtype: u16, with: &Compile<'_>) -> Option<Addresses
         count += 1;
     }
     let near = with.near && count > 1;
-    (count > 0).then(|| Addresses { stride: bytes.len() / count, count, bytes: SmallVec::from_slice(&bytes), near })
+    (count > 0).then(|| Addresses {
+        stride: bytes.len() / count,
+        count,
+        bytes: SmallVec::from_slice(&bytes),
+        near,
+    })
 }
 
 /// Bound: a set larger than any message is cut to the records that fit one over TCP, and glue to

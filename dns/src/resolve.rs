@@ -18,7 +18,7 @@ use crate::question::{self, CLASS_IN, HEADER};
 use crate::rewrite;
 use crate::search;
 use crate::slow::lookup::{self, Resolution};
-use crate::slow::{Composed, Refusal, Request, View, encode};
+use crate::slow::{self, Composed, Refusal, Request, View, encode};
 use crate::zone::ZoneId;
 
 /// An answer and what to count it under.
@@ -46,14 +46,17 @@ struct Work<'a> {
 
 /// Answers a query; `None` when it deserves no answer at all.
 pub(crate) async fn answer(front: &Front, query: &[u8], asker: Asker) -> Option<Resolved> {
+    // One table from start to end, whatever is published meanwhile.
+    let table = front.table.load_full();
+    let context = front.context(&table);
     let request = match Request::read(query) {
         Ok(request) => request,
         Err(Refusal::Nothing) => return None,
         Err(Refusal::Bare(answer)) => return Some(Resolved::unparsed(answer)),
+        Err(Refusal::Cookie(header, opt)) => {
+            return Some(Resolved::unparsed(slow::cookie(&context, header, &opt, asker)));
+        }
     };
-    // One table from start to end, whatever is published meanwhile.
-    let table = front.table.load_full();
-    let context = front.context(&table);
     let name = request.name();
     let zone = table.zones().zone_of(name.as_bytes()).map_or(ZoneId::OUTSIDE, |(_, zone)| zone);
     let access = front.rules.decide(asker.address, name.as_bytes());

@@ -11,7 +11,7 @@ mod request;
 use portolan_model::{Place, Snapshot};
 
 use crate::context::{Asker, Context};
-use crate::edns::{Reason, ede};
+use crate::edns::{ClientOpt, Reason, ede};
 use crate::fast::rcode;
 use crate::question;
 use crate::table::{Reverse, Table};
@@ -77,6 +77,7 @@ pub(crate) fn respond_from(
         Ok(request) => request,
         Err(Refusal::Nothing) => return None,
         Err(Refusal::Bare(answer)) => return Some(answer),
+        Err(Refusal::Cookie(header, opt)) => return Some(cookie(context, header, &opt, asker)),
     };
     let mut composed = Composed::new(context, view.zones, &request);
     if let Some(reason) = request.refused() {
@@ -90,6 +91,24 @@ pub(crate) fn respond_from(
         composed.fail(rcode::SERV_FAIL, Some(Reason::of(ede::NO_REACHABLE_AUTHORITY)));
     }
     Some(composed.encode(asker, &request))
+}
+
+/// A cookie for a client that asks for nothing else; FORMERR where none are given, as for any
+/// message without a question.
+pub(crate) fn cookie(
+    context: &Context<'_>,
+    mut header: Vec<u8>,
+    opt: &ClientOpt,
+    asker: Asker,
+) -> Vec<u8> {
+    let reply = context.reply_opt(opt, asker.address);
+    if reply.cookie.is_none() {
+        header[3] |= 1;
+        return header;
+    }
+    let limit = header.len() + reply.length();
+    encode::append_opt(&mut header, &reply, None, limit);
+    header
 }
 
 /// The response code of an answer, the part in its OPT record (RFC 6891 §6.1.3) included as far as

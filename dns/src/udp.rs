@@ -106,7 +106,7 @@ impl Worker {
             drained += usize::from(stopping);
             let began = Instant::now();
             let mut sent = Sent { at: [(ZoneId::OUTSIDE, 0); sys::BATCH], count: 0 };
-            self.answer(&mut batch, received, &mut rotation, &mut sent);
+            self.answer(&mut batch, received, &mut rotation, &mut sent, began);
             // Before sending: whoever has an answer finds it counted.
             let took = began.elapsed();
             for (zone, rcode) in &sent.at[..sent.count] {
@@ -125,6 +125,7 @@ impl Worker {
         received: usize,
         rotation: &mut usize,
         sent: &mut Sent,
+        began: Instant,
     ) {
         let table = self.front.table.load();
         let context = self.front.context(&table);
@@ -144,7 +145,7 @@ impl Worker {
                     sent.at[sent.count] = (answered.zone, answered.rcode);
                     sent.count += 1;
                     if self.front.log.is_on() {
-                        self.log(query, &out[..answered.length], asker);
+                        self.log(query, &out[..answered.length], asker, began.elapsed());
                     }
                     if answered.refresh {
                         self.hand_over(query.to_vec(), What::Refresh);
@@ -168,10 +169,10 @@ impl Worker {
         }
     }
 
-    fn log(&self, query: &[u8], answer: &[u8], asker: Asker) {
+    fn log(&self, query: &[u8], answer: &[u8], asker: Asker, took: Duration) {
         if self.front.log.wants(answer) {
             let line = Line { query, answer, client: asker.address, protocol: Protocol::Udp };
-            self.front.log.write(&line, Duration::ZERO);
+            self.front.log.write(&line, took);
         }
     }
 

@@ -65,6 +65,8 @@ fn codes(packet: &[u8]) -> Option<&'static [u8]> {
         (0x80, ..) => None,
         (_, opcode, _) if opcode != 0 => Some(&[4]),
         (_, _, [0, 1]) => Some(&[0, 1, 2, 3, 4, 5]),
+        // RFC 7873 §5.4: a cookie may be asked for alone.
+        (_, _, [0, 0]) => Some(&[0, 1]),
         _ => Some(&[1]),
     }
 }

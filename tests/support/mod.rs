@@ -3,6 +3,7 @@
 
 pub(crate) mod apiserver;
 pub(crate) mod dns;
+pub(crate) mod foreign;
 
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;

@@ -140,9 +140,12 @@ impl FromStr for UpstreamSpec {
         }
         let (scheme, rest) = text.split_once("://").unwrap_or(("udp", text));
         let (rest, name) = match rest.split_once('#') {
-            Some((rest, name)) => (rest, Some(Arc::from(name))),
+            Some((rest, name)) => (rest, Some(Arc::<str>::from(name))),
             None => (rest, None),
         };
+        if let Some(name) = &name {
+            DnsName::parse(&name.to_ascii_lowercase()).map_err(|e| format!("{text:?}: {e}"))?;
+        }
         let (place, path) = match rest.find('/') {
             Some(at) => rest.split_at(at),
             None => (rest, ""),
@@ -213,6 +216,7 @@ mod tests {
                 "Https { name: Some(\"dns.q\"), path: \"/q\" } 9.9.9.9:8443",
             ),
             ("https://9.9.9.9", "Https { name: None, path: \"/dns-query\" } 9.9.9.9:443"),
+            ("tls://9.9.9.9#", "\"tls://9.9.9.9#\": a name must not be empty"),
             ("quic://9.9.9.9", "\"quic://9.9.9.9\": \"quic\" is not udp, tcp, tls or https"),
             ("dns.q", "\"dns.q\": \"dns.q\" is not an IP address or IP:PORT"),
             ("10.0.0.1:0", "\"10.0.0.1:0\": \"10.0.0.1:0\" is not an IP address or IP:PORT"),

@@ -8,6 +8,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use bytes::{Bytes, BytesMut};
 use h2::RecvStream;
 use h2::server::SendResponse;
+use hickory_proto::op::Message;
+use hickory_proto::rr::RData;
 use http::{Method, Request, Response, StatusCode, header};
 use portolan_runtime::Lifecycle;
 use tokio::net::TcpStream;
@@ -121,10 +123,16 @@ async fn one(
     }
 }
 
-/// The shortest time to live among the answer's records, in seconds; zero when there is none.
+/// The shortest time to live among the answer's records, in seconds; of a negative answer, that of
+/// its SOA (RFC 2308 §5); zero when there is neither.
 fn freshness(answer: &[u8]) -> u32 {
-    let message = hickory_proto::op::Message::from_vec(answer).ok();
-    message.and_then(|m| m.answers.iter().map(|record| record.ttl).min()).unwrap_or(0)
+    let Ok(message) = Message::from_vec(answer) else { return 0 };
+    let negative = message.authorities.iter().filter_map(|record| match &record.data {
+        RData::SOA(soa) => Some(record.ttl.min(soa.minimum)),
+        _ => None,
+    });
+    let positive = message.answers.iter().map(|record| record.ttl);
+    positive.chain(negative).min().unwrap_or(0)
 }
 
 /// The message of a request (RFC 8484 §4.1).

@@ -9,7 +9,8 @@ use crate::fast::is_meta;
 use crate::name::{WireName, label_starts};
 use crate::question::{self, CLASS_IN, HEADER, Question};
 
-/// Response codes (RFC 1035 §4.1.1) of messages that go no further.
+/// Response codes (RFC 1035 §4.1.1) of messages without a question that could be answered.
+const NO_ERROR: u8 = 0;
 const FORM_ERR: u8 = 1;
 const NOT_IMP: u8 = 4;
 
@@ -32,6 +33,8 @@ pub(crate) enum Refusal {
     Nothing,
     /// This one, a header.
     Bare(Vec<u8>),
+    /// A header and a cookie, which is all that is asked for (RFC 7873 §5.4).
+    Cookie(Vec<u8>, ClientOpt),
 }
 
 impl Request {
@@ -48,6 +51,11 @@ impl Request {
         // RFC 9619 §4: exactly one question. Checked before decoding, which would reserve memory
         // for as many as the header claims.
         if header[4..6] != [0, 1] {
+            let lone_opt = header[4..12] == [0, 0, 0, 0, 0, 0, 0, 1];
+            let opt = query.get(HEADER..).filter(|_| lone_opt).and_then(edns::parse);
+            if let Some(opt) = opt.filter(|opt| opt.cookie.is_some()) {
+                return Err(Refusal::Cookie(bare(header, NO_ERROR), opt));
+            }
             return Err(refuse(FORM_ERR));
         }
         let question = question::parse(query).map_err(|_| refuse(FORM_ERR))?;
