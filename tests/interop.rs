@@ -4,9 +4,13 @@
 //! proves. `tests/interop/setup.sh` installs what they need. Where that is missing the tests are
 //! skipped, and with `CI=true` they fail.
 
+#[path = "support/foreign.rs"]
+#[expect(dead_code, reason = "a kit of several tests")]
+mod foreign;
+
 use std::io::{BufRead, BufReader, Read, pipe};
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::thread::JoinHandle;
@@ -23,57 +27,30 @@ const LINES_WAITING: usize = 64;
 
 #[test]
 fn grpc_clients_find_their_endpoints_over_xds_without_a_proxy() {
-    let Some(python) = python_with(&["grpc", "grpc_tools.protoc"]) else { return };
+    let Some(mut python) = foreign::python(&["grpc", "grpc_tools.protoc"]) else { return };
     let demo = Demo::start();
-    demo.run(&python, "grpc_xds.py");
+    demo.run(&mut python, "grpc_xds.py");
 }
 
 #[test]
 fn envoy_takes_every_resource_and_carries_the_traffic() {
-    let Some(python) = python_with(&["grpc", "grpc_tools.protoc", "envoy"]) else { return };
+    let Some(mut python) = foreign::python(&["grpc", "grpc_tools.protoc", "envoy"]) else { return };
     let demo = Demo::start();
-    demo.run(&python, "envoy_xds.py");
+    demo.run(&mut python, "envoy_xds.py");
 }
 
 #[test]
 fn envoy_never_meets_a_route_without_its_cluster() {
-    let Some(python) = python_with(&["envoy"]) else { return };
+    let Some(mut python) = foreign::python(&["envoy"]) else { return };
     let demo = Demo::start();
-    demo.run(&python, "envoy_order.py");
+    demo.run(&mut python, "envoy_order.py");
 }
 
 #[test]
 fn envoy_keeps_the_traffic_while_the_control_plane_is_away() {
-    let Some(python) = python_with(&["envoy"]) else { return };
+    let Some(mut python) = foreign::python(&["envoy"]) else { return };
     // It starts a control plane of its own: the one of the demo would take the backends along.
-    run(script(&python, "envoy_outage.py").args(["--portolan", env!("CARGO_BIN_EXE_portolan")]));
-}
-
-/// The interpreter that has these modules. Without it the test is skipped or, in CI, fails.
-fn python_with(modules: &[&str]) -> Option<PathBuf> {
-    let python = std::env::var_os("PORTOLAN_INTEROP_PYTHON")
-        .map_or_else(|| root().join("target/interop-venv/bin/python"), PathBuf::from);
-    // Isolated from the folder it runs in and from the caller's PYTHON variables.
-    let probe = Command::new(&python)
-        .args(["-I", "-c", &format!("import {}", modules.join(", "))])
-        .current_dir(root())
-        .output();
-    let missing = match probe {
-        Ok(output) if output.status.success() => return Some(python),
-        Ok(output) => {
-            let text = String::from_utf8_lossy(&output.stderr);
-            text.lines().last().unwrap_or("it failed without a word").to_owned()
-        }
-        Err(error) => error.to_string(),
-    };
-    let text = format!(
-        "{} cannot run the peers ({missing}): run tests/interop/setup.sh, or set \
-         PORTOLAN_INTEROP_PYTHON to a Python with tests/interop/requirements.txt installed",
-        python.display()
-    );
-    assert!(std::env::var("CI").as_deref() != Ok("true"), "{text}");
-    println!("skipped: {text}");
-    None
+    run(script(&mut python, "envoy_outage.py").args(["--portolan", env!("CARGO_BIN_EXE_portolan")]));
 }
 
 /// A running `portolan demo`, every address of it a free one.
@@ -112,7 +89,7 @@ impl Demo {
     }
 
     /// Runs a script on it.
-    fn run(&self, python: &Path, name: &str) {
+    fn run(&self, python: &mut Command, name: &str) {
         run(script(python, name)
             .args(["--xds", &self.xds, "--admin", &self.admin, "--dir"])
             .arg(self.dir.path())
@@ -137,16 +114,15 @@ fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// A script of `tests/interop/`.
-fn script(python: &Path, name: &str) -> Command {
-    let mut command = Command::new(python);
-    command.arg(root().join("tests/interop").join(name)).current_dir(root());
+/// A script of `tests/interop/` for an interpreter.
+fn script<'a>(python: &'a mut Command, name: &str) -> &'a mut Command {
+    python.arg(root().join("tests/interop").join(name));
     // A proxy of the machine's has no part in what is said on the loopback.
     let proxies = ["http_proxy", "https_proxy", "all_proxy", "grpc_proxy"];
     for name in proxies.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]) {
-        command.env_remove(name);
+        python.env_remove(name);
     }
-    command
+    python
 }
 
 /// Runs a script to its end and shows what it says, under its name, as it says it; panics unless

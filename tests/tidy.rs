@@ -41,7 +41,8 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
     ("prost", &["portolan-xds", "portolan-proto", "portolan-backends"]),
     ("envoy-types", &["portolan-proto"]),
     ("hyper", &["portolan-proxy", "portolan-backends"]),
-    ("h2", &["portolan-proxy"]),
+    ("h2", &["portolan-proxy", "portolan-dns"]),
+    ("quinn", &["portolan-dns"]),
     ("anyhow", &["portolan"]),
 ];
 

@@ -20,18 +20,18 @@ fn skip<T>(missing: &str) -> Option<T> {
     None
 }
 
-/// The interpreter of `tests/interop/setup.sh` where it has these modules, isolated from the folder
-/// it runs in and from the caller's variables.
+/// The interpreter of `tests/interop/setup.sh` where it has these modules.
 pub(crate) fn python(modules: &[&str]) -> Option<Command> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
     let path = std::env::var_os("PORTOLAN_INTEROP_PYTHON")
         .map_or_else(|| root.join("target/interop-venv/bin/python"), PathBuf::from);
     let command = || {
         let mut command = Command::new(&path);
-        command.arg("-I").current_dir(root);
+        command.current_dir(root);
         command
     };
-    let probe = command().args(["-c", &format!("import {}", modules.join(", "))]).output();
+    // Isolated from the folder it runs in and from the caller's PYTHON variables.
+    let probe = command().args(["-I", "-c", &format!("import {}", modules.join(", "))]).output();
     let missing = match probe {
         Ok(output) if output.status.success() => return Some(command()),
         Ok(output) => String::from_utf8_lossy(&output.stderr).trim_end().to_owned(),
