@@ -1,6 +1,6 @@
 //! The control loop on a Kubernetes API at 1,000 to 150,000 endpoints: how long a start takes, what
 //! memory it holds and needs at most while it lists anew, what a change costs and how soon it is
-//! published.
+//! published; and what the DNS table of that cluster takes on top.
 //!
 //! `cargo bench --bench kubernetes [-- ENDPOINTS…]`. The API server is the scripted one of the
 //! tests, in this process; the loop runs alone in a child process, so that its memory and time are
@@ -21,7 +21,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use portolan_control::kubernetes::Connect;
 use portolan_control::report::{ControlMetrics, Reports};
 use portolan_control::{Kubernetes, Pace};
-use portolan_model::{Changes, Key, Snapshot};
+use portolan_dns::{DnsConfig, Table};
+use portolan_model::{Changes, Key, Service, ServiceEntry, ServiceKind, Snapshot};
 use portolan_runtime::{Lifecycle, Metrics, Readiness, publish};
 use serde_json::{Value, json};
 use support::apiserver::{ApiServer, Call};
@@ -46,9 +47,9 @@ fn main() {
             }
             println!(
                 "| endpoints | lists | start to snapshot | of it the publish | resident | peak of \
-                 a relist | CPU per change | delay p50 | delay p99 | delay max | generations |"
+                 a relist | CPU per change | delay p50 | delay p99 | delay max | generations | DNS table | all headless |"
             );
-            println!("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
+            println!("|---:|---|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|---:|");
             for size in sizes {
                 for streaming in [true, false] {
                     measure(size, streaming);
@@ -109,8 +110,13 @@ fn measure(endpoints: usize, streaming: bool) {
     std::thread::park_timeout(Duration::from_secs(1));
     let changed = child.cpu() - cpu;
     let delays = child.ask("delays", "delays ");
+    let own = child.memory("VmRSS:");
+    child.ask("dns", "table ");
+    let dns = child.memory("VmRSS:") - own;
+    child.ask("headless", "table ");
+    let headless = child.memory("VmRSS:") - own;
     println!(
-        "| {endpoints} | {} | {:.2} s | {first} ms | {:.0} MB | {:.0} MB ({:.2}x) | {:.0} µs | {delays} |",
+        "| {endpoints} | {} | {:.2} s | {first} ms | {:.0} MB | {:.0} MB ({:.2}x) | {:.0} µs | {delays} | {dns:.0} MB | {headless:.0} MB |",
         if streaming { "streamed" } else { "paged" },
         start.as_secs_f64(),
         resident,
@@ -323,6 +329,7 @@ fn run_loop(kubeconfig: PathBuf) {
         drop(first);
 
         let mut seen = Seen::default();
+        let (mut newest, mut table) = (Snapshot::default(), None);
         let (sender, mut questions) = tokio::sync::mpsc::channel(1);
         std::thread::spawn(move || {
             for line in std::io::stdin().lines().map_while(Result::ok) {
@@ -336,14 +343,39 @@ fn run_loop(kubeconfig: PathBuf) {
                 update = snapshots.next() => {
                     let update = update.expect("the loop runs");
                     seen.on_update(&update.snapshot, &update.changes);
+                    newest = Snapshot::clone(&update.snapshot);
                 }
                 question = questions.recv() => match question {
-                    Some(_) => println!("delays {}", seen.show()),
+                    Some(question) if question == "delays" => println!("delays {}", seen.show()),
+                    Some(question) => {
+                        // The one before it goes first.
+                        drop(table.take());
+                        table = Some(dns_table(&newest, question == "headless"));
+                        println!("table {}", table.as_ref().map_or(0, Table::len));
+                    }
                     None => return,
                 }
             }
         }
     });
+}
+
+/// The DNS table of a snapshot; with `headless`, as if all its services were, so that every endpoint
+/// has names.
+fn dns_table(snapshot: &Snapshot, headless: bool) -> Table {
+    let mut snapshot = snapshot.clone();
+    if headless {
+        let entries: Vec<ServiceEntry> =
+            snapshot.services().map(|(_, e)| ServiceEntry::clone(e)).collect();
+        for mut entry in entries {
+            let mut service = Service::clone(&entry.service);
+            service.kind = ServiceKind::Headless;
+            entry.service = service.into();
+            snapshot.apply(entry.into());
+        }
+    }
+    let empty = Table::new(&DnsConfig::default()).expect("the default config");
+    empty.apply(&snapshot, &Changes::Everything)
 }
 
 /// Delays from the making of a change to its publish.

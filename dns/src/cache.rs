@@ -185,7 +185,7 @@ impl Cache {
             let left = entry.kept_secs - entry.age(now);
             let refresh = self.limits.prefetch
                 && hits >= HOT
-                && left <= entry.kept_secs / PREFETCH_SHARE
+                && left <= (entry.kept_secs / PREFETCH_SHARE).max(1)
                 && !entry.refreshing.swap(true, Ordering::Relaxed);
             return Found::Fresh { entry, refresh };
         }
@@ -218,7 +218,11 @@ impl Cache {
             refreshing: AtomicBool::new(false),
             failed_until: AtomicU32::new(0),
         });
-        if good || matches!(self.lookup(key, now), Found::Nothing) {
+        let holds = |old: Arc<Entry>| {
+            let limit = old.kept_secs.saturating_add(self.limits.stale_secs);
+            old.is_fresh(now) || (old.answer.is_good() && old.age(now) < limit)
+        };
+        if good || !self.shards.peek(key.as_bytes()).is_some_and(holds) {
             self.shards.insert(key.as_bytes().into(), entry.clone());
         }
         entry

@@ -212,7 +212,10 @@ impl Forwarder {
                 Err(why) => kept(NoAnswer::Failed(why.clone())),
             },
             Ok(Err(_broken_off)) => kept(NoAnswer::Failed("the question was broken off".into())),
-            Err(_too_long) => kept(NoAnswer::NoRule),
+            Err(_too_long) => {
+                self.cache.note_failure(key);
+                kept(NoAnswer::NoRule)
+            }
         }
     }
 

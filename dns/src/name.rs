@@ -144,6 +144,12 @@ pub(crate) fn suffix_start(name: &[u8], suffix: &[u8]) -> Option<usize> {
     (boundary && name.ends_with(suffix)).then_some(start)
 }
 
+/// The labels of a wire name, or of the start of one, as texts; `None` when one is none.
+pub(crate) fn texts(name: &[u8]) -> Option<Vec<&str>> {
+    let labels = label_starts(name).map(|at| name.get(at + 1..at + 1 + usize::from(name[at])));
+    labels.map(|label| label.and_then(|l| std::str::from_utf8(l).ok())).collect()
+}
+
 /// The address a complete reverse name stands for.
 pub(crate) fn parse_reverse(name: &WireName) -> Option<IpAddr> {
     let labels: Vec<&[u8]> = name.labels().collect();

@@ -105,7 +105,8 @@ impl Node {
         let types: BTreeSet<u16> = data.iter().map(Rdata::rtype).collect();
         let servers_apart = with.fixed && types.contains(&rtype::SRV);
         let others = types.into_iter().filter(|kind| {
-            !wire::is_address_type(*kind) && !(servers_apart && *kind == rtype::SRV)
+            let elsewhere = servers_apart && *kind == rtype::SRV;
+            !elsewhere && !wire::is_address_type(*kind)
         });
         Self::Sets(Sets {
             a: addresses(data, rtype::A, with),

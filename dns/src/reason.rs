@@ -5,7 +5,7 @@ use portolan_model::{Scope, ServiceEntry, ServiceKey, ServiceKind, Snapshot};
 
 use crate::config::PodMode;
 use crate::edns::{Reason, ede};
-use crate::name::{WireName, label_starts, suffix_start};
+use crate::name::{WireName, label_starts, suffix_start, texts};
 use crate::zone::Zones;
 
 /// Why a lower-case wire name of our zones has no record of a type; with `exists`, it has others or
@@ -81,12 +81,6 @@ fn otherwise(name: &[u8], exists: bool) -> String {
     }
     let word = if exists { "exists, without a record of this type" } else { "does not exist" };
     format!("the name {word}")
-}
-
-fn texts(name: &[u8]) -> Option<Vec<&str>> {
-    let name: &[u8] = name;
-    let labels = label_starts(name).map(|at| name.get(at + 1..at + 1 + usize::from(name[at])));
-    labels.map(|label| label.and_then(|l| std::str::from_utf8(l).ok())).collect()
 }
 
 /// A name as people write it.

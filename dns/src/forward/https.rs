@@ -54,7 +54,11 @@ impl Https {
             let fresh = self.connect().await?;
             self.ask(fresh, query).await
         };
-        timeout_at(deadline, both).await.unwrap_or(Err(ExchangeError::Timeout))
+        timeout_at(deadline, both).await.unwrap_or_else(|_| {
+            // Nothing may come over it ever again; what else is under way on it keeps it.
+            self.connection.store(None);
+            Err(ExchangeError::Timeout)
+        })
     }
 
     async fn connect(&self) -> Result<SendRequest<Bytes>, ExchangeError> {

@@ -9,6 +9,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{ExchangeError, Outgoing};
 use crate::answer::{Answer, Unusable};
+use crate::question::HEADER;
 
 /// Questions a socket is used for, after which another port is taken (RFC 5452 §10).
 const USES: u32 = 16;
@@ -77,9 +78,9 @@ impl Sockets {
                 Err(unusable) => {
                     seen.forgeries += 1;
                     let end = query.question_end;
-                    let same = buffer.get(2..end).zip(query.bytes.get(2..end));
+                    let same = buffer[..length].get(HEADER..end).zip(query.bytes.get(HEADER..end));
                     seen.other_case |= unusable == Unusable::Question
-                        && same.is_some_and(|(b, q)| b[10..].eq_ignore_ascii_case(&q[10..]));
+                        && same.is_some_and(|(b, q)| b.eq_ignore_ascii_case(q));
                     if seen.other_case || seen.forgeries >= FORGERIES_MAX {
                         return Err(unusable.into());
                     }

@@ -11,7 +11,7 @@ use super::{Pointers, View, meta};
 use crate::config::PodMode;
 use crate::edns::{Reason, ede};
 use crate::fast::{MAX_LINKS, rcode};
-use crate::name::{WireName, label_starts, parse_reverse, suffix_start};
+use crate::name::{WireName, parse_reverse, suffix_start, texts};
 use crate::reason;
 use crate::records::{self, Rdata, rtype};
 
@@ -192,12 +192,6 @@ fn in_services(view: &View<'_>, name: &WireName) -> Option<(Scope, usize)> {
     view.zones.all_svc().find_map(|(scope, svc)| {
         suffix_start(name.as_bytes(), svc.as_bytes()).map(|start| (scope, start))
     })
-}
-
-/// The labels of the start of a name, as texts.
-fn texts(name: &[u8]) -> Option<Vec<&str>> {
-    let labels = label_starts(name).map(|at| name.get(at + 1..at + 1 + usize::from(name[at])));
-    labels.map(|label| label.and_then(|l| std::str::from_utf8(l).ok())).collect()
 }
 
 /// `10-0-0-1.<namespace>.pod.<zone>`: the address that the name spells, if it may be answered.

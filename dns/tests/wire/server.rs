@@ -39,7 +39,7 @@ pub(crate) struct Running {
     lifecycle: Lifecycle,
     metrics: Metrics,
     gate: Gate,
-    publisher: Publisher,
+    pub(crate) publisher: Publisher,
     task: JoinHandle<Result<(), DnsError>>,
     runtime: Runtime,
 }
