@@ -87,7 +87,11 @@ pub(crate) fn snapshot(entries: Vec<Arc<ServiceEntry>>) -> Snapshot {
 }
 
 pub(crate) fn table(entries: Vec<Arc<ServiceEntry>>) -> Table {
-    let empty = Table::new(&config()).expect("a valid config");
+    table_of(&config(), entries)
+}
+
+pub(crate) fn table_of(config: &DnsConfig, entries: Vec<Arc<ServiceEntry>>) -> Table {
+    let empty = Table::new(config).expect("a valid config");
     empty.apply(&snapshot(entries), &Changes::Everything)
 }
 

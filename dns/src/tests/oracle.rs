@@ -3,12 +3,14 @@
 use std::sync::Arc;
 
 use hickory_proto::rr::RecordType;
-use portolan_model::{Conditions, Endpoint, Protocol, ServiceEntry, ServiceKind};
+use portolan_model::{Conditions, DnsName, Endpoint, Protocol, ServiceEntry, ServiceKind};
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::select;
 
 use super::kit::*;
+use crate::config::{DnsConfig, EndpointNames, PodMode};
+use crate::table::Table;
 
 /// Few words, so that random names hit.
 const WORDS: [&str; 6] = ["a", "b", "web", "db-0", "10-0-0-1", "svc"];
@@ -28,12 +30,22 @@ fn address() -> impl Strategy<Value = String> {
     ]
 }
 
+/// An address with readiness, serving, terminating.
+type Placed = (String, (bool, bool, bool));
+
 fn endpoints() -> impl Strategy<Value = Vec<Endpoint>> {
-    let one = (address(), proptest::option::of(select(&WORDS[..])), any::<bool>());
+    // Ready, not ready, and on its way out.
+    let states = [(true, true, false), (false, false, false), (false, true, true)];
+    let named = || proptest::option::of(select(&WORDS[..]));
+    let one = ((address(), select(states.to_vec())), named(), named());
     vec(one, 0..5).prop_map(|list| {
-        let with = |(address, hostname, ready): (String, Option<&str>, bool)| Endpoint {
-            conditions: Conditions { ready, serving: ready, terminating: false },
-            ..endpoint(&address, hostname)
+        let with = |((address, state), hostname, pod): (Placed, Option<&str>, Option<&str>)| {
+            let (ready, serving, terminating) = state;
+            Endpoint {
+                conditions: Conditions { ready, serving, terminating },
+                pod: pod.map(Arc::from),
+                ..endpoint(&address, hostname)
+            }
         };
         list.into_iter().map(with).collect()
     })
@@ -126,6 +138,83 @@ fn rtype() -> impl Strategy<Value = RecordType> {
     ]
 }
 
+/// Configurations that names depend on.
+fn config_of(extra: bool, pods: PodMode, names: EndpointNames, fallback: bool) -> DnsConfig {
+    let records = [
+        "static.example 60 A 10.1.1.1",
+        "static.example 30 A 10.1.1.2",
+        "alias.example 60 CNAME web.n.svc.cluster.local",
+        "other.example 60 CNAME static.example",
+        "far.example 60 CNAME www.example.com",
+        "a.b.cluster.local 60 TXT text",
+        "_http._tcp.static.example 60 SRV 0 1 80 static.example",
+        "_http._tcp.web.example 60 SRV 0 1 80 web.n.svc.cluster.local",
+    ];
+    let extra_zones = if extra { vec!["cluster.example"] } else { Vec::new() };
+    DnsConfig {
+        records: records.iter().map(|record| record.parse().expect("valid")).collect(),
+        extra_zones: extra_zones.iter().map(|z| DnsName::parse(z).expect("valid")).collect(),
+        pods,
+        endpoint_names: names,
+        terminating_fallback: fallback,
+        ..config()
+    }
+}
+
+fn any_config() -> impl Strategy<Value = DnsConfig> {
+    let pods = select(&[PodMode::Disabled, PodMode::Insecure, PodMode::Verified][..]);
+    let names = select(&[EndpointNames::Address, EndpointNames::Pod][..]);
+    (any::<bool>(), pods, names, any::<bool>())
+        .prop_map(|(extra, pods, names, fallback)| config_of(extra, pods, names, fallback))
+}
+
+/// Names that only such configurations have, besides all others.
+fn any_name() -> impl Strategy<Value = String> {
+    let fixed = select(
+        &[
+            "static.example.",
+            "alias.example.",
+            "other.example.",
+            "far.example.",
+            "b.cluster.local.",
+            "a.b.cluster.local.",
+            "_http._tcp.static.example.",
+            "_http._tcp.web.example.",
+            "cluster.example.",
+            "ns.dns.cluster.example.",
+            "10-0-0-1.n.pod.cluster.local.",
+            "fd00--1.m.pod.cluster.example.",
+            "x.n.pod.cluster.local.",
+            "n.pod.cluster.local.",
+        ][..],
+    );
+    let extra = cased().prop_map(|name| name.replace("cluster.local", "cluster.example"));
+    prop_oneof![2 => cased(), 2 => extra, 1 => fixed.prop_map(str::to_owned)]
+}
+
+/// Both paths, and the index against a scan, for one question.
+fn compare(table: &Table, name: &str, rtype: RecordType, edns: bool) {
+    let message = query(name, rtype);
+    let message = if edns { with_edns(message, 1232) } else { message };
+    let slow = slow(table, &message);
+    match fast(table, &message) {
+        Some(fast) => assert_same(&fast, &slow),
+        // Left alone: other things than records, what an alias leads to at length, names of pods,
+        // and servers at static names.
+        None => {
+            let meta = crate::fast::is_meta(rtype.into());
+            let alias = slow.answers.iter().any(|r| r.record_type() == RecordType::CNAME);
+            let lower = name.to_ascii_lowercase();
+            let apart = lower.contains(".pod.") || lower.ends_with(".example.");
+            let addresses = matches!(rtype, RecordType::A | RecordType::AAAA);
+            assert!(meta || apart || (alias && !addresses), "{message}");
+        }
+    }
+    // The index finds what the scan finds.
+    let indexed = slowly(table, &bytes(&message), crate::Transport::Tcp);
+    assert_same(&decode(&indexed.expect("an answer")), &slow);
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(600) })]
 
@@ -136,21 +225,23 @@ proptest! {
     ) {
         let table = table(entries);
         for (name, rtype, edns) in questions {
-            let message = query(&name, rtype);
-            let message = if edns { with_edns(message, 1232) } else { message };
-            let slow = slow(&table, &message);
-            match fast(&table, &message) {
-                Some(fast) => assert_same(&fast, &slow),
-                // Left alone: other things than records, and what an alias leads to at length.
-                None => {
-                    let meta = crate::fast::is_meta(rtype.into());
-                    assert!(meta || slow.answers.iter().any(|r| r.record_type() == RecordType::CNAME)
-                        && !matches!(rtype, RecordType::A | RecordType::AAAA), "{message}");
-                }
-            }
-            // The index finds what the scan finds.
-            let indexed = slowly(&table, &bytes(&message), crate::Transport::Tcp);
-            assert_same(&decode(&indexed.expect("an answer")), &slow);
+            compare(&table, &name, rtype, edns);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(200) })]
+
+    #[test]
+    fn both_paths_say_the_same_whatever_is_configured(
+        config in any_config(),
+        entries in vec(entry(), 0..10),
+        questions in vec((any_name(), rtype(), any::<bool>()), 40),
+    ) {
+        let table = table_of(&config, entries);
+        for (name, rtype, edns) in questions {
+            compare(&table, &name, rtype, edns);
         }
     }
 }
