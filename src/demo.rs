@@ -105,6 +105,7 @@ Portolan is running. Try, in another terminal:
     dig +short @{dns_ip} -p {dns_port} web.shop.svc.cluster.local
     dig +short @{dns_ip} -p {dns_port} _redis._tcp.cache.shop.svc.cluster.local SRV
     dig +short @{dns_ip} -p {dns_port} -x 10.96.0.80
+    {exe} dns explain nope.shop.svc.cluster.local --admin {admin}
   HTTP, balanced over the ready endpoints of web (run it a few times)
     curl -s http://{http}/ -H 'Host: web.shop'
     curl -s --http2-prior-knowledge http://{http}/ -H 'Host: web.shop'

@@ -118,6 +118,54 @@ protocol = \"smtp\"
 }
 
 #[test]
+fn what_is_wrong_with_a_setting_of_dns_is_named() {
+    for (setting, expected) in [
+        ("dns.forward=.", "dns.forward: \".\": no upstream after the zone"),
+        ("dns.forward=. nowhere", "\"nowhere\" is not an IP address or IP:PORT"),
+        ("dns.forward=. quic://10.0.0.1", "\"quic\" is not udp, tcp, tls or https"),
+        ("dns.access=deny", "dns.access: \"deny\": \"deny\" is not allow, refuse or drop"),
+        ("dns.records=a.b 5 MX 1", "type \"MX\" is not A, AAAA, CNAME, PTR, SRV or TXT"),
+        ("dns.rewrites=a.example", "dns.rewrites: \"a.example\": expected FROM=TO"),
+        ("dns.extra_zones=a b", "dns.extra_zones: \"a b\" is not a DNS label"),
+        ("dns.search_namespaces=shop=on", "\"on\" is not off, prefetch or complete"),
+        ("dns.pods=all", "expected one of disabled, insecure, verified, found \"all\""),
+        ("dns.tls_addresses=127.0.0.1:0", "encrypted DNS needs one, and dns.tls_key"),
+        ("dns.tls_key=key.pem", "dns.tls_certificate: missing: the key has no certificate"),
+        ("dns.forward_timeout_ms=5000", "expected a whole number in 100..=4900"),
+    ] {
+        let said = refused(&output(&["config", "print", "--set", setting]));
+        assert!(said.contains(expected), "{setting}: {said}");
+    }
+}
+
+#[test]
+fn dns_that_cannot_be_served_as_asked_says_why() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifests = folder.path().to_str().expect("UTF-8");
+    let (_kept, empty) = config_file("", "empty.pem");
+    let certificate = format!("dns.tls_certificate={empty}");
+    let key = format!("dns.tls_key={empty}");
+    let cases: [(&[&str], &str); 6] = [
+        (&["dns.forward=. /no/such/resolv.conf"], "cannot use /no/such/resolv.conf"),
+        (&["dns.hosts_file=/no/such/hosts"], "cannot use /no/such/hosts"),
+        (&[&certificate, &key, "dns.tls_addresses=127.0.0.1:0"], "it holds no certificate"),
+        (&["dns.records=a.n.svc.cluster.local 5 A 10.0.0.1"], "are those of the cluster"),
+        (&["dns.extra_zones=cluster.local"], "cannot be two of the zones at once"),
+        (
+            &["dns.forward=. tls://127.0.0.1", "dns.forward_ca=/no/such/ca.pem"],
+            "cannot use /no/such/ca.pem",
+        ),
+    ];
+    for (settings, expected) in cases {
+        let mut args = vec!["dns", "--manifests", manifests, "--dns", "127.0.0.1:0"];
+        args.extend(["--admin", "127.0.0.1:0"]);
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let said = refused(&output(&args));
+        assert!(said.contains(expected), "{settings:?}: {said}");
+    }
+}
+
+#[test]
 fn the_printed_configuration_can_be_used_and_says_the_same() {
     let print = |args: &[&str]| {
         let output = output(&[&["config", "print"], args].concat());
