@@ -119,10 +119,12 @@ impl Process {
         }
         let proxy = if roles.proxy { Some(start.proxy(control)?) } else { None };
 
+        // What goes on being answered for a while is drained after it.
+        let lameduck = if roles.dns { config.dns.config.lameduck } else { Duration::ZERO };
         let Start { mut tasks, lifecycle, readiness, admin: pages, .. } = start;
         tasks.spawn_background("admin", pages.serve(admin_socket, lifecycle.clone()));
         tasks.spawn_background("signals", signals.run());
-        Ok(Self { tasks, lifecycle, readiness, dns, admin, proxy, drain: config.drain })
+        Ok(Self { tasks, lifecycle, readiness, dns, admin, proxy, drain: config.drain + lameduck })
     }
 
     /// Waits for the end: a signal and a clean drain, or a role that failed.

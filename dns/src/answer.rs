@@ -146,7 +146,7 @@ impl Answer {
         let mut rcode = message[3] & 0x0f;
         let mut ttls = Vec::new();
         let mut lowest: Option<u32> = None;
-        let mut reason = None;
+        let (mut reason, mut soa) = (None, false);
         let (mut at, mut end) = (question_end, question_end);
         for section in 0..3 {
             for n in 0..counts[section] {
@@ -166,6 +166,7 @@ impl Answer {
                     reason = Some(extended_error(&message[record.data..record.end]));
                     continue;
                 }
+                soa |= section == 1 && record.rtype == rtype::SOA;
                 let ttl = ttl(message, &record, section);
                 lowest = Some(lowest.map_or(ttl, |lowest| lowest.min(ttl)));
                 ttls.push(u16::try_from(record.ttl - question_end).map_err(|_| malformed)?);
@@ -179,13 +180,16 @@ impl Answer {
             counts[2] -= 1;
         }
         let good = matches!(rcode, NO_ERROR | NX_DOMAIN);
+        // RFC 2308 §5: without an SOA nothing says how long there is nothing.
+        let unsaid = !soa && (rcode == NX_DOMAIN || counts[0] == 0);
+        let kept_secs = if unsaid { 0 } else { lowest.unwrap_or(0) };
         Ok(Some(Self {
             rcode,
             authentic: message[3] & 0x20 != 0,
             counts,
             body: message[question_end..end].into(),
             ttls: ttls.into(),
-            ttl_secs: if good { lowest.unwrap_or(0) } else { FAILURE_SECS },
+            ttl_secs: if good { kept_secs } else { FAILURE_SECS },
             reason: reason.flatten(),
         }))
     }

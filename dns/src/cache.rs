@@ -237,6 +237,13 @@ impl Cache {
         }
     }
 
+    /// Lets a hot entry be found due for asking anew again, as nobody could.
+    pub(crate) fn give_back_refresh(&self, key: &CacheKey) {
+        if let Some(entry) = self.shards.peek(key.as_bytes()) {
+            entry.refreshing.store(false, Ordering::Relaxed);
+        }
+    }
+
     /// Answers kept, the octets they take, and how many were given up for others.
     pub(crate) fn size(&self) -> (usize, u64, u64) {
         (self.shards.len(), self.shards.weight(), self.evicted.load(Ordering::Relaxed))

@@ -64,9 +64,11 @@ pub struct DnsConfig {
     /// Largest UDP message sent and the payload size advertised (RFC 6891 §6.2.5), in octets;
     /// less than 512 counts as 512.
     pub udp_payload_max: u16,
-    /// Open TCP, TLS and HTTPS connections over all addresses, and as many of QUIC; past it new
-    /// ones are closed at once.
+    /// Open TCP, TLS, HTTPS and QUIC connections over all addresses; past it new ones are closed at
+    /// once.
     pub tcp_max_connections: usize,
+    /// How many of them one client may have (RFC 7766 §6.2.2).
+    pub client_max_connections: usize,
     /// How long a connection may take for its next query, or to take an answer (RFC 7766 §6.2.3).
     pub tcp_idle_timeout: Duration,
     /// Queries of one connection that may be under way at once; past it no more are read.
@@ -198,6 +200,7 @@ impl Default for DnsConfig {
             workers: std::thread::available_parallelism().map_or(1, usize::from),
             udp_payload_max: 1232,
             tcp_max_connections: 1024,
+            client_max_connections: 256,
             tcp_idle_timeout: Duration::from_secs(30),
             tcp_max_pipelined: 64,
             slow_queue: 1024,

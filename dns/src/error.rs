@@ -51,6 +51,9 @@ pub enum DnsError {
         /// Why.
         reason: String,
     },
+    /// Upstreams are to be asked over TLS, and nothing says whose certificates count.
+    #[error("the system has no certificate authorities; name a file with dns.forward_ca")]
+    NoAuthorities,
     /// A listener for encrypted DNS without a certificate.
     #[error("dns over {proto} on {address} needs a certificate and a key")]
     NoCertificate {

@@ -200,6 +200,8 @@ impl Answer<'_> {
                     reason: Some(Reason::of(ede::NOT_READY)),
                     ..self.verdict(self.flags(rcode::SERV_FAIL))
                 }),
+                // A static name does not wait for the cluster.
+                None if table.lookup(name).is_some() => Err(Stop::Slow),
                 None => self.outside(reply),
             };
         }
@@ -346,9 +348,11 @@ impl Answer<'_> {
                 return Ok(self.authoritative(rcode::NO_ERROR));
             }
             let target = table.lookup(alias.target.as_bytes());
-            if alias.inside.is_none() || zones.apex_start(alias.target.as_bytes()).is_none() {
-                // Elsewhere: a static name, or somebody else's, whom we may ask.
-                let known = target.is_some() || zones.forwards;
+            let ours = zones.apex_start(alias.target.as_bytes()).is_some();
+            if alias.inside.is_none() || !ours {
+                // Elsewhere: another zone of ours, a static name, or somebody else's, whom we may
+                // ask.
+                let known = ours || target.is_some() || zones.forwards;
                 let done = Ok(self.authoritative(rcode::NO_ERROR));
                 return if known { Err(Stop::Slow) } else { done };
             }

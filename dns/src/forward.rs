@@ -51,9 +51,12 @@ pub(crate) struct Forwarder {
     pub(crate) cache: Arc<Cache>,
     flights: DashMap<Box<[u8]>, watch::Receiver<Option<Landed>>>,
     waiting: Arc<Semaphore>,
+    /// Questions under way, which outlive those who wait for them.
+    flying: Arc<Semaphore>,
     prefetching: Arc<Semaphore>,
     clients: Arc<Clients>,
     probes: Arc<Probes>,
+    timeout: Duration,
     pub(crate) metrics: ForwardMetrics,
     tasks: TaskTracker,
     stop: CancellationToken,
@@ -62,11 +65,22 @@ pub(crate) struct Forwarder {
 /// What a question came to.
 type Landed = Result<Arc<Entry>, Arc<str>>;
 
-/// An answer and whether it is past its time.
+/// An answer and where it comes from.
 #[derive(Debug)]
 pub(crate) struct Served {
     pub(crate) entry: Arc<Entry>,
-    pub(crate) stale: bool,
+    pub(crate) origin: Origin,
+}
+
+/// Where an answer comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// It was kept.
+    Kept,
+    /// An upstream was asked.
+    Asked,
+    /// It was kept, and is past its time.
+    Stale,
 }
 
 /// Why there is no answer.
@@ -141,12 +155,14 @@ impl Forwarder {
             cache: Arc::new(Cache::new(forward)),
             flights: DashMap::new(),
             waiting: Arc::new(Semaphore::new(forward.max_inflight)),
+            flying: Arc::new(Semaphore::new(forward.max_inflight)),
             prefetching: Arc::new(Semaphore::new(PREFETCHES.min(forward.max_inflight))),
             clients: Arc::new(Clients {
                 waiting: DashMap::new(),
                 limit: config.client_max_inflight,
             }),
             probes: Arc::default(),
+            timeout: forward.timeout,
             metrics,
             tasks,
             stop,
@@ -155,7 +171,7 @@ impl Forwarder {
 
     /// Starts looking after the upstreams: health, files, loops. Ends with [`Self::stop`].
     pub(crate) fn start(self: &Arc<Self>) {
-        let groups: Vec<Arc<Group>> = self.groups.iter().map(|(_, group)| group.clone()).collect();
+        let groups = self.groups.clone();
         let (stop, probes) = (self.stop.clone(), self.probes.clone());
         self.tasks.spawn(async move {
             tokio::select! {
@@ -183,22 +199,27 @@ impl Forwarder {
                 if refresh {
                     self.refresh(key);
                 }
-                return Ok(Served { entry, stale: false });
+                return Ok(Served { entry, origin: Origin::Kept });
             }
-            Found::Stale { entry, at_once: true } => return Ok(Served { entry, stale: true }),
+            Found::Stale { entry, at_once: true } => {
+                return Ok(Served { entry, origin: Origin::Stale });
+            }
             Found::Stale { entry, .. } => Some(entry),
             Found::Nothing => None,
         };
         let group = self.group(key.name()).ok_or(NoAnswer::NoRule)?;
         let kept = |otherwise: NoAnswer| match &stale {
-            Some(entry) => Ok(Served { entry: entry.clone(), stale: true }),
+            Some(entry) => Ok(Served { entry: entry.clone(), origin: Origin::Stale }),
             None => Err(otherwise),
         };
         let waiting = match self.admit(client) {
             Ok(waiting) => waiting,
             Err(why) => return kept(why),
         };
-        let mut flight = self.board(key, group);
+        let Some(mut flight) = self.board(key, group) else {
+            self.metrics.rejected.inc();
+            return kept(NoAnswer::Shed("too many questions are under way to upstreams"));
+        };
         let limit = if stale.is_some() { STALE_WAIT } else { Duration::MAX };
         let landed = tokio::time::timeout(limit, flight.wait_for(Option::is_some)).await;
         drop(waiting);
@@ -206,7 +227,7 @@ impl Forwarder {
             Ok(Ok(landed)) => match landed.as_ref().expect("waited for") {
                 // RFC 8767 §5: a failure is no reason to withhold what is known.
                 Ok(entry) if entry.answer.is_good() || stale.is_none() => {
-                    Ok(Served { entry: entry.clone(), stale: false })
+                    Ok(Served { entry: entry.clone(), origin: Origin::Asked })
                 }
                 Ok(_failure) => kept(NoAnswer::NoRule),
                 Err(why) => kept(NoAnswer::Failed(why.clone())),
@@ -222,12 +243,12 @@ impl Forwarder {
     /// Has a question asked anew without waiting for it, unless too many are.
     pub(crate) fn refresh(self: &Arc<Self>, key: &CacheKey) {
         let Some(group) = self.group(key.name()) else { return };
-        let Ok(permit) = self.prefetching.clone().try_acquire_owned() else {
-            self.cache.note_failure(key);
+        let permit = self.prefetching.clone().try_acquire_owned();
+        let (Ok(permit), Some(mut flight)) = (permit, self.board(key, group)) else {
+            self.cache.give_back_refresh(key);
             return;
         };
         self.metrics.prefetches.inc();
-        let mut flight = self.board(key, group);
         self.tasks.spawn(async move {
             // Whatever it came to is in the cache.
             let _landed = flight.wait_for(Option::is_some).await;
@@ -252,6 +273,11 @@ impl Forwarder {
         let (zone, group) =
             self.groups.iter().find(|(zone, _)| suffix_start(name, zone.as_bytes()).is_some())?;
         Some((zone.to_string(), group.describe()))
+    }
+
+    /// Longest time for one question.
+    pub(crate) fn timeout(&self) -> Duration {
+        self.timeout
     }
 
     /// Questions under way.
@@ -279,21 +305,23 @@ impl Forwarder {
         Ok(Waiting { clients: self.clients.clone(), client, _permit: permit })
     }
 
-    /// Joins the question that is under way, or starts it.
+    /// Joins the question that is under way, or starts it; `None` when too many are.
     fn board(
         self: &Arc<Self>,
         key: &CacheKey,
         group: &Arc<Group>,
-    ) -> watch::Receiver<Option<Landed>> {
+    ) -> Option<watch::Receiver<Option<Landed>>> {
         let entry = self.flights.entry(key.as_bytes().into());
         if let dashmap::Entry::Occupied(flight) = entry {
             self.metrics.coalesced.inc();
-            return flight.get().clone();
+            return Some(flight.get().clone());
         }
+        let permit = self.flying.clone().try_acquire_owned().ok()?;
         let (sender, receiver) = watch::channel(None);
         entry.insert(receiver.clone());
         let (this, group, key) = (self.clone(), group.clone(), key.clone());
         self.tasks.spawn(async move {
+            let _permit = permit;
             let _landing = Landing { forwarder: &this, key: &key };
             let landed = tokio::select! {
                 answer = group.resolve(&key) => this.land(&key, answer),
@@ -302,7 +330,7 @@ impl Forwarder {
             // Nobody may wait any more.
             let _unread = sender.send(Some(landed));
         });
-        receiver
+        Some(receiver)
     }
 
     fn land(&self, key: &CacheKey, answer: Result<Answer, Arc<str>>) -> Landed {

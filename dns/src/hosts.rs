@@ -4,12 +4,13 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 use crate::config::{DnsConfig, StaticRecord};
 use crate::error::DnsError;
 use crate::name::WireName;
 use crate::records::Rdata;
+use crate::zone::Zones;
 
 /// How often the file is looked at.
 const EVERY: Duration = Duration::from_secs(1);
@@ -21,6 +22,8 @@ const RECORDS_MAX: usize = 100_000;
 pub(crate) struct Hosts {
     path: PathBuf,
     seen: Option<SystemTime>,
+    /// When it is looked at next, whatever else happens meanwhile.
+    look_at: Instant,
 }
 
 impl Hosts {
@@ -30,7 +33,8 @@ impl Hosts {
     /// A file that cannot be read.
     pub(crate) fn open(config: &DnsConfig) -> Result<(Option<Self>, Vec<StaticRecord>), DnsError> {
         let Some(path) = &config.hosts_file else { return Ok((None, Vec::new())) };
-        let hosts = Self { path: path.clone(), seen: modified(path) };
+        let look_at = Instant::now() + EVERY;
+        let hosts = Self { path: path.clone(), seen: modified(path), look_at };
         let records = hosts.read(config)?;
         Ok((Some(hosts), records))
     }
@@ -38,7 +42,8 @@ impl Hosts {
     /// Waits until the file has changed.
     pub(crate) async fn changed(&mut self) {
         loop {
-            sleep(EVERY).await;
+            sleep_until(self.look_at).await;
+            self.look_at = Instant::now() + EVERY;
             let now = modified(&self.path);
             if now != self.seen {
                 self.seen = now;
@@ -54,7 +59,8 @@ impl Hosts {
     pub(crate) fn read(&self, config: &DnsConfig) -> Result<Vec<StaticRecord>, DnsError> {
         let refuse = |reason: String| DnsError::File { path: self.path.clone(), reason };
         let text = std::fs::read_to_string(&self.path).map_err(|e| refuse(e.to_string()))?;
-        let (records, problems) = parse(&text, config);
+        let own = DnsConfig { records: Vec::new(), ..config.clone() };
+        let (records, problems) = parse(&text, config, &Zones::new(&own, &[])?);
         for problem in problems {
             tracing::warn!(file = %self.path.display(), "{problem}");
         }
@@ -67,7 +73,7 @@ fn modified(path: &Path) -> Option<SystemTime> {
 }
 
 /// Addresses of names, and names of addresses where those are not the cluster's; and what is wrong.
-fn parse(text: &str, config: &DnsConfig) -> (Vec<StaticRecord>, Vec<String>) {
+fn parse(text: &str, config: &DnsConfig, zones: &Zones) -> (Vec<StaticRecord>, Vec<String>) {
     let (mut records, mut problems) = (Vec::new(), Vec::new());
     let ttl_secs = config.ttl_secs;
     for (n, line) in text.lines().enumerate() {
@@ -84,6 +90,10 @@ fn parse(text: &str, config: &DnsConfig) -> (Vec<StaticRecord>, Vec<String>) {
                 problems.push(format!("line {}: {word:?} is not a name, passed over", n + 1));
                 continue;
             };
+            if let Some(reason) = zones.refuses_static(&name) {
+                problems.push(format!("line {}: {word:?}: {reason}, passed over", n + 1));
+                continue;
+            }
             if records.len() >= RECORDS_MAX {
                 problems.push(format!("line {}: only {RECORDS_MAX} records are taken", n + 1));
                 return (records, problems);
@@ -109,8 +119,9 @@ mod tests {
             ..DnsConfig::default()
         };
         let text = "# all\n10.0.0.1 db.corp DB2.corp. # two\n\nfd00::1\tdb.corp\n10.96.0.1 own\n\
-                    nobody a\n10.0.0.2 a..b\n";
-        let (records, problems) = parse(text, &config);
+                    nobody a\n10.0.0.2 a..b\n10.0.0.3 web.n.svc.cluster.local\n";
+        let zones = Zones::new(&config, &[]).expect("valid");
+        let (records, problems) = parse(text, &config, &zones);
         let shown: Vec<String> =
             records.iter().map(|r| format!("{} {:?}", r.name, r.data)).collect();
         assert_eq!(shown.len(), 7, "{shown:?}");
@@ -121,7 +132,9 @@ mod tests {
             problems,
             [
                 "line 6: \"nobody\" is not an address, passed over",
-                "line 7: \"a..b\" is not a name, passed over"
+                "line 7: \"a..b\" is not a name, passed over",
+                "line 8: \"web.n.svc.cluster.local\": names below svc and pod are those of the \
+                 cluster, passed over"
             ]
         );
     }

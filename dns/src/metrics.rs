@@ -131,11 +131,14 @@ pub(crate) struct DnsMetrics {
     pub(crate) search: Arc<SearchCosts>,
 }
 
+/// Counts by namespace: what is there is counted under a shard's read lock.
+type Counts = DashMap<Box<[u8]>, AtomicU64>;
+
 /// Questions that only search paths bring, by namespace.
 #[derive(Debug, Default)]
 pub(crate) struct SearchCosts {
-    missed: DashMap<Box<[u8]>, u64>,
-    completed: DashMap<Box<[u8]>, u64>,
+    missed: Counts,
+    completed: Counts,
 }
 
 /// Counters and what they are of.
@@ -210,14 +213,14 @@ impl SearchCosts {
         Self::count(&self.completed, namespace);
     }
 
-    fn count(counts: &DashMap<Box<[u8]>, u64>, namespace: &[u8]) {
-        if let Some(mut count) = counts.get_mut(namespace) {
-            *count += 1;
+    fn count(counts: &Counts, namespace: &[u8]) {
+        if let Some(count) = counts.get(namespace) {
+            count.fetch_add(1, Ordering::Relaxed);
             return;
         }
         let known = counts.len() < NAMESPACES_MAX;
         let namespace = if known { namespace } else { b"" };
-        *counts.entry(namespace.into()).or_insert(0) += 1;
+        counts.entry(namespace.into()).or_default().fetch_add(1, Ordering::Relaxed);
     }
 }
 

@@ -42,13 +42,18 @@ fn in_services(zones: &Zones, snapshot: &Snapshot, name: &[u8], exists: bool) ->
 }
 
 fn of_service(entry: &ServiceEntry, below: &[&str], exists: bool) -> String {
-    let (ready, listed) = entry.readiness();
-    let endpoints = format!("{ready} of {listed} endpoints ready");
+    let endpoints = || {
+        let (ready, listed) = entry.readiness();
+        format!("{ready} of {listed} endpoints ready")
+    };
+    let has_ready =
+        || entry.slices.iter().flat_map(|slice| &slice.endpoints).any(|e| entry.is_ready(e));
     match (&entry.service.kind, exists) {
-        (ServiceKind::Headless, _) if ready == 0 => endpoints,
+        (ServiceKind::Headless, _) if !has_ready() => endpoints(),
         (_, true) => "without a record of this type at this name".to_owned(),
         (ServiceKind::Headless, false) => {
-            format!("none of its endpoints or ports is {:?}; {endpoints}", below.join("."))
+            let name = below.join(".");
+            format!("none of its endpoints or ports is {name:?}; {}", endpoints())
         }
         (ServiceKind::ClusterIp(_) | ServiceKind::ExternalName(_), false) => {
             format!("it has no port {:?}", below.join("."))

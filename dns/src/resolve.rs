@@ -3,6 +3,7 @@
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::rdata::CNAME;
 use hickory_proto::rr::{Name, RData, Record};
+use tokio::time::timeout;
 
 use crate::answer::STALE_TTL_SECS;
 use crate::cache::{CacheKey, Entry};
@@ -10,7 +11,7 @@ use crate::config::{AccessAction, SearchMode};
 use crate::context::{Asker, Context};
 use crate::edns::{self, Reason, ReplyOpt, ede};
 use crate::fast::{self, rcode};
-use crate::forward::{Forwarder, NoAnswer, Served};
+use crate::forward::{Forwarder, NoAnswer, Origin, Served};
 use crate::front::Front;
 use crate::metrics::Event;
 use crate::name::WireName;
@@ -115,7 +116,8 @@ impl Work<'_> {
         }
         let rewritten = self.front.rules.rewrites.apply(asked);
         let name = rewritten.as_ref().unwrap_or(asked);
-        let resolution = lookup::resolve(&self.view, name, self.request.qtype());
+        let mut resolution = lookup::resolve(&self.view, name, self.request.qtype());
+        rotate(&mut resolution);
         let next = resolution.next.clone();
         if next.is_none() && resolution.rcode == rcode::NX_DOMAIN && resolution.answers.is_empty() {
             self.search_path(name, &resolution).await;
@@ -134,6 +136,10 @@ impl Work<'_> {
                     self.note(&served);
                     self.composed.fill(self.view.zones, &resolution, self.request);
                     self.append(&next, &served);
+                }
+                // As without upstreams: the alias is known, and what it leads to is not.
+                Err(NoAnswer::NoRule) if !resolution.answers.is_empty() => {
+                    self.composed.fill(self.view.zones, &resolution, self.request);
                 }
                 Err(why) => self.no_answer(&why),
             }
@@ -160,7 +166,12 @@ impl Work<'_> {
     }
 
     fn note(&mut self, served: &Served) {
-        self.event = Some(if served.stale { Event::CacheStale } else { Event::CacheMiss });
+        self.event = Some(match served.origin {
+            Origin::Stale => Event::CacheStale,
+            Origin::Asked => Event::CacheMiss,
+            Origin::Kept if served.entry.answer.is_negative() => Event::CacheDenial,
+            Origin::Kept => Event::CacheHit,
+        });
     }
 
     fn no_answer(&mut self, why: &NoAnswer) {
@@ -254,18 +265,25 @@ impl Work<'_> {
             SearchMode::Off => costs.missed(candidate.namespace),
             SearchMode::Prefetch => {
                 costs.missed(candidate.namespace);
-                if let Some(bare) = further.last() {
+                if let Some(bare) = further.last().filter(|bare| self.may_ask(bare)) {
                     forwarder.prefetch(&self.key(bare));
                 }
             }
             SearchMode::Complete => {
-                if self.complete(&forwarder, &further).await {
+                // All candidates together take no longer than one question may.
+                let completing = self.complete(&forwarder, &further);
+                if timeout(forwarder.timeout(), completing).await.unwrap_or(false) {
                     costs.completed(candidate.namespace);
                 } else {
                     costs.missed(candidate.namespace);
                 }
             }
         }
+    }
+
+    fn may_ask(&self, name: &WireName) -> bool {
+        let access = self.front.rules.decide(self.asker.address, name.as_bytes());
+        access == AccessAction::Allow
     }
 
     /// Whether one of these names exists; the first that does answers, by a CNAME.
@@ -275,6 +293,10 @@ impl Work<'_> {
         further: &[WireName],
     ) -> bool {
         for name in further {
+            // What the client may not ask for, it is not to learn this way.
+            if !self.may_ask(name) {
+                return false;
+            }
             let resolution = lookup::resolve(&self.view, name, self.request.qtype());
             match &resolution.next {
                 None if resolution.rcode == rcode::NO_ERROR => {
@@ -321,6 +343,16 @@ impl Work<'_> {
     }
 }
 
+/// Another address comes first each time.
+fn rotate(resolution: &mut Resolution) {
+    let answers = &mut resolution.answers;
+    let addresses = answers.iter().rev().take_while(|(_, data)| data.is_address()).count();
+    if addresses > 1 {
+        let first = answers.len() - addresses;
+        answers[first..].rotate_left(rand::random_range(0..addresses));
+    }
+}
+
 /// What a question of the ordinary form is kept under.
 pub(crate) fn key_of(query: &[u8]) -> Option<CacheKey> {
     let question = question::parse(query).ok()?;
@@ -335,7 +367,7 @@ fn put_behind(query: &[u8], end: usize, served: &Served, now: u32) -> Vec<u8> {
     let entry: &Entry = &served.entry;
     let mut bytes = query[..end].to_vec();
     bytes.extend_from_slice(&entry.answer.body);
-    if served.stale {
+    if served.origin == Origin::Stale {
         entry.answer.age(&mut bytes[end..], STALE_TTL_SECS, 0);
     } else {
         entry.answer.age(&mut bytes[end..], entry.kept_secs(), entry.age(now));
@@ -348,7 +380,7 @@ fn put_behind(query: &[u8], end: usize, served: &Served, now: u32) -> Vec<u8> {
 
 /// What is said of an upstream's answer.
 fn reason_of(served: &Served) -> Option<Reason> {
-    if !served.stale {
+    if served.origin != Origin::Stale {
         return served.entry.answer.reason.clone();
     }
     let nxdomain = served.entry.answer.rcode == rcode::NX_DOMAIN;

@@ -175,7 +175,11 @@ impl DnsServer {
         let mut tasks = JoinSet::new();
         let mut workers = Vec::new();
         let connections = self.config.tcp_max_connections;
-        let admission = Arc::new(Admission::new(connections, self.metrics.clone()));
+        let admission = Arc::new(Admission::new(
+            connections,
+            self.config.client_max_connections,
+            self.metrics.clone(),
+        ));
         let streams = |protocol, counters| Streams {
             front: self.front.clone(),
             counters,

@@ -22,6 +22,12 @@ use crate::question::HEADER;
 const READ: usize = 4096;
 /// Answers are written out once they have grown to this many octets.
 const WRITE: usize = 65_536;
+/// How long a handshake may take.
+pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long a query may take to arrive on a stream of its own.
+pub(crate) const READ_WAIT: Duration = Duration::from_secs(5);
+/// Octets of a query on a stream of its own: none that makes sense is longer.
+pub(crate) const QUERY_MAX: usize = 4096;
 /// Pause after `accept` failed, so that a process out of descriptors does not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -79,8 +85,8 @@ pub(crate) async fn accept<S: Serve>(listener: TcpListener, serve: Arc<S>, lifec
             accepted = listener.accept() => match accepted {
                 Ok((stream, peer)) => {
                     // At the cap the new connection is closed: the old ones are being served.
-                    let Some(admitted) = serve.shared().admission.admit() else { continue };
                     let shared = serve.shared();
+                    let Some(admitted) = shared.admission.admit(peer.ip()) else { continue };
                     let client = Client {
                         address: peer.ip().to_canonical(),
                         protocol: shared.protocol,
@@ -122,7 +128,10 @@ impl Serve for Framed {
         let _peer_gone = match &self.tls {
             None => connection(stream, &self.streams, &client, &lifecycle).await,
             Some(tls) => {
-                let accepted = timeout(self.streams.idle_timeout, tls.accept(stream)).await;
+                let accepted = tokio::select! {
+                    accepted = timeout(HANDSHAKE, tls.accept(stream)) => accepted,
+                    () = lifecycle.draining() => return,
+                };
                 match accepted {
                     Ok(Ok(stream)) => connection(stream, &self.streams, &client, &lifecycle).await,
                     Ok(Err(error)) => Err(error),

@@ -145,17 +145,8 @@ impl Zones {
         let mut sets: BTreeMap<&WireName, Fixed> = BTreeMap::new();
         for record in records {
             let refuse = |reason| DnsError::Static { name: record.name.to_string(), reason };
-            let bytes = record.name.as_bytes();
-            let mut taken = self.svc.iter().flatten().chain(&self.pod);
-            if taken.any(|above| suffix_start(bytes, above.as_bytes()).is_some()) {
-                return Err(refuse("names below svc and pod are those of the cluster"));
-            }
-            let zone = self.zone_of(bytes).map_or("", |(_, id)| &self.names[id.index()]);
-            if zone.ends_with(".arpa.") {
-                return Err(refuse("the addresses of services lead to names of the cluster"));
-            }
-            if self.fixed.contains_key(&record.name) || self.apexes.contains_key(&record.name) {
-                return Err(refuse("that name has records of its own"));
+            if let Some(reason) = self.refuses_static(&record.name) {
+                return Err(refuse(reason));
             }
             let set = sets
                 .entry(&record.name)
@@ -180,6 +171,21 @@ impl Zones {
             self.fixed.insert(owner.clone(), set);
         }
         Ok(())
+    }
+
+    /// Why no static record can stand at a name, if so: the cluster has it.
+    pub(crate) fn refuses_static(&self, name: &WireName) -> Option<&'static str> {
+        let bytes = name.as_bytes();
+        let mut taken = self.svc.iter().flatten().chain(&self.pod);
+        if taken.any(|above| suffix_start(bytes, above.as_bytes()).is_some()) {
+            return Some("names below svc and pod are those of the cluster");
+        }
+        let zone = self.zone_of(bytes).map_or("", |(_, id)| &self.names[id.index()]);
+        if zone.ends_with(".arpa.") {
+            return Some("the addresses of services lead to names of the cluster");
+        }
+        let own = self.fixed.contains_key(name) || self.apexes.contains_key(name);
+        own.then_some("that name has records of its own")
     }
 
     /// `svc.<zone>` in each zone of a scope, below which its namespaces are.

@@ -247,6 +247,12 @@ fn limits(r: &mut Reader, config: &mut DnsConfig) {
         1..=1_000_000,
         "TCP, TLS, HTTPS and QUIC connections open at once; more are closed at once",
     );
+    config.client_max_connections = r.integer(
+        "dns.client_max_connections",
+        256,
+        1..=1_000_000,
+        "Of these, connections of one client; more are closed at once",
+    );
     config.tcp_max_pipelined = r.integer(
         "dns.tcp_max_pipelined",
         64,

@@ -156,6 +156,8 @@ impl FromStr for UpstreamSpec {
             "tls" => (Proto::Tls { name: name.clone() }, 853),
             "https" => {
                 let path = if path.is_empty() { "/dns-query" } else { path };
+                let valid = http::uri::PathAndQuery::try_from(path);
+                valid.map_err(|e| format!("{text:?}: {path:?}: {e}"))?;
                 (Proto::Https { name: name.clone(), path: path.into() }, 443)
             }
             other => return Err(format!("{text:?}: {other:?} is not udp, tcp, tls or https")),

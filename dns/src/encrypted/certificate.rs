@@ -23,6 +23,8 @@ const EVERY: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Certificate {
     files: CertificateFiles,
+    /// What the files were when they were first read.
+    first: Stamp,
     current: ArcSwap<CertifiedKey>,
 }
 
@@ -35,19 +37,20 @@ impl Certificate {
     /// # Errors
     /// Files that cannot be read, or that do not belong together.
     pub(crate) fn open(files: &CertificateFiles) -> Result<Arc<Self>, DnsError> {
+        let first = stamp(files);
         let current = ArcSwap::from_pointee(read(files)?);
-        Ok(Arc::new(Self { files: files.clone(), current }))
+        Ok(Arc::new(Self { files: files.clone(), first, current }))
     }
 
     /// Follows the files until the process drains.
     pub(crate) async fn follow(&self, metrics: &DnsMetrics, lifecycle: &Lifecycle) {
-        let mut seen = self.stamp();
+        let mut seen = self.first;
         loop {
             tokio::select! {
                 () = sleep(EVERY) => {}
                 () = lifecycle.draining() => return,
             }
-            let now = self.stamp();
+            let now = stamp(&self.files);
             if now == seen {
                 continue;
             }
@@ -65,11 +68,11 @@ impl Certificate {
             }
         }
     }
+}
 
-    fn stamp(&self) -> Stamp {
-        let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-        [modified(&self.files.chain), modified(&self.files.key)]
-    }
+fn stamp(files: &CertificateFiles) -> Stamp {
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
+    [modified(&files.chain), modified(&files.key)]
 }
 
 impl ResolvesServerCert for Certificate {

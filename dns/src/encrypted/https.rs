@@ -19,8 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::admission::Admitted;
 use crate::front::{Client, Front};
-use crate::node::MESSAGE_MAX;
-use crate::stream::{Serve, Streams};
+use crate::stream::{HANDSHAKE, QUERY_MAX, Serve, Streams};
 
 /// Where questions go (RFC 8484 §4.1 leaves it to the server; everybody's default).
 const PATH: &str = "/dns-query";
@@ -44,7 +43,6 @@ impl Serve for Https {
         admitted: Admitted,
     ) {
         let _delayed_at_worst = stream.set_nodelay(true);
-        let limit = self.streams.idle_timeout;
         let handshake = async {
             let stream = self.tls.accept(stream).await.ok()?;
             let streams = u32::try_from(self.streams.max_pipelined).unwrap_or(u32::MAX);
@@ -53,7 +51,11 @@ impl Serve for Https {
             server.handshake::<_, Bytes>(stream).await.ok()
         };
         // A peer that speaks something else, or nothing, is no concern of ours.
-        if let Ok(Some(connection)) = timeout(limit, handshake).await {
+        let connected = tokio::select! {
+            connected = timeout(HANDSHAKE, handshake) => connected,
+            () = lifecycle.draining() => return,
+        };
+        if let Ok(Some(connection)) = connected {
             self.requests(connection, &client, &lifecycle).await;
         }
         drop(admitted);
@@ -157,7 +159,7 @@ async fn query(request: Request<RecvStream>) -> Result<Vec<u8>, StatusCode> {
     let mut message = BytesMut::new();
     while let Some(data) = body.data().await {
         let data = data.map_err(|_| StatusCode::BAD_REQUEST)?;
-        if message.len() + data.len() > MESSAGE_MAX {
+        if message.len() + data.len() > QUERY_MAX {
             return Err(StatusCode::PAYLOAD_TOO_LARGE);
         }
         let released = body.flow_control().release_capacity(data.len());

@@ -11,17 +11,20 @@ use tokio::time::timeout;
 
 use crate::admission::Admitted;
 use crate::front::Client;
-use crate::node::MESSAGE_MAX;
-use crate::stream::Streams;
+use crate::stream::{HANDSHAKE, QUERY_MAX, READ_WAIT, Streams};
 
 /// Error codes (RFC 9250 §4.3).
 mod code {
     /// Nothing is wrong.
     pub(super) const NO_ERROR: u32 = 0;
+    /// There will be no answer.
+    pub(super) const INTERNAL_ERROR: u32 = 1;
     /// The client broke the protocol.
     pub(super) const PROTOCOL_ERROR: u32 = 2;
 }
 
+/// Octets of a stream that may come unread: more than a query has.
+const STREAM_WINDOW: u32 = 8192;
 /// How long to wait for connections to be told that the server goes.
 const CLOSE: Duration = Duration::from_secs(1);
 
@@ -36,7 +39,13 @@ pub(crate) async fn serve(endpoint: Endpoint, shared: Arc<Streams>, lifecycle: L
             Some(_ended) = connections.join_next() => {}
             incoming = endpoint.accept() => {
                 let Some(incoming) = incoming else { break };
-                let Some(admitted) = shared.admission.admit() else {
+                if !incoming.remote_address_validated() {
+                    // RFC 9000 §8.1: a place is for an address that has shown it is one.
+                    let _told_or_gone = incoming.retry();
+                    continue;
+                }
+                let client = incoming.remote_address().ip();
+                let Some(admitted) = shared.admission.admit(client) else {
                     incoming.refuse();
                     continue;
                 };
@@ -57,7 +66,9 @@ pub(crate) fn transport(max_pipelined: usize, idle: Duration) -> quinn::Transpor
     transport
         .max_concurrent_bidi_streams(VarInt::from_u32(streams))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .max_idle_timeout(idle.try_into().ok());
+        .max_idle_timeout(idle.try_into().ok())
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW));
     transport
 }
 
@@ -67,7 +78,10 @@ async fn connection(
     lifecycle: Lifecycle,
     admitted: Admitted,
 ) {
-    let connected = timeout(shared.idle_timeout, incoming).await;
+    let connected = tokio::select! {
+        connected = timeout(HANDSHAKE, incoming) => connected,
+        () = lifecycle.draining() => return,
+    };
     // A handshake that fails is the client's to notice.
     if let Ok(Ok(connection)) = connected {
         streams(&connection, &shared, &lifecycle).await;
@@ -82,6 +96,7 @@ async fn streams(connection: &Connection, shared: &Arc<Streams>, lifecycle: &Lif
         counters: shared.counters.clone(),
     };
     let mut under_way = JoinSet::new();
+    let idle = shared.idle_timeout;
     let mut draining = pin!(lifecycle.draining());
     loop {
         tokio::select! {
@@ -93,6 +108,8 @@ async fn streams(connection: &Connection, shared: &Arc<Streams>, lifecycle: &Lif
                     return;
                 }
             }
+            // A client that only keeps the connection alive asks for nothing.
+            () = tokio::time::sleep(idle), if under_way.is_empty() => break,
             accepted = connection.accept_bi() => {
                 let Ok((send, receive)) = accepted else { break };
                 let (shared, client) = (shared.clone(), client.clone());
@@ -114,18 +131,23 @@ async fn one(
     mut send: SendStream,
     mut receive: RecvStream,
 ) -> Result<(), Broken> {
-    let read = timeout(shared.idle_timeout, receive.read_to_end(2 + MESSAGE_MAX)).await;
+    let read = timeout(READ_WAIT, receive.read_to_end(2 + QUERY_MAX)).await;
     let Ok(Ok(bytes)) = read else { return Ok(()) };
     let Some((length, query)) = bytes.split_first_chunk::<2>() else { return Err(Broken) };
     // RFC 9250 §4.2.1: the id is zero on the wire.
     if usize::from(u16::from_be_bytes(*length)) != query.len() || query.get(..2) != Some(&[0, 0]) {
         return Err(Broken);
     }
-    let Some(answer) = shared.front.answer(query, client).await else { return Err(Broken) };
+    // What is denied an answer ends its stream alone.
+    let Some(answer) = shared.front.answer(query, client).await else {
+        let _already_gone = send.reset(VarInt::from_u32(code::INTERNAL_ERROR));
+        return Ok(());
+    };
     let length = u16::try_from(answer.len()).expect("both paths keep to 65,535 octets");
     let message = [&length.to_be_bytes()[..], &answer].concat();
     // A client that went away needs no answer.
-    if send.write_all(&message).await.is_ok() {
+    let written = timeout(shared.idle_timeout, send.write_all(&message)).await;
+    if written.is_ok_and(|written| written.is_ok()) {
         let _already_reset = send.finish();
     }
     Ok(())

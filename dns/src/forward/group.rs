@@ -15,6 +15,10 @@ use crate::cache::CacheKey;
 use crate::config::{ForwardConfig, ForwardPolicy, ForwardRule, Proto, UpstreamSpec};
 use crate::error::DnsError;
 
+/// Response codes (RFC 1035 §4.1.1).
+const FORM_ERR: u8 = 1;
+const SERV_FAIL: u8 = 2;
+const NOT_IMP: u8 = 4;
 /// Most tries for one question.
 const TRIES: usize = 4;
 
@@ -72,6 +76,10 @@ impl Group {
     pub(super) fn reload(&self) -> Result<bool, DnsError> {
         let new = self.read()?;
         let old = self.upstreams.swap(Arc::new(new.clone()));
+        let stays = |gone: &Arc<Upstream>| new.iter().any(|u| u.label == gone.label);
+        for gone in old.iter().filter(|upstream| !stays(upstream)) {
+            self.shared.metrics.forget(&gone.label);
+        }
         let labels = |list: &[Arc<Upstream>]| -> Vec<Arc<str>> {
             list.iter().map(|u| u.label.clone()).collect()
         };
@@ -132,6 +140,13 @@ impl Group {
             }
         }
         why.dedup();
+        let refused = refused.map(|mut answer| {
+            // That an upstream does not understand us says nothing of the client's question.
+            if matches!(answer.rcode, FORM_ERR | NOT_IMP) {
+                answer.rcode = SERV_FAIL;
+            }
+            answer
+        });
         refused.ok_or_else(|| why.join(", ").into())
     }
 

@@ -11,6 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::group::Group;
 use super::loops::Probes;
+use crate::name::WireName;
 
 /// How often it is looked.
 const EVERY: Duration = Duration::from_millis(500);
@@ -25,15 +26,17 @@ const LOOP_AGAIN: Duration = Duration::from_secs(5);
 type Stamp = Option<(SystemTime, u64)>;
 
 /// Runs until dropped.
-pub(super) async fn watch(groups: &[Arc<Group>], probes: &Probes) {
+pub(super) async fn watch(zones: &[(WireName, Arc<Group>)], probes: &Probes) {
+    let groups: Vec<Arc<Group>> = zones.iter().map(|(_, group)| group.clone()).collect();
+    let groups = &groups;
     let files = groups.iter().flat_map(|group| group.files());
-    let mut stamps: HashMap<PathBuf, Stamp> =
-        files.map(|path| (path.clone(), stamp(path))).collect();
+    // What has changed since they were read at the start is found at the first look.
+    let mut stamps: HashMap<PathBuf, Stamp> = files.map(|path| (path.clone(), None)).collect();
     let mut loops_at = Instant::now();
     loop {
         follow(groups, &mut stamps, &mut loops_at);
         if Instant::now() >= loops_at {
-            loops_at = Instant::now() + look_for_loops(groups, probes).await;
+            loops_at = Instant::now() + look_for_loops(zones, probes).await;
         }
         let all = groups.iter().flat_map(|group| group.upstreams().to_vec());
         let down: Vec<_> = all.filter(|upstream| upstream.is_down()).collect();
@@ -43,10 +46,13 @@ pub(super) async fn watch(groups: &[Arc<Group>], probes: &Probes) {
     }
 }
 
-async fn look_for_loops(groups: &[Arc<Group>], probes: &Probes) -> Duration {
-    let all: Vec<_> = groups.iter().flat_map(|group| group.upstreams().to_vec()).collect();
-    join_all(all.iter().map(|upstream| probes.probe(upstream))).await;
-    if all.iter().any(|u| u.is_looping()) { LOOP_AGAIN } else { LOOPS_EVERY }
+async fn look_for_loops(zones: &[(WireName, Arc<Group>)], probes: &Probes) -> Duration {
+    let mut all = Vec::new();
+    for (zone, group) in zones {
+        all.extend(group.upstreams().iter().map(|upstream| (zone, upstream.clone())));
+    }
+    join_all(all.iter().map(|(zone, upstream)| probes.probe(zone, upstream))).await;
+    if all.iter().any(|(_, upstream)| upstream.is_looping()) { LOOP_AGAIN } else { LOOPS_EVERY }
 }
 
 fn follow(groups: &[Arc<Group>], stamps: &mut HashMap<PathBuf, Stamp>, loops_at: &mut Instant) {

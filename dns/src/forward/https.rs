@@ -44,9 +44,10 @@ impl Https {
         query: &Outgoing,
         deadline: Instant,
     ) -> Result<Answer, ExchangeError> {
+        let used = self.connection.load_full();
         let both = async {
-            if let Some(kept) = self.connection.load_full() {
-                match self.ask(SendRequest::clone(&kept), query).await {
+            if let Some(kept) = &used {
+                match self.ask(SendRequest::clone(kept), query).await {
                     Err(ExchangeError::H2(_broken)) => {}
                     other => return other,
                 }
@@ -55,8 +56,9 @@ impl Https {
             self.ask(fresh, query).await
         };
         timeout_at(deadline, both).await.unwrap_or_else(|_| {
-            // Nothing may come over it ever again; what else is under way on it keeps it.
-            self.connection.store(None);
+            // Nothing may come over it ever again; what else is under way on it keeps it, and a
+            // newer one stays.
+            let _newer = self.connection.compare_and_swap(&used, None);
             Err(ExchangeError::Timeout)
         })
     }

@@ -15,8 +15,8 @@ pub(super) fn name_servers(text: &str) -> Vec<SocketAddr> {
         if words.next() != Some("nameserver") {
             return None;
         }
-        // `fe80::1%eth0`: an interface of another namespace means nothing here.
-        upstream_address(words.next()?.split('%').next()?, 53)
+        // `fe80::1%eth0`: without its interface, which is not kept, it leads nowhere.
+        upstream_address(words.next().filter(|word| !word.contains('%'))?, 53)
     };
     text.lines().filter_map(server).take(SERVERS_MAX).collect()
 }
@@ -30,7 +30,7 @@ mod tests {
         let text = "# nameserver 10.0.0.9\nsearch a b\n nameserver 10.0.0.1 # x\nnameserver fd00::1\n\
                     nameserver nobody\noptions ndots:5\nnameserver fe80::1%eth0\n";
         let found: Vec<String> = name_servers(text).iter().map(ToString::to_string).collect();
-        assert_eq!(found, ["10.0.0.1:53", "[fd00::1]:53", "[fe80::1]:53"]);
+        assert_eq!(found, ["10.0.0.1:53", "[fd00::1]:53"]);
         assert_eq!(name_servers(""), []);
     }
 }

@@ -42,6 +42,9 @@ pub(super) fn client(config: &ForwardConfig) -> Result<Option<Arc<ClientConfig>>
                 tracing::warn!(%error, "a certificate authority of the system was not read");
             }
             let (_added, _ignored) = roots.add_parsable_certificates(found.certs);
+            if roots.is_empty() {
+                return Err(DnsError::NoAuthorities);
+            }
         }
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());

@@ -4,7 +4,6 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use dashmap::DashMap;
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric, NoLabelSet};
 use prometheus_client::metrics::MetricType;
@@ -155,7 +154,7 @@ impl Sums {
                     continue;
                 }
                 let sum = self.sum(group, |c| &c.durations[zone].sum_us, false);
-                let ends = BUCKETS.iter().map(|end| seconds(*end)).chain([f64::MAX]);
+                let ends = BUCKETS.iter().map(|end| seconds(*end)).chain([f64::INFINITY]);
                 let buckets: Vec<(f64, u64)> = ends.zip(counts).collect();
                 let labels =
                     ZoneLabels { server: group.server.clone(), zone: name.clone(), view: "" };
@@ -234,12 +233,12 @@ fn namespaces(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
-    counts: &DashMap<Box<[u8]>, u64>,
+    counts: &super::Counts,
 ) -> Result<(), fmt::Error> {
     let mut metric = encoder.encode_descriptor(name, help, None, MetricType::Counter)?;
     for count in counts {
         let namespace = String::from_utf8_lossy(count.key()).into_owned();
-        let value = ConstCounter::new(*count.value());
+        let value = ConstCounter::new(count.value().load(Ordering::Relaxed));
         value.encode(metric.encode_family(&NamespaceLabel { namespace })?)?;
     }
     Ok(())

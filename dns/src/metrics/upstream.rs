@@ -140,6 +140,12 @@ impl ForwardMetrics {
         self.bad.get_or_create(&Bad { to: to.clone(), reason }).inc_by(count.into());
     }
 
+    /// An upstream is none any more: its state is nobody's.
+    pub(crate) fn forget(&self, to: &Arc<str>) {
+        self.down.remove(&Self::to(to));
+        self.looping.remove(&Self::to(to));
+    }
+
     pub(crate) fn down(&self, to: &Arc<str>, down: bool) {
         self.down.get_or_create(&Self::to(to)).set(down.into());
     }

@@ -109,7 +109,8 @@ impl<'a> Composed<'a> {
             ..of.context.reply_opt(&client, asker.address)
         });
         let room = limit - opt.as_ref().map_or(0, ReplyOpt::length);
-        let subset = self.large == LargeAnswers::Subset && asker.transport == Transport::Udp;
+        // Over TCP nothing larger can be had: a part of it is better than none.
+        let subset = self.large == LargeAnswers::Subset || asker.transport == Transport::Tcp;
         let header = {
             let [i1, i2] = self.message.metadata.id.to_be_bytes();
             let mut header = [0; HEADER];
@@ -191,10 +192,23 @@ fn within(mut message: Message, limit: usize, subset: bool) -> Result<Vec<u8>, P
     if fits(&bytes) {
         return Ok(bytes);
     }
-    while subset && is_address(message.answers.last()) {
-        message.answers.pop();
-        let bytes = message.to_vec()?;
-        if fits(&bytes) && is_address(message.answers.last()) {
+    let addresses = message.answers.iter().rev().take_while(|r| is_address(Some(r))).count();
+    if subset && addresses > 0 {
+        // The most addresses that fit, found by halving.
+        let others = message.answers.len() - addresses;
+        let all = std::mem::take(&mut message.answers);
+        let (mut least, mut most, mut best) = (0, addresses, None);
+        while least < most {
+            let count = least + (most - least).div_ceil(2);
+            message.answers = all[..others + count].to_vec();
+            let bytes = message.to_vec()?;
+            if fits(&bytes) {
+                (least, best) = (count, Some(bytes));
+            } else {
+                most = count - 1;
+            }
+        }
+        if let Some(bytes) = best {
             return Ok(bytes);
         }
     }

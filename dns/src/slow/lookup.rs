@@ -48,11 +48,15 @@ impl Resolution {
 
 /// Resolves a question of class IN.
 pub(crate) fn resolve(view: &View<'_>, name: &WireName, qtype: u16) -> Resolution {
-    let Some(snapshot) = view.snapshot else {
-        return match view.zones.apex_start(name.as_bytes()) {
-            Some(_) => Resolution::failure(rcode::SERV_FAIL, Some(ede::NOT_READY)),
-            None => Resolution::outside(name.clone()),
-        };
+    let empty = Snapshot::default();
+    let snapshot = match view.snapshot {
+        Some(snapshot) => snapshot,
+        None => match view.zones.apex_start(name.as_bytes()) {
+            Some(_) => return Resolution::failure(rcode::SERV_FAIL, Some(ede::NOT_READY)),
+            // Static names do not wait for the cluster.
+            None if view.zones.fixed_at(name).is_some() => &empty,
+            None => return Resolution::outside(name.clone()),
+        },
     };
     let mut resolution = Resolution { authoritative: true, ..Resolution::default() };
     let mut current = name.clone();
@@ -69,6 +73,9 @@ pub(crate) fn resolve(view: &View<'_>, name: &WireName, qtype: u16) -> Resolutio
             return resolution;
         }
         let ours = view.zones.apex_start(target.as_bytes()).is_some();
+        if ours && view.snapshot.is_none() {
+            return Resolution::failure(rcode::SERV_FAIL, Some(ede::NOT_READY));
+        }
         if !ours && view.zones.fixed_at(target).is_none() {
             resolution.next = Some(target.clone());
             return resolution;

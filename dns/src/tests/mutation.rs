@@ -31,3 +31,18 @@ fn a_hundred_thousand_mutated_packets_do_no_harm() {
         fuzzing::question(&packet);
     }
 }
+
+#[test]
+fn a_hundred_thousand_mutated_answers_of_upstreams_do_no_harm() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/dns_upstream_answer");
+    let files = std::fs::read_dir(folder).expect("the corpus is part of the repository");
+    let seeds: Vec<Vec<u8>> = files
+        .map(|file| std::fs::read(file.expect("readable").path()).expect("readable"))
+        .collect();
+    let mut random = Random::seeded();
+    for _ in 0..PACKETS {
+        let mut packet = seeds[random.below(seeds.len())].clone();
+        mutate(&mut random, &mut packet);
+        fuzzing::upstream_answer(&packet);
+    }
+}

@@ -120,7 +120,7 @@ impl Asked {
     /// It is no client's: the server looks for loops or at how this one does.
     pub(crate) fn is_probe(&self) -> bool {
         let name = self.name();
-        name == "." || name.to_ascii_lowercase().ends_with(".portolan-loop.invalid.")
+        name == "." || name.to_ascii_lowercase().contains(".portolan-loop.")
     }
 }
 
