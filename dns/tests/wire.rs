@@ -3,6 +3,7 @@
 #[path = "wire/server.rs"]
 mod server;
 
+use std::collections::BTreeSet;
 use std::io::{Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use hickory_proto::op::{Message, ResponseCode};
 use hickory_proto::rr::RecordType::{self, A, ANY};
 use portolan_dns::DnsConfig;
-use server::{Running, TIMEOUT, cluster_ip, query, start, web};
+use portolan_dns::config::Topology;
+use server::{Running, TIMEOUT, cluster_ip, headless, query, start, web};
 
 const WEB: &str = "web.ns.svc.cluster.local.";
 
@@ -318,4 +320,34 @@ fn a_dual_stack_service_is_answered_by_family() {
     running.publish(&[cluster_ip("ns/web", &["10.96.0.1", "fd00::1"])]);
     assert_eq!(first_answer(&over_udp(running.address(), WEB, A)), "10.96.0.1");
     assert_eq!(first_answer(&over_udp(running.address(), WEB, RecordType::AAAA)), "fd00::1");
+}
+
+#[test]
+fn static_names_do_not_wait_for_the_cluster() {
+    let records =
+        ["static.example 60 A 10.1.1.1", "alias.example 60 CNAME web.ns.svc.cluster.local"];
+    let records = records.map(|record| record.parse().expect("a record")).into();
+    let running = start(DnsConfig { records, ..DnsConfig::default() }, "127.0.0.1:0");
+    let ask = |name| over_udp(running.address(), name, A);
+    assert_eq!(first_answer(&ask("static.example.")), "10.1.1.1");
+    assert_eq!(ask("alias.example.").metadata.response_code, ResponseCode::ServFail);
+    assert_eq!(ask(WEB).metadata.response_code, ResponseCode::ServFail);
+    running.publish(&[web("10.96.0.1")]);
+    let data: Vec<String> =
+        ask("alias.example.").answers.iter().map(|record| record.data.to_string()).collect();
+    assert_eq!(data, [WEB, "10.96.0.1"]);
+}
+
+#[test]
+fn near_answers_are_rotated_and_cut_to_what_a_message_carries() {
+    let topology = Topology { threshold: Some(1), node: None };
+    let running = start(DnsConfig { topology, ..DnsConfig::default() }, "127.0.0.1:0");
+    running.publish(&[headless("ns/web", 3)]);
+    let first: BTreeSet<String> =
+        (0..60).map(|_| first_answer(&over_udp(running.address(), WEB, A))).collect();
+    assert_eq!(first.len(), 3, "each comes first at times");
+    running.publish(&[headless("ns/web", 5000)]);
+    let reply = over_tcp(running.address(), WEB, A);
+    assert!(!reply.metadata.truncation && reply.answers.len() > 1000, "{}", reply.answers.len());
+    assert!(over_udp(running.address(), WEB, A).metadata.truncation);
 }

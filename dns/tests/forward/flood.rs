@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use hickory_proto::op::ResponseCode;
 
-use crate::client::{HOME, Pending, ask, send};
+use crate::client::{HOME, Pending, Stream, ask, send};
 use crate::kit::{SOON, WEB, WEB_ADDRESS, forwarding, metric, serve, until};
 use crate::message::{Question, Reply};
 use crate::upstream::{Upstream, answering_after, silent};
@@ -97,6 +97,28 @@ fn clients_that_wait_for_the_same_name_count_each_under_its_own_bound() {
     let replies: Vec<Reply> = pending.iter().map(Pending::reply).collect();
     assert_eq!(replies.iter().filter(|reply| is_shed(reply)).count(), 7);
     assert_eq!(upstream.count("www.example."), 1);
+}
+
+#[test]
+fn questions_whose_clients_went_away_are_bounded_all_the_same() {
+    let upstream = Upstream::start(silent());
+    let mut config = forwarding(&[&upstream]);
+    config.forward.max_inflight = 10;
+    config.forward.timeout = Duration::from_millis(1500);
+    let running = serve(config);
+    for round in 0..8_usize {
+        let mut stream = Stream::open(running.address());
+        for n in 0..5_u16 {
+            stream.send(n, &distinct(round * 10 + usize::from(n)));
+        }
+        // Answered on the same connection, so the questions before it have been read.
+        stream.send(99, &Question::a(WEB));
+        while stream.next().data() != [WEB_ADDRESS] {}
+        drop(stream);
+        let under_way = metric(&running, "portolan_dns_forward_inflight", "");
+        assert!(under_way <= 10, "{under_way} in round {round}");
+    }
+    until("all to be given up", || metric(&running, "portolan_dns_forward_inflight", "") == 0);
 }
 
 /// Questions of the great flood, and how many clients they come from.

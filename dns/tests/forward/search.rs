@@ -1,8 +1,9 @@
 //! Search paths of pods, completed, looked up ahead, or left alone, by namespace.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use hickory_proto::op::ResponseCode::{NXDomain, NoError};
+use hickory_proto::op::ResponseCode::{NXDomain, NoError, Refused};
 use hickory_proto::rr::RecordType;
 use portolan_dns::config::SearchMode;
 use portolan_model::DnsName;
@@ -11,7 +12,7 @@ use crate::client::{ask, ask_a, ask_over_tcp};
 use crate::kit::{forwarding, metric, together, until};
 use crate::message::{Question, soa};
 use crate::server::{Running, cluster_ip, start, web};
-use crate::upstream::{Script, Upstream, failing, one};
+use crate::upstream::{Act, Script, Step, Upstream, failing, one};
 
 const FIRST: &str = "www.example.com.ns.svc.cluster.local.";
 const BARE: &str = "www.example.com.";
@@ -184,4 +185,42 @@ fn names_of_services_and_questions_without_recursion_are_no_search_paths() {
         assert_eq!(ask(running.address(), &silent).code(), NXDomain);
         assert!(upstream.asked().is_empty(), "{:?}", upstream.asked());
     });
+}
+
+#[test]
+fn what_a_client_may_not_ask_for_it_does_not_learn_from_the_path() {
+    let upstream = Upstream::start(knowing(&[(BARE, "192.0.2.1")]));
+    for mode in [SearchMode::Complete, SearchMode::Prefetch] {
+        let mut config = forwarding(&[&upstream]);
+        config.search = mode;
+        config.access = vec!["refuse for example.com".parse().expect("a rule")];
+        let running = start(config, "127.0.0.1:0");
+        running.publish(&[web("10.96.0.1")]);
+        assert_eq!(ask_a(running.address(), FIRST).code(), NXDomain, "{mode:?}");
+        assert_eq!(ask_a(running.address(), BARE).code(), Refused, "{mode:?}");
+    }
+    assert_eq!(upstream.count(BARE), 0);
+}
+
+#[test]
+fn a_path_is_completed_within_the_time_of_one_question() {
+    // Each domain takes its time to deny.
+    let slow: Script = Arc::new(|asked| {
+        let denied = asked.reply(|reply| {
+            reply.metadata.response_code = NXDomain;
+            reply.authorities = vec![soa(60)];
+        });
+        vec![Step::after_ms(400, Act::Send(denied))]
+    });
+    let upstream = Upstream::start(slow);
+    let mut config = forwarding(&[&upstream]);
+    config.search = SearchMode::Complete;
+    config.forward.timeout = Duration::from_millis(600);
+    config.search_domains =
+        ["a.example", "b.example", "c.example"].map(|d| DnsName::parse(d).expect("valid")).into();
+    let running = start(config, "127.0.0.1:0");
+    running.publish(&[web("10.96.0.1")]);
+    let reply = ask_a(running.address(), FIRST);
+    assert_eq!(reply.code(), NXDomain);
+    assert!(reply.took < Duration::from_millis(1100), "{:?}", reply.took);
 }

@@ -11,7 +11,8 @@ use hickory_proto::op::{Message, MessageType, OpCode, Query};
 use hickory_proto::rr::{Name, RecordType};
 use portolan_dns::{DnsConfig, DnsError, DnsServer};
 use portolan_model::{
-    Key, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Snapshot,
+    Endpoint, Key, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Slice,
+    Snapshot,
 };
 use portolan_runtime::publish::{Publisher, channel};
 use portolan_runtime::{Gate, Lifecycle, Metrics, Readiness, Subscriber};
@@ -150,6 +151,19 @@ pub(crate) fn cluster_ip(key: &str, addresses: &[&str]) -> Arc<ServiceEntry> {
     let key = ServiceKey::parse(key).expect("a key");
     let service = Service::new(key, ServiceKind::ClusterIp(addresses), vec![port]);
     Arc::new(ServiceEntry { service: Arc::new(service), slices: Vec::new() })
+}
+
+/// A headless service with as many endpoints.
+pub(crate) fn headless(key: &str, endpoints: u16) -> Arc<ServiceEntry> {
+    let key = ServiceKey::parse(key).expect("a key");
+    let service = Service::new(key, ServiceKind::Headless, Vec::new());
+    let address = |n: u16| {
+        let [high, low] = n.to_be_bytes();
+        Endpoint::at([10, 0, high, low].into())
+    };
+    let endpoints = (1..=endpoints).map(address).collect();
+    let slice = Slice { name: "slice".into(), cluster: None, ports: Vec::new(), endpoints };
+    Arc::new(ServiceEntry { service: Arc::new(service), slices: vec![Arc::new(slice)] })
 }
 
 pub(crate) fn query(name: &str, rtype: RecordType) -> Vec<u8> {
