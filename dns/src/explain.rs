@@ -13,7 +13,7 @@ use crate::metrics::Counters;
 use crate::name::WireName;
 use crate::search;
 use crate::slow::lookup::{self, Resolution};
-use crate::slow::{View, response_code};
+use crate::slow::{View, encode, response_code};
 
 /// Explains answers of a running server. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -135,7 +135,9 @@ impl Explainer {
         steps: &mut Vec<String>,
     ) {
         for (owner, data) in &resolution.answers {
-            steps.push(format!("snapshot: {owner} has {data:?}"));
+            let ttl_secs = view.zones.ttl_secs_of(owner);
+            steps
+                .push(format!("snapshot: {}", encode::record(encode::name(owner), data, ttl_secs)));
         }
         if let Some(reason) = resolution.reason.as_ref().filter(|r| !r.text.is_empty()) {
             steps.push(format!("snapshot: {}", reason.text));
@@ -172,7 +174,11 @@ impl Explainer {
         let key = CacheKey::new(name.as_bytes(), rtype.into(), false, false);
         let now = forwarder.cache.now();
         steps.push(match forwarder.cache.lookup(&key, now) {
-            Found::Fresh { entry, .. } => {
+            Found::Fresh { entry, refresh } => {
+                if refresh {
+                    // Looking is not asking.
+                    forwarder.cache.give_back_refresh(&key);
+                }
                 let (age, kept) = (entry.age(now), entry.kept_secs());
                 format!("cache: kept since {age} s, for {kept} s")
             }

@@ -183,6 +183,15 @@ impl Front {
         }
     }
 
+    /// Lets the same answer be found due again, as there was no room to have it asked anew.
+    pub(crate) fn give_back_refresh(&self, query: &[u8]) {
+        if let Some(forwarder) = &self.forwarder
+            && let Some(key) = resolve::key_of(query)
+        {
+            forwarder.cache.give_back_refresh(&key);
+        }
+    }
+
     fn log(&self, query: &[u8], answer: &[u8], client: &Client, began: Instant) {
         if self.log.wants(answer) {
             let line = Line { query, answer, client: client.address, protocol: client.protocol };

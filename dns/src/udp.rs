@@ -12,7 +12,7 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::mpsc;
+use tokio::sync::mpsc::{self, error::TrySendError};
 use tokio::task::JoinSet;
 
 use crate::context::Asker;
@@ -180,7 +180,12 @@ impl Worker {
         let answer = matches!(what, What::Answer { .. });
         let event = match self.slow.try_send(SlowQuery { query, what }) {
             Ok(()) => Event::Slow,
-            Err(_full) => Event::SlowDropped,
+            Err(TrySendError::Full(rest) | TrySendError::Closed(rest)) => {
+                if matches!(rest.what, What::Refresh) {
+                    self.front.give_back_refresh(&rest.query);
+                }
+                Event::SlowDropped
+            }
         };
         if answer {
             self.counters.count(event, 1);
