@@ -38,7 +38,7 @@ async fn an_explanation_says_step_by_step_what_the_answer_comes_from() {
                     "1. web.shop.svc.cluster.local. A, asked by 127.0.0.1, from generation 1",
                     "2. access: allowed",
                     "zone: cluster.local. is served here",
-                    "web.shop.svc.cluster.local. has A(10.96.0.1)",
+                    "snapshot: web.shop.svc.cluster.local. 5 IN A 10.96.0.1",
                     "answer:",
                     "authoritative",
                     "10.96.0.1",
@@ -56,7 +56,7 @@ async fn an_explanation_says_step_by_step_what_the_answer_comes_from() {
             ),
             (
                 &["out.shop.svc.cluster.local", "a"],
-                &["has Cname(www.example.com.)", "upstream: nothing is forwarded", "answer:"],
+                &["5 IN CNAME www.example.com.", "upstream: nothing is forwarded", "answer:"],
             ),
             (&["example.com"], &["zone: none of ours", "answer:", "extended error 20"]),
             (
