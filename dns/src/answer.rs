@@ -10,11 +10,9 @@ use hickory_proto::serialize::binary::BinDecodable as _;
 use crate::edns::{self, Reason};
 use crate::name::MAX_WIRE_NAME;
 use crate::question::HEADER;
+use crate::rcode;
 use crate::records::rtype;
 
-/// Response codes (RFC 1035 §4.1.1) that are no failure.
-const NO_ERROR: u8 = 0;
-const NX_DOMAIN: u8 = 3;
 /// How long a failure is remembered, in seconds (RFC 9520 §3.2: at least 1, at most 300).
 pub(crate) const FAILURE_SECS: u32 = 5;
 /// Time to live of an answer given past its time, in seconds (RFC 8767 §4).
@@ -104,12 +102,12 @@ impl Answer {
 
     /// Whether it says something of the name, be it that there is none.
     pub(crate) fn is_good(&self) -> bool {
-        matches!(self.rcode, NO_ERROR | NX_DOMAIN)
+        means_well(self.rcode)
     }
 
     /// Whether it is good and has no answer.
     pub(crate) fn is_negative(&self) -> bool {
-        self.rcode == NX_DOMAIN || self.counts[0] == 0
+        self.rcode == rcode::NX_DOMAIN || self.counts[0] == 0
     }
 
     /// Lowers the times to live in a copy of the body by an age in seconds, first to a maximum.
@@ -143,7 +141,7 @@ impl Answer {
             message.get(at..at + 2).map(|b| u16::from_be_bytes([b[0], b[1]])).ok_or(malformed)
         };
         let mut counts = [number(6)?, number(8)?, number(10)?];
-        let mut rcode = message[3] & 0x0f;
+        let mut code = message[3] & 0x0f;
         let mut ttls = Vec::new();
         let mut lowest: Option<u32> = None;
         let (mut reason, mut soa) = (None, false);
@@ -161,7 +159,7 @@ impl Answer {
                     }
                     // RFC 6891 §6.1.3: an extended code is none of those that mean well.
                     if message[record.ttl] != 0 {
-                        rcode = 2;
+                        code = rcode::SERV_FAIL;
                     }
                     reason = Some(extended_error(&message[record.data..record.end]));
                     continue;
@@ -179,12 +177,12 @@ impl Answer {
         if reason.is_some() {
             counts[2] -= 1;
         }
-        let good = matches!(rcode, NO_ERROR | NX_DOMAIN);
+        let good = means_well(code);
         // RFC 2308 §5: without an SOA nothing says how long there is nothing.
-        let unsaid = !soa && (rcode == NX_DOMAIN || counts[0] == 0);
+        let unsaid = !soa && (code == rcode::NX_DOMAIN || counts[0] == 0);
         let kept_secs = if unsaid { 0 } else { lowest.unwrap_or(0) };
         Ok(Some(Self {
-            rcode,
+            rcode: code,
             authentic: message[3] & 0x20 != 0,
             counts,
             body: message[question_end..end].into(),
@@ -193,6 +191,11 @@ impl Answer {
             reason: reason.flatten(),
         }))
     }
+}
+
+/// Whether a code says something of the name, be it that there is none.
+fn means_well(code: u8) -> bool {
+    matches!(code, rcode::NO_ERROR | rcode::NX_DOMAIN)
 }
 
 /// How long a record may be kept, in seconds. The SOA of a negative answer: its minimum as well

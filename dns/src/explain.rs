@@ -146,7 +146,7 @@ impl Explainer {
             self.upstream(next, rtype, steps);
             return;
         }
-        let snapshot = view.snapshot.filter(|_| resolution.rcode == crate::fast::rcode::NX_DOMAIN);
+        let snapshot = view.snapshot.filter(|_| resolution.rcode == crate::rcode::NX_DOMAIN);
         let candidate =
             snapshot.and_then(|snapshot| search::candidate(name.as_bytes(), view.zones, snapshot));
         let Some(candidate) = candidate else { return };

@@ -14,6 +14,7 @@ use crate::metrics::Event;
 use crate::name::suffix_start;
 use crate::node::{Alias, Node};
 use crate::question::{self, CLASS_IN, HEADER, Question};
+use crate::rcode;
 use crate::reason;
 use crate::records::rtype;
 use crate::search;
@@ -23,14 +24,6 @@ use reply::{Flags, Full, Reply};
 
 /// Most links of CNAMEs followed for one question; past it the answer is SERVFAIL.
 pub const MAX_LINKS: usize = 10;
-
-/// Response codes (RFC 1035 §4.1.1) the fast path gives.
-pub(crate) mod rcode {
-    pub(crate) const NO_ERROR: u8 = 0;
-    pub(crate) const SERV_FAIL: u8 = 2;
-    pub(crate) const NX_DOMAIN: u8 = 3;
-    pub(crate) const REFUSED: u8 = 5;
-}
 
 /// How a query came, which bounds the size of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -27,10 +27,13 @@ use tokio_util::task::TaskTracker;
 
 use crate::answer::{Answer, Unusable};
 use crate::cache::{Cache, CacheKey, Entry, Found};
-use crate::config::{DnsConfig, ForwardConfig};
+use crate::config::DnsConfig;
+use crate::edns::{Reason, ede};
 use crate::error::DnsError;
 use crate::metrics::ForwardMetrics;
 use crate::name::{WireName, suffix_start};
+use crate::rcode;
+use crate::shares::{Share, Shares};
 
 use group::Group;
 use loops::Probes;
@@ -54,7 +57,8 @@ pub(crate) struct Forwarder {
     /// Questions under way, which outlive those who wait for them.
     flying: Arc<Semaphore>,
     prefetching: Arc<Semaphore>,
-    clients: Arc<Clients>,
+    /// Questions of each client that wait.
+    clients: Shares,
     probes: Arc<Probes>,
     timeout: Duration,
     pub(crate) metrics: ForwardMetrics,
@@ -94,30 +98,10 @@ pub(crate) enum NoAnswer {
     Failed(Arc<str>),
 }
 
-/// Questions of each client that wait.
-#[derive(Debug)]
-struct Clients {
-    waiting: DashMap<IpAddr, usize>,
-    limit: usize,
-}
-
 /// A question that waits, counted until it is dropped.
 struct Waiting {
-    clients: Arc<Clients>,
-    client: IpAddr,
+    _share: Share,
     _permit: OwnedSemaphorePermit,
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        let gone = self.clients.waiting.get_mut(&self.client).is_none_or(|mut count| {
-            *count = count.saturating_sub(1);
-            *count == 0
-        });
-        if gone {
-            self.clients.waiting.remove_if(&self.client, |_, count| *count == 0);
-        }
-    }
 }
 
 impl Forwarder {
@@ -157,10 +141,7 @@ impl Forwarder {
             waiting: Arc::new(Semaphore::new(forward.max_inflight)),
             flying: Arc::new(Semaphore::new(forward.max_inflight)),
             prefetching: Arc::new(Semaphore::new(PREFETCHES.min(forward.max_inflight))),
-            clients: Arc::new(Clients {
-                waiting: DashMap::new(),
-                limit: config.client_max_inflight,
-            }),
+            clients: Shares::of(config.client_max_inflight),
             probes: Arc::default(),
             timeout: forward.timeout,
             metrics,
@@ -270,8 +251,7 @@ impl Forwarder {
 
     /// The upstreams of a name and how they are, for showing.
     pub(crate) fn upstreams_of(&self, name: &[u8]) -> Option<(String, Vec<String>)> {
-        let (zone, group) =
-            self.groups.iter().find(|(zone, _)| suffix_start(name, zone.as_bytes()).is_some())?;
+        let (zone, group) = self.rule(name)?;
         Some((zone.to_string(), group.describe()))
     }
 
@@ -286,8 +266,12 @@ impl Forwarder {
     }
 
     fn group(&self, name: &[u8]) -> Option<&Arc<Group>> {
-        let of = |(zone, _): &&(WireName, _)| suffix_start(name, zone.as_bytes()).is_some();
-        self.groups.iter().find(of).map(|(_, group)| group)
+        self.rule(name).map(|(_, group)| group)
+    }
+
+    /// The longest zone that a name is in, with its upstreams.
+    fn rule(&self, name: &[u8]) -> Option<&(WireName, Arc<Group>)> {
+        self.groups.iter().find(|(zone, _)| suffix_start(name, zone.as_bytes()).is_some())
     }
 
     fn admit(&self, client: IpAddr) -> Result<Waiting, NoAnswer> {
@@ -295,14 +279,11 @@ impl Forwarder {
             self.metrics.rejected.inc();
             return Err(NoAnswer::Shed("too many questions wait for upstreams"));
         };
-        let mut count = self.clients.waiting.entry(client).or_insert(0);
-        if *count >= self.clients.limit {
+        let Some(share) = self.clients.take(client) else {
             self.metrics.client_rejected.inc();
             return Err(NoAnswer::Shed("too many questions of this client wait for upstreams"));
-        }
-        *count += 1;
-        drop(count);
-        Ok(Waiting { clients: self.clients.clone(), client, _permit: permit })
+        };
+        Ok(Waiting { _share: share, _permit: permit })
     }
 
     /// Joins the question that is under way, or starts it; `None` when too many are.
@@ -344,11 +325,8 @@ impl Forwarder {
             Err(why) => {
                 self.cache.note_failure(key);
                 // RFC 9520 §3.2: whoever asks again at once gets the failure from the cache.
-                let reason = crate::edns::Reason::with(
-                    crate::edns::ede::NO_REACHABLE_AUTHORITY,
-                    why.to_string(),
-                );
-                self.cache.keep(key, Answer::failure(2, reason));
+                let reason = Reason::with(ede::NO_REACHABLE_AUTHORITY, why.to_string());
+                self.cache.keep(key, Answer::failure(rcode::SERV_FAIL, reason));
                 Err(why)
             }
         }
@@ -364,18 +342,6 @@ struct Landing<'a> {
 impl Drop for Landing<'_> {
     fn drop(&mut self) {
         self.forwarder.flights.remove(self.key.as_bytes());
-    }
-}
-
-/// Limits of one group, from the config.
-#[derive(Clone, Copy, Debug)]
-struct Limits {
-    timeout: Duration,
-}
-
-impl From<&ForwardConfig> for Limits {
-    fn from(config: &ForwardConfig) -> Self {
-        Self { timeout: config.timeout }
     }
 }
 

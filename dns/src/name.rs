@@ -90,10 +90,12 @@ impl WireName {
 
     /// The labels, leftmost first, without the root.
     pub fn labels(&self) -> impl Iterator<Item = &[u8]> {
-        label_starts(&self.0).map(|at| {
-            let length = usize::from(self.0[at]);
-            &self.0[at + 1..at + 1 + length]
-        })
+        labels(&self.0)
+    }
+
+    /// The name that well-formed wire bytes are; `None` when they are none.
+    pub(crate) fn from_wire(bytes: &[u8]) -> Option<Self> {
+        Self::root().below(labels(bytes))
     }
 
     /// The name without its leftmost label; `None` for the root.
@@ -136,6 +138,11 @@ pub(crate) fn label_starts(name: &[u8]) -> impl Iterator<Item = usize> {
     })
 }
 
+/// The labels of a well-formed wire name, or of the start of one, leftmost first, without the root.
+pub(crate) fn labels(name: &[u8]) -> impl Iterator<Item = &[u8]> {
+    label_starts(name).map(|at| &name[at + 1..at + 1 + usize::from(name[at])])
+}
+
 /// Where `suffix` starts in `name` when it is the name itself or an ancestor of it.
 pub(crate) fn suffix_start(name: &[u8], suffix: &[u8]) -> Option<usize> {
     let start = name.len().checked_sub(suffix.len())?;
@@ -146,8 +153,7 @@ pub(crate) fn suffix_start(name: &[u8], suffix: &[u8]) -> Option<usize> {
 
 /// The labels of a wire name, or of the start of one, as texts; `None` when one is none.
 pub(crate) fn texts(name: &[u8]) -> Option<Vec<&str>> {
-    let labels = label_starts(name).map(|at| name.get(at + 1..at + 1 + usize::from(name[at])));
-    labels.map(|label| label.and_then(|l| std::str::from_utf8(l).ok())).collect()
+    labels(name).map(|label| std::str::from_utf8(label).ok()).collect()
 }
 
 /// The address a complete reverse name stands for.

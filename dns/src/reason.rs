@@ -5,7 +5,7 @@ use portolan_model::{Scope, ServiceEntry, ServiceKey, ServiceKind, Snapshot};
 
 use crate::config::PodMode;
 use crate::edns::{Reason, ede};
-use crate::name::{WireName, label_starts, suffix_start, texts};
+use crate::name::{WireName, suffix_start, texts};
 use crate::zone::Zones;
 
 /// Why a lower-case wire name of our zones has no record of a type; with `exists`, it has others or
@@ -90,6 +90,5 @@ fn otherwise(name: &[u8], exists: bool) -> String {
 
 /// A name as people write it.
 pub(crate) fn shown(name: &[u8]) -> String {
-    let labels = label_starts(name).map(|at| &name[at + 1..at + 1 + usize::from(name[at])]);
-    WireName::root().below(labels).map_or_else(|| "?".to_owned(), |name| name.to_string())
+    WireName::from_wire(name).map_or_else(|| "?".to_owned(), |name| name.to_string())
 }

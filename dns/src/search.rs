@@ -9,7 +9,7 @@ use std::sync::Arc;
 use portolan_model::{Scope, ServiceKey, Snapshot};
 
 use crate::config::{DnsConfig, SearchMode};
-use crate::name::{WireName, suffix_start};
+use crate::name::{WireName, labels, suffix_start};
 use crate::zone::Zones;
 
 /// What is done about search paths.
@@ -50,11 +50,10 @@ impl Search {
         named.copied().unwrap_or(self.otherwise)
     }
 
-    /// The candidates of the path after the first, in its order, with those within our zones apart
-    /// from those that are not: names the path would ask for next.
+    /// The candidates of the path after the first, in its order.
     pub(crate) fn further(&self, candidate: &Candidate<'_>, zones: &Zones) -> Vec<WireName> {
         let svc = &zones.svc(Scope::Cluster)[candidate.zone];
-        let bare = labels(candidate.bare);
+        let bare: Vec<&[u8]> = labels(candidate.bare).collect();
         let suffixes = [Some(svc.clone()), svc.parent()].into_iter().flatten();
         suffixes
             .chain(self.domains.iter().cloned())
@@ -76,7 +75,7 @@ pub(crate) fn candidate<'a>(
         .iter()
         .enumerate()
         .find_map(|(n, svc)| suffix_start(name, svc.as_bytes()).map(|start| (n, start)))?;
-    let labels = labels(&name[..end]);
+    let labels: Vec<&[u8]> = labels(&name[..end]).collect();
     let [bare @ .., last, namespace] = labels.as_slice() else { return None };
     // A name with a `_` in front is that of a port, and asked for in full.
     if bare.first().is_none_or(|first| first.starts_with(b"_")) {
@@ -91,20 +90,6 @@ pub(crate) fn candidate<'a>(
         return None;
     }
     Some(Candidate { bare: &name[..end - namespace.len() - 1], namespace, zone })
-}
-
-/// The labels of a wire name, or of the start of one.
-fn labels(mut name: &[u8]) -> Vec<&[u8]> {
-    let mut labels = Vec::new();
-    while let Some((length, rest)) = name.split_first() {
-        let Some((label, rest)) = rest.split_at_checked(usize::from(*length)) else { break };
-        if label.is_empty() {
-            break;
-        }
-        labels.push(label);
-        name = rest;
-    }
-    labels
 }
 
 #[cfg(test)]
@@ -139,7 +124,8 @@ mod tests {
         ] {
             let name = name(text);
             let found = candidate(name.as_bytes(), &zones, &snapshot);
-            let shown = found.as_ref().map(|c| (labels(c.bare).join(&b'.'), c.zone));
+            let shown =
+                found.as_ref().map(|c| (labels(c.bare).collect::<Vec<_>>().join(&b'.'), c.zone));
             let expected = expected.map(|(bare, zone)| (bare.as_bytes().to_vec(), zone));
             assert_eq!(shown, expected, "{text}");
         }

@@ -12,8 +12,8 @@ use portolan_model::{Place, Snapshot};
 
 use crate::context::{Asker, Context};
 use crate::edns::{ClientOpt, Reason, ede};
-use crate::fast::rcode;
 use crate::question;
+use crate::rcode;
 use crate::table::{Reverse, Table};
 use crate::zone::Zones;
 

@@ -2,6 +2,7 @@
 //! and on queries under way, idle timeout, drain (RFC 7766, RFC 7858).
 
 use std::io;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ const READ: usize = 4096;
 /// Answers are written out once they have grown to this many octets.
 const WRITE: usize = 65_536;
 /// How long a handshake may take.
-pub(crate) const HANDSHAKE: Duration = Duration::from_secs(5);
+const HANDSHAKE: Duration = Duration::from_secs(5);
 /// How long a query may take to arrive on a stream of its own.
 pub(crate) const READ_WAIT: Duration = Duration::from_secs(5);
 /// Octets of a query on a stream of its own: none that makes sense is longer.
@@ -86,12 +87,8 @@ pub(crate) async fn accept<S: Serve>(listener: TcpListener, serve: Arc<S>, lifec
                 Ok((stream, peer)) => {
                     // At the cap the new connection is closed: the old ones are being served.
                     let shared = serve.shared();
-                    let Some(admitted) = shared.admission.admit(peer.ip()) else { continue };
-                    let client = Client {
-                        address: peer.ip().to_canonical(),
-                        protocol: shared.protocol,
-                        counters: shared.counters.clone(),
-                    };
+                    let client = shared.client(peer.ip());
+                    let Some(admitted) = shared.admission.admit(client.address) else { continue };
                     let (serve, lifecycle) = (serve.clone(), lifecycle.clone());
                     connections.spawn(serve.serve(stream, client, lifecycle, admitted));
                 }
@@ -105,6 +102,25 @@ pub(crate) async fn accept<S: Serve>(listener: TcpListener, serve: Arc<S>, lifec
     drop(listener);
     while let Some(ended) = connections.join_next().await {
         log_panic(ended);
+    }
+}
+
+impl Streams {
+    /// A client of this listener.
+    pub(crate) fn client(&self, address: IpAddr) -> Client {
+        let (protocol, counters) = (self.protocol, self.counters.clone());
+        Client { address: address.to_canonical(), protocol, counters }
+    }
+}
+
+/// What a handshake came to; `None` when it took too long, or the process drains.
+pub(crate) async fn handshake<T>(
+    handshake: impl Future<Output = T>,
+    lifecycle: &Lifecycle,
+) -> Option<T> {
+    tokio::select! {
+        done = timeout(HANDSHAKE, handshake) => done.ok(),
+        () = lifecycle.draining() => None,
     }
 }
 
@@ -127,17 +143,11 @@ impl Serve for Framed {
         // A peer that went away, or knows no TLS, is no concern of ours.
         let _peer_gone = match &self.tls {
             None => connection(stream, &self.streams, &client, &lifecycle).await,
-            Some(tls) => {
-                let accepted = tokio::select! {
-                    accepted = timeout(HANDSHAKE, tls.accept(stream)) => accepted,
-                    () = lifecycle.draining() => return,
-                };
-                match accepted {
-                    Ok(Ok(stream)) => connection(stream, &self.streams, &client, &lifecycle).await,
-                    Ok(Err(error)) => Err(error),
-                    Err(elapsed) => Err(elapsed.into()),
-                }
-            }
+            Some(tls) => match handshake(tls.accept(stream), &lifecycle).await {
+                Some(Ok(stream)) => connection(stream, &self.streams, &client, &lifecycle).await,
+                Some(Err(error)) => Err(error),
+                None => return,
+            },
         };
         drop(admitted);
     }

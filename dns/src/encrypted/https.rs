@@ -19,7 +19,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::admission::Admitted;
 use crate::front::{Client, Front};
-use crate::stream::{HANDSHAKE, QUERY_MAX, Serve, Streams};
+use crate::stream::{self, QUERY_MAX, Serve, Streams};
 
 /// Where questions go (RFC 8484 §4.1 leaves it to the server; everybody's default).
 const PATH: &str = "/dns-query";
@@ -43,7 +43,7 @@ impl Serve for Https {
         admitted: Admitted,
     ) {
         let _delayed_at_worst = stream.set_nodelay(true);
-        let handshake = async {
+        let connecting = async {
             let stream = self.tls.accept(stream).await.ok()?;
             let streams = u32::try_from(self.streams.max_pipelined).unwrap_or(u32::MAX);
             let mut server = h2::server::Builder::new();
@@ -51,11 +51,7 @@ impl Serve for Https {
             server.handshake::<_, Bytes>(stream).await.ok()
         };
         // A peer that speaks something else, or nothing, is no concern of ours.
-        let connected = tokio::select! {
-            connected = timeout(HANDSHAKE, handshake) => connected,
-            () = lifecycle.draining() => return,
-        };
-        if let Ok(Some(connection)) = connected {
+        if let Some(Some(connection)) = stream::handshake(connecting, &lifecycle).await {
             self.requests(connection, &client, &lifecycle).await;
         }
         drop(admitted);

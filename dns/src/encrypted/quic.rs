@@ -11,7 +11,7 @@ use tokio::time::timeout;
 
 use crate::admission::Admitted;
 use crate::front::Client;
-use crate::stream::{HANDSHAKE, QUERY_MAX, READ_WAIT, Streams};
+use crate::stream::{self, QUERY_MAX, READ_WAIT, Streams};
 
 /// Error codes (RFC 9250 §4.3).
 mod code {
@@ -44,7 +44,7 @@ pub(crate) async fn serve(endpoint: Endpoint, shared: Arc<Streams>, lifecycle: L
                     let _told_or_gone = incoming.retry();
                     continue;
                 }
-                let client = incoming.remote_address().ip();
+                let client = incoming.remote_address().ip().to_canonical();
                 let Some(admitted) = shared.admission.admit(client) else {
                     incoming.refuse();
                     continue;
@@ -78,23 +78,15 @@ async fn connection(
     lifecycle: Lifecycle,
     admitted: Admitted,
 ) {
-    let connected = tokio::select! {
-        connected = timeout(HANDSHAKE, incoming) => connected,
-        () = lifecycle.draining() => return,
-    };
     // A handshake that fails is the client's to notice.
-    if let Ok(Ok(connection)) = connected {
+    if let Some(Ok(connection)) = stream::handshake(incoming.into_future(), &lifecycle).await {
         streams(&connection, &shared, &lifecycle).await;
     }
     drop(admitted);
 }
 
 async fn streams(connection: &Connection, shared: &Arc<Streams>, lifecycle: &Lifecycle) {
-    let client = Client {
-        address: connection.remote_address().ip().to_canonical(),
-        protocol: shared.protocol,
-        counters: shared.counters.clone(),
-    };
+    let client = shared.client(connection.remote_address().ip());
     let mut under_way = JoinSet::new();
     let idle = shared.idle_timeout;
     let mut draining = pin!(lifecycle.draining());

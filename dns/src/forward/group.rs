@@ -3,22 +3,20 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use rand::seq::SliceRandom as _;
 use tokio::time::Instant;
 
+use super::resolv;
 use super::upstream::{Shared, Upstream};
-use super::{Limits, resolv};
 use crate::answer::Answer;
 use crate::cache::CacheKey;
 use crate::config::{ForwardConfig, ForwardPolicy, ForwardRule, Proto, UpstreamSpec};
 use crate::error::DnsError;
+use crate::rcode;
 
-/// Response codes (RFC 1035 §4.1.1).
-const FORM_ERR: u8 = 1;
-const SERV_FAIL: u8 = 2;
-const NOT_IMP: u8 = 4;
 /// Most tries for one question.
 const TRIES: usize = 4;
 
@@ -30,7 +28,7 @@ pub(super) struct Group {
     upstreams: ArcSwap<Vec<Arc<Upstream>>>,
     policy: ForwardPolicy,
     turn: AtomicUsize,
-    limits: Limits,
+    timeout: Duration,
 }
 
 impl Group {
@@ -49,7 +47,7 @@ impl Group {
             upstreams: ArcSwap::from_pointee(Vec::new()),
             policy: config.policy,
             turn: AtomicUsize::new(0),
-            limits: config.into(),
+            timeout: config.timeout,
         };
         group.upstreams.store(Arc::new(group.read()?));
         Ok(group)
@@ -113,7 +111,7 @@ impl Group {
     /// The answer of the first upstream that gives a good one; else the last failure that one
     /// answered with; else why none did.
     pub(super) async fn resolve(&self, key: &CacheKey) -> Result<Answer, Arc<str>> {
-        let deadline = Instant::now() + self.limits.timeout;
+        let deadline = Instant::now() + self.timeout;
         let order = self.order();
         if order.is_empty() {
             return Err("every upstream leads back to this server".into());
@@ -142,8 +140,8 @@ impl Group {
         why.dedup();
         let refused = refused.map(|mut answer| {
             // That an upstream does not understand us says nothing of the client's question.
-            if matches!(answer.rcode, FORM_ERR | NOT_IMP) {
-                answer.rcode = SERV_FAIL;
+            if matches!(answer.rcode, rcode::FORM_ERR | rcode::NOT_IMP) {
+                answer.rcode = rcode::SERV_FAIL;
             }
             answer
         });

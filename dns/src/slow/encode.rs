@@ -13,11 +13,9 @@ use crate::edns::{Reason, ReplyOpt};
 use crate::fast::{self, Transport};
 use crate::name::WireName;
 use crate::question::HEADER;
+use crate::rcode;
 use crate::records::Rdata;
 use crate::zone::Zones;
-
-/// Response code (RFC 1035 §4.1.1) of an answer that could not be encoded.
-const SERV_FAIL: u8 = 2;
 
 /// An answer on its way.
 #[derive(Debug)]
@@ -121,7 +119,7 @@ impl<'a> Composed<'a> {
         let reason = self.reason.take();
         let mut bytes = within(self.message, room, subset).unwrap_or_else(|error| {
             tracing::warn!(%error, "an answer could not be encoded");
-            bare(&header, SERV_FAIL)
+            bare(&header, rcode::SERV_FAIL)
         });
         if let Some(opt) = opt {
             append_opt(&mut bytes, &opt, reason.as_ref(), limit);

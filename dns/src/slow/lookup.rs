@@ -10,8 +10,9 @@ use portolan_model::{Endpoint, Place, Scope, ServiceKey, ServiceKind, Snapshot};
 use super::{Pointers, View, meta};
 use crate::config::PodMode;
 use crate::edns::{Reason, ede};
-use crate::fast::{MAX_LINKS, rcode};
+use crate::fast::MAX_LINKS;
 use crate::name::{WireName, parse_reverse, suffix_start, texts};
+use crate::rcode;
 use crate::reason;
 use crate::records::{self, Rdata, rtype};
 
@@ -285,15 +286,9 @@ fn all_pointers<'a>(
 
 fn apex(view: &View<'_>, name: &WireName) -> Option<WireName> {
     let start = view.zones.apex_start(name.as_bytes())?;
-    wire_name(&name.as_bytes()[start..])
+    WireName::from_wire(&name.as_bytes()[start..])
 }
 
 fn soa(view: &View<'_>, snapshot: &Snapshot) -> Rdata {
     Rdata::Soa(Box::new(view.zones.soa(snapshot.generation().0)))
-}
-
-/// A checked wire name as a value.
-fn wire_name(bytes: &[u8]) -> Option<WireName> {
-    let labels = crate::name::label_starts(bytes);
-    WireName::root().below(labels.map(|at| &bytes[at + 1..at + 1 + usize::from(bytes[at])]))
 }

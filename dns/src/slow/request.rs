@@ -6,13 +6,9 @@ use hickory_proto::serialize::binary::{BinDecodable, BinDecoder};
 use super::meta;
 use crate::edns::{self, ClientOpt};
 use crate::fast::is_meta;
-use crate::name::{WireName, label_starts};
+use crate::name::WireName;
 use crate::question::{self, CLASS_IN, HEADER, Question};
-
-/// Response codes (RFC 1035 §4.1.1) of messages without a question that could be answered.
-const NO_ERROR: u8 = 0;
-const FORM_ERR: u8 = 1;
-const NOT_IMP: u8 = 4;
+use crate::rcode;
 
 /// A query.
 #[derive(Debug)]
@@ -46,7 +42,7 @@ impl Request {
         }
         let refuse = |code| Refusal::Bare(bare(header, code));
         if header[2] & 0x78 != 0 {
-            return Err(refuse(NOT_IMP));
+            return Err(refuse(rcode::NOT_IMP));
         }
         // RFC 9619 §4: exactly one question. Checked before decoding, which would reserve memory
         // for as many as the header claims.
@@ -54,17 +50,13 @@ impl Request {
             let lone_opt = header[4..12] == [0, 0, 0, 0, 0, 0, 0, 1];
             let opt = query.get(HEADER..).filter(|_| lone_opt).and_then(edns::parse);
             if let Some(opt) = opt.filter(|opt| opt.cookie.is_some()) {
-                return Err(Refusal::Cookie(bare(header, NO_ERROR), opt));
+                return Err(Refusal::Cookie(bare(header, rcode::NO_ERROR), opt));
             }
-            return Err(refuse(FORM_ERR));
+            return Err(refuse(rcode::FORM_ERR));
         }
-        let question = question::parse(query).map_err(|_| refuse(FORM_ERR))?;
-        let message = decode(query, &question).ok_or_else(|| refuse(FORM_ERR))?;
-        let labels = label_starts(question.name());
-        let bytes = question.name();
-        let name = WireName::root()
-            .below(labels.map(|at| &bytes[at + 1..at + 1 + usize::from(bytes[at])]))
-            .ok_or_else(|| refuse(FORM_ERR))?;
+        let question = question::parse(query).map_err(|_| refuse(rcode::FORM_ERR))?;
+        let message = decode(query, &question).ok_or_else(|| refuse(rcode::FORM_ERR))?;
+        let name = WireName::from_wire(question.name()).ok_or_else(|| refuse(rcode::FORM_ERR))?;
         let version = message.edns.as_ref().map_or(0, Edns::version);
         let plain = edns::parse(&query[question.end..]);
         let opt = plain.or_else(|| message.edns.as_ref().map(without_options));
