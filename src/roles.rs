@@ -14,7 +14,7 @@ use portolan_proxy::{Proxy, ProxyConfig};
 use portolan_runtime::admin::Admin;
 use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
-use portolan_xds::{ClientConfig, ResourceConfig, ServerLimits, XdsClient, XdsServer};
+use portolan_xds::{ClientConfig, ResourceConfig, ServerConfig, ServerLimits, XdsClient, XdsServer};
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
@@ -201,10 +201,12 @@ impl Start<'_> {
             cluster_set_zone: self.config.cluster_set_zone.clone(),
             balancer: self.config.control.balancer,
             listeners: self.config.listeners.clone(),
+            endpoints_ttl_secs: 0,
         };
         let streams = self.config.xds.max_streams;
         let limits = ServerLimits { streams, ..ServerLimits::default() };
-        let server = XdsServer::new(resources, limits, &self.metrics);
+        let config = ServerConfig { limits, ..ServerConfig::default() };
+        let server = XdsServer::new(resources, config, &self.metrics).map_err(cannot_start)?;
         let socket = listen(self.config.xds.address, "xds")?;
         let address = local(&socket)?;
         announce("xds", address);

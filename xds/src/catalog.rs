@@ -1,26 +1,32 @@
-//! All resources of one generation, encoded, and what changed lately.
+//! All resources of one generation, encoded.
 //!
 //! A catalog is made from the one before and the services that changed: the rest is shared. Every
-//! stream reads the same catalog; nothing here depends on who asks.
+//! stream reads the same catalog; who asks matters for few resources, and those are encoded once
+//! for all who get the same.
+
+mod edit;
+mod owner;
+mod placed;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use portolan_model::{
-    Changes, Generation, History, Key, Place, Protocol, Service, ServiceEntry, ServiceKey,
-    ServiceKind, ServicePort, Snapshot,
-};
+use portolan_model::{Changes, Generation, Key, ServiceKey, Snapshot};
 
 use crate::config::ResourceConfig;
-use crate::resource::{
-    Encoded, ResourceType, cluster, cluster_name, endpoints, generation, listener, route,
-    target_name,
-};
+use crate::resource::{Encoded, ResourceType, route};
+use crate::viewer::Viewer;
+use edit::Edit;
+pub use owner::{Owner, owner};
+use placed::Placed;
 
 /// Name of a resource.
 pub type Name = Arc<str>;
+
+/// Resources that were written or taken out.
+pub type Changed = BTreeSet<(ResourceType, Name)>;
 
 /// The resources of one generation. Cloning costs reference counts.
 #[derive(Clone, Debug, Default)]
@@ -30,20 +36,24 @@ pub struct Catalog {
     /// Sent only to clients that ask for them by name, never for a wildcard: the API listeners
     /// that proxyless gRPC asks for. Envoy has no use for them.
     by_name_only: OrdMap<Name, Encoded>,
-    /// Endpoint sets that clients in different places get differently: the service and its port.
-    placed: OrdMap<Name, (ServiceKey, u16)>,
+    /// Endpoint sets that clients in different places get differently.
+    placed: OrdMap<Name, Placed>,
     /// Encoded virtual hosts of the HTTP route table.
     hosts: OrdMap<Name, Bytes>,
+    /// Resources that no service makes, by hand or from files; one of a name that a service makes
+    /// stands in front of it.
+    extra: [OrdMap<Name, Encoded>; ResourceType::ALL.len()],
+    /// Both, for the types that have some of both.
+    merged: [Option<OrdMap<Name, Encoded>>; ResourceType::ALL.len()],
+    /// Resources near the limit of what some clients take in one message.
+    oversized: OrdMap<(ResourceType, Name), usize>,
+    /// When each service last changed.
+    changed_at: OrdMap<ServiceKey, Generation>,
     snapshot: Arc<Snapshot>,
-    history: History<(ResourceType, Name)>,
 }
 
-/// Collects what a change writes.
-struct Edit<'a> {
-    catalog: &'a mut Catalog,
-    changed: BTreeSet<(ResourceType, Name)>,
-    hosts_changed: bool,
-}
+/// From this size on a resource is reported: gRPC in C++ and Node take messages of 4 MiB.
+pub const OVERSIZED: usize = 3 * 1024 * 1024;
 
 impl Catalog {
     /// The generation the resources were made from; 0 before the first.
@@ -52,59 +62,93 @@ impl Catalog {
         self.generation
     }
 
-    /// One resource.
+    /// The snapshot they were made from.
+    #[must_use]
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// When a service last changed; `None` if it was never there.
+    #[must_use]
+    pub fn changed_at(&self, service: &ServiceKey) -> Option<Generation> {
+        self.changed_at.get(service).copied()
+    }
+
+    /// Resources near the limit of what some clients take, with their size in bytes.
+    #[must_use]
+    pub fn oversized(&self) -> &OrdMap<(ResourceType, Name), usize> {
+        &self.oversized
+    }
+
+    /// One resource, for nobody in particular.
     #[must_use]
     pub fn lookup(&self, kind: ResourceType, name: &str) -> Option<&Encoded> {
         let hidden = || (kind == ResourceType::Listener).then(|| self.by_name_only.get(name))?;
-        self.types[kind.index()].get(name).or_else(hidden)
+        let extra = self.extra[kind.index()].get(name);
+        extra.or_else(|| self.types[kind.index()].get(name)).or_else(hidden)
     }
 
-    /// One resource as a client in this place gets it. Endpoint sets that depend on the place are
-    /// encoded for whoever asks; all else is shared.
+    /// One resource as this client gets it; `None` too where it may not see it.
     #[must_use]
-    pub fn lookup_at(&self, kind: ResourceType, name: &str, place: &Place) -> Option<Encoded> {
-        let placed = (kind == ResourceType::Endpoints).then(|| self.placed.get(name)).flatten();
-        if let Some((key, port)) = placed
-            && *place != Place::default()
-            && let Some(entry) = self.snapshot.lookup(key)
-            && let Some(port) = entry.service.tcp_port(*port)
-        {
-            return Some(endpoints::encode_at(entry, port, &self.completed(place)));
+    pub fn lookup_for(&self, kind: ResourceType, name: &str, viewer: &Viewer) -> Option<Encoded> {
+        if !viewer.may_see(kind, name) {
+            return None;
         }
-        self.lookup(kind, name).cloned()
+        let found = if let Some(extra) = self.extra[kind.index()].get(name) {
+            Some(extra.clone())
+        } else {
+            match kind {
+                ResourceType::Endpoints => self.endpoints_at(name, viewer),
+                ResourceType::Route if name == route::HTTP_ROUTES && viewer.is_restricted() => {
+                    Some(self.visible_routes(viewer))
+                }
+                _ => self.lookup(kind, name).cloned(),
+            }
+        };
+        found.filter(|encoded| encoded.any.len() <= viewer.max_resource_bytes())
     }
 
-    /// The place with the zone of its node, if it names none itself.
-    fn completed(&self, place: &Place) -> Place {
-        let mut place = place.clone();
-        if place.zone.is_none() {
-            let node = place.node.as_deref().and_then(|name| self.snapshot.node(name));
-            place.zone = node.and_then(|node| node.zone.clone());
-        }
-        place
+    /// Whether every client of this kind gets the wildcard set just as it is.
+    #[must_use]
+    pub fn is_same_for_all(kind: ResourceType, viewer: &Viewer) -> bool {
+        !viewer.is_restricted()
+            && kind != ResourceType::Endpoints
+            && viewer.takes_all(kind)
+            && viewer.max_resource_bytes() == usize::MAX
     }
 
     /// The resources of a type that a wildcard subscription gets.
     #[must_use]
     pub fn wildcard(&self, kind: ResourceType) -> &OrdMap<Name, Encoded> {
-        &self.types[kind.index()]
+        self.merged[kind.index()].as_ref().unwrap_or(&self.types[kind.index()])
     }
 
-    /// What was written or taken out since a generation.
-    #[must_use]
-    pub fn changes_since(&self, seen: Generation) -> Changes<(ResourceType, Name)> {
-        self.history.changes_between(seen, self.generation)
+    /// Endpoint sets that depend on the place are encoded once for all clients that get the same.
+    fn endpoints_at(&self, name: &str, viewer: &Viewer) -> Option<Encoded> {
+        let shared = || self.types[ResourceType::Endpoints.index()].get(name).cloned();
+        let Some(placed) = self.placed.get(name) else { return shared() };
+        placed.lookup(&self.snapshot, &viewer.place).or_else(shared)
     }
 
-    /// The catalog of a newer snapshot. Work is in proportion to the services that changed, plus
-    /// the join of the HTTP route table where a service's ports changed.
+    /// The HTTP route table without the hosts that the client may not see.
+    fn visible_routes(&self, viewer: &Viewer) -> Encoded {
+        let visible = |name: &Name| viewer.may_see(ResourceType::Cluster, name);
+        let hosts: OrdMap<Name, Bytes> = (self.hosts.iter())
+            .filter(|(name, _)| visible(name))
+            .map(|(name, host)| (name.clone(), host.clone()))
+            .collect();
+        route::encode_http(&hosts)
+    }
+
+    /// The catalog of a newer snapshot, and what it changes. Work is in proportion to the services
+    /// that changed, plus the join of the HTTP route table where a service's ports changed.
     #[must_use]
     pub fn next(
         &self,
         snapshot: &Arc<Snapshot>,
         changes: &Changes,
         config: &ResourceConfig,
-    ) -> Self {
+    ) -> (Self, Changed) {
         let mut catalog = self.clone();
         let mut nodes_changed = false;
         let keys: BTreeSet<ServiceKey> = match changes {
@@ -123,174 +167,75 @@ impl Catalog {
             }
         };
         let first = self.generation == Generation(0);
-        let mut edit =
-            Edit { catalog: &mut catalog, changed: BTreeSet::new(), hosts_changed: first };
-        for key in &keys {
-            let old = self.snapshot.lookup(key);
-            edit.service(old.map(|e| &**e), snapshot.lookup(key).map(|e| &**e), config);
+        let mut edit = Edit::of(&mut catalog, config, snapshot.generation(), first);
+        for key in keys {
+            edit.service(&key, self.snapshot.lookup(&key), snapshot.lookup(&key));
         }
         if nodes_changed {
-            // The zone of a client may be that of its node.
-            let placed = edit.catalog.placed.keys().cloned();
-            edit.changed.extend(placed.map(|name| (ResourceType::Endpoints, name)));
+            edit.nodes();
         }
         if first {
-            for spec in &config.listeners {
-                let encoded = listener::encode_socket(spec);
-                edit.put(ResourceType::Listener, spec.name.clone(), encoded);
+            edit.listeners();
+        }
+        let changed = edit.finish(snapshot);
+        (catalog, changed)
+    }
+
+    /// The same with these resources besides those of services, and what that changes. `None`
+    /// takes one out.
+    #[must_use]
+    pub fn with_extra(
+        &self,
+        extra: impl IntoIterator<Item = (ResourceType, Name, Option<Encoded>)>,
+    ) -> (Self, Changed) {
+        let (mut catalog, mut changed) = (self.clone(), Changed::new());
+        for (kind, name, encoded) in extra {
+            let map = &mut catalog.extra[kind.index()];
+            match encoded {
+                Some(encoded) => drop(map.insert(name.clone(), encoded)),
+                None => drop(map.remove(&name)),
             }
+            changed.insert((kind, name));
         }
-        edit.finish(snapshot);
-        catalog
-    }
-}
-
-impl Edit<'_> {
-    /// Replaces what the old entry made by what the new one makes.
-    fn service(
-        &mut self,
-        old: Option<&ServiceEntry>,
-        new: Option<&ServiceEntry>,
-        config: &ResourceConfig,
-    ) {
-        let mut stale = old.map(|e| names(e, config)).unwrap_or_default();
-        if let Some(entry) = new {
-            for name in names(entry, config) {
-                stale.remove(&name);
-            }
-            self.write(entry, config);
-        }
-        for (kind, name) in stale {
-            let known = self.catalog.types[kind.index()].remove(&name).is_some();
-            if kind == ResourceType::Endpoints {
-                self.catalog.placed.remove(&name);
-            }
-            let hidden =
-                kind == ResourceType::Listener && self.catalog.by_name_only.remove(&name).is_some();
-            if known || hidden {
-                self.changed.insert((kind, name));
-            }
-        }
-        if old.map(|e| &e.service) != new.map(|e| &e.service) {
-            self.hosts(old, new, config);
-        }
+        catalog.merge();
+        (catalog, changed)
     }
 
-    fn write(&mut self, entry: &ServiceEntry, config: &ResourceConfig) {
-        let service = &entry.service;
-        for port in served_ports(entry) {
-            let name = cluster_name(&service.key, port.port);
-            let zone = config.zone(service.key.scope());
-            let cluster = cluster::encode(service, port, config.balancer, zone);
-            self.put(ResourceType::Cluster, name.clone(), cluster);
-            self.put(ResourceType::Endpoints, name.clone(), endpoints::encode(entry, port));
-            self.place(entry, port.port, name);
-            let target = target_name(&service.key, port.port, zone);
-            let api = listener::encode_api(&service.key, port.port, zone);
-            if write(&mut self.catalog.by_name_only, &target, api) {
-                self.changed.insert((ResourceType::Listener, target.clone()));
-            }
-            let routes = route::encode_target(service, port, zone);
-            self.put(ResourceType::Route, target, routes);
-        }
+    /// The same with these secrets in place of those before, and what that changes.
+    #[must_use]
+    pub fn with_secrets(&self, secrets: OrdMap<Name, Encoded>) -> (Self, Changed) {
+        let kind = ResourceType::Secret;
+        let mut catalog = self.clone();
+        let old = std::mem::replace(&mut catalog.types[kind.index()], secrets);
+        let new = &catalog.types[kind.index()];
+        let names = old.keys().chain(new.keys());
+        let differs = names.filter(|name| old.get(*name) != new.get(*name));
+        let changed = differs.map(|name| (kind, name.clone())).collect();
+        catalog.merge();
+        (catalog, changed)
     }
 
-    /// Notes whether the endpoint set depends on the place. What does may look the same to all and
-    /// differ for one: then each stream has to compare.
-    fn place(&mut self, entry: &ServiceEntry, port: u16, name: Name) {
-        let depends = entry.depends_on_place();
-        let before = if depends {
-            self.catalog.placed.insert(name.clone(), (entry.service.key.clone(), port))
-        } else {
-            self.catalog.placed.remove(&name)
-        };
-        if depends || before.is_some() {
-            self.changed.insert((ResourceType::Endpoints, name));
-        }
+    /// The resources besides those of services.
+    pub fn extra(&self) -> impl Iterator<Item = (ResourceType, &Name, &Encoded)> {
+        let by_type = ResourceType::ALL.into_iter().zip(&self.extra);
+        by_type.flat_map(|(kind, map)| map.iter().map(move |(name, e)| (kind, name, e)))
     }
 
-    fn hosts(
-        &mut self,
-        old: Option<&ServiceEntry>,
-        new: Option<&ServiceEntry>,
-        config: &ResourceConfig,
-    ) {
-        let made = |entry: Option<&ServiceEntry>| {
-            entry
-                .filter(|e| is_served(&e.service))
-                .map(|e| route::virtual_hosts(&e.service, config.zone(e.service.key.scope())))
-                .unwrap_or_default()
-        };
-        let (before, after) = (made(old), made(new));
-        if before == after {
-            return;
-        }
-        self.hosts_changed = true;
-        for (name, _) in &before {
-            self.catalog.hosts.remove(name);
-        }
-        for (name, host) in after {
-            self.catalog.hosts.insert(name, host);
-        }
+    /// Those of a type.
+    #[must_use]
+    pub fn extra_of(&self, kind: ResourceType) -> &OrdMap<Name, Encoded> {
+        &self.extra[kind.index()]
     }
 
-    fn put(&mut self, kind: ResourceType, name: Name, encoded: Encoded) {
-        if write(&mut self.catalog.types[kind.index()], &name, encoded) {
-            self.changed.insert((kind, name));
+    fn merge(&mut self) {
+        for (i, extra) in self.extra.iter().enumerate() {
+            self.merged[i] = (!extra.is_empty()).then(|| {
+                let mut merged = self.types[i].clone();
+                for (name, encoded) in extra {
+                    merged.insert(name.clone(), encoded.clone());
+                }
+                merged
+            });
         }
     }
-
-    fn finish(mut self, snapshot: &Arc<Snapshot>) {
-        if self.hosts_changed {
-            let table = route::encode_http(&self.catalog.hosts);
-            self.put(ResourceType::Route, route::HTTP_ROUTES.into(), table);
-        }
-        let number = snapshot.generation();
-        self.put(ResourceType::Generation, generation::NAME.into(), generation::encode(number));
-        let missed = number.0.saturating_sub(self.catalog.generation.0);
-        if missed != 1 {
-            // The history counts one entry per generation; a leap starts it anew.
-            self.catalog.history.clear();
-        }
-        self.catalog.history.push(self.changed);
-        self.catalog.generation = number;
-        self.catalog.snapshot = snapshot.clone();
-    }
-}
-
-/// Puts a resource in place; whether it differs from what stood there.
-fn write(map: &mut OrdMap<Name, Encoded>, name: &Name, encoded: Encoded) -> bool {
-    let differs = map.get(name).is_none_or(|old| old.version != encoded.version);
-    if differs {
-        map.insert(name.clone(), encoded);
-    }
-    differs
-}
-
-/// Whether a service gets clusters: it has endpoints of its own, and no other proxy is to serve it.
-fn is_served(service: &Service) -> bool {
-    !matches!(service.kind, ServiceKind::ExternalName(_)) && service.traffic.proxy_name.is_none()
-}
-
-/// The ports that get a cluster: TCP ports of services that are served.
-fn served_ports(entry: &ServiceEntry) -> impl Iterator<Item = &ServicePort> {
-    let served = is_served(&entry.service);
-    entry.service.ports.iter().filter(move |p| p.protocol == Protocol::Tcp && served)
-}
-
-/// The names of all resources an entry makes.
-fn names(entry: &ServiceEntry, config: &ResourceConfig) -> BTreeSet<(ResourceType, Name)> {
-    let key = &entry.service.key;
-    served_ports(entry)
-        .flat_map(|port| {
-            let cluster = cluster_name(key, port.port);
-            let target = target_name(key, port.port, config.zone(key.scope()));
-            [
-                (ResourceType::Cluster, cluster.clone()),
-                (ResourceType::Endpoints, cluster),
-                (ResourceType::Listener, target.clone()),
-                (ResourceType::Route, target),
-            ]
-        })
-        .collect()
 }

@@ -14,6 +14,8 @@ pub struct ResourceConfig {
     pub cluster_set_zone: DnsName,
     /// For services that do not choose themselves.
     pub balancer: Balancer,
+    /// For how many seconds a client may use endpoints without hearing of them; 0: for ever.
+    pub endpoints_ttl_secs: u32,
     /// Sockets every proxy opens.
     pub listeners: Vec<ListenerSpec>,
 }

@@ -9,10 +9,11 @@ pub mod config;
 pub mod metrics;
 pub mod resource;
 pub mod server;
+pub mod viewer;
 
 /// Key of a client's Kubernetes node in the metadata of its xDS node.
 pub const NODE_NAME: &str = "NODE_NAME";
 
 pub use client::{ClientConfig, XdsClient};
 pub use config::{ListenerSpec, ListenerTarget, ResourceConfig};
-pub use server::{ServerLimits, XdsServer};
+pub use server::{ServerConfig, ServerLimits, TlsFiles, XdsServer};

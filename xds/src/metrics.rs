@@ -13,14 +13,25 @@ use crate::resource::ResourceType;
 pub struct ServerMetrics {
     /// Streams open now.
     pub streams: Gauge,
-    /// Streams refused because the limit was reached.
+    /// Streams refused because a limit was reached.
     pub refused: Counter,
+    /// Streams that had to wait for their turn.
+    pub delayed: Counter,
+    /// Streams refused because the client did not prove who it is.
+    pub unauthenticated: Counter,
+    /// Connections closed because the limit was reached.
+    pub connections_refused: Counter,
+    /// TLS handshakes that failed.
+    pub handshakes_failed: Counter,
     /// Streams ended because the client broke a rule or a limit.
     pub violations: Counter,
     responses: Family<TypeLabel, Counter>,
     acks: Family<TypeLabel, Counter>,
     nacks: Family<TypeLabel, Counter>,
     resources: Family<TypeLabel, Gauge>,
+    oversized: Gauge,
+    told: Counter,
+    subscribed: Gauge,
 }
 
 /// What the client counts.
@@ -39,6 +50,10 @@ struct TypeLabel {
     r#type: &'static str,
 }
 
+fn gauge(count: usize) -> i64 {
+    i64::try_from(count).unwrap_or(i64::MAX)
+}
+
 fn label(kind: ResourceType) -> TypeLabel {
     TypeLabel { r#type: kind.name() }
 }
@@ -49,7 +64,42 @@ impl ServerMetrics {
     pub fn new(metrics: &Metrics) -> Self {
         let own = Self::default();
         metrics.register("xds_streams", "Streams open now", own.streams.clone());
-        metrics.register("xds_streams_refused", "Streams over the limit", own.refused.clone());
+        metrics.register("xds_streams_refused", "Streams over a limit", own.refused.clone());
+        metrics.register(
+            "xds_streams_delayed",
+            "Streams that had to wait for their turn",
+            own.delayed.clone(),
+        );
+        metrics.register(
+            "xds_unauthenticated",
+            "Streams refused because the client did not prove who it is",
+            own.unauthenticated.clone(),
+        );
+        metrics.register(
+            "xds_connections_refused",
+            "Connections over the limit",
+            own.connections_refused.clone(),
+        );
+        metrics.register(
+            "xds_handshakes_failed",
+            "TLS handshakes that failed",
+            own.handshakes_failed.clone(),
+        );
+        metrics.register(
+            "xds_oversized_resources",
+            "Resources near the 4 MiB that some clients take in one message",
+            own.oversized.clone(),
+        );
+        metrics.register(
+            "xds_streams_told",
+            "Streams told to look at something that changed, by publishes",
+            own.told.clone(),
+        );
+        metrics.register(
+            "xds_subscribed_names",
+            "Names that some stream is subscribed to",
+            own.subscribed.clone(),
+        );
         metrics.register(
             "xds_violations",
             "Streams ended because the client passed a limit",
@@ -74,9 +124,17 @@ impl ServerMetrics {
         self.nacks.get_or_create(&label(kind)).inc();
     }
 
+    pub(crate) fn oversized(&self, count: usize) {
+        self.oversized.set(gauge(count));
+    }
+
+    pub(crate) fn told(&self, streams: usize, names: usize) {
+        self.told.inc_by(u64::try_from(streams).unwrap_or(u64::MAX));
+        self.subscribed.set(gauge(names));
+    }
+
     pub(crate) fn resources(&self, kind: ResourceType, count: usize) {
-        let count = i64::try_from(count).unwrap_or(i64::MAX);
-        self.resources.get_or_create(&label(kind)).set(count);
+        self.resources.get_or_create(&label(kind)).set(gauge(count));
     }
 }
 

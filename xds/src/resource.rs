@@ -22,10 +22,22 @@ pub enum ResourceType {
     Cluster,
     /// EDS.
     Endpoints,
+    /// LEDS: one endpoint of a locality that is a collection.
+    LbEndpoint,
+    /// SDS.
+    Secret,
     /// LDS.
     Listener,
+    /// ECDS: configuration of a filter by itself.
+    ExtensionConfig,
+    /// SRDS.
+    ScopedRoute,
     /// RDS.
     Route,
+    /// VHDS.
+    VirtualHost,
+    /// RTDS.
+    Runtime,
     /// Portolan's own: which generation the client holds once it has this.
     Generation,
 }
@@ -37,12 +49,25 @@ pub struct Encoded {
     pub any: Bytes,
     /// Hash of the content: the same content has the same version on every replica.
     pub version: u64,
+    /// For how many seconds a client may use it without hearing of it again; 0: for ever.
+    pub ttl_secs: u32,
 }
 
 impl ResourceType {
     /// All types in push order.
-    pub const ALL: [Self; 5] =
-        [Self::Cluster, Self::Endpoints, Self::Listener, Self::Route, Self::Generation];
+    pub const ALL: [Self; 11] = [
+        Self::Cluster,
+        Self::Endpoints,
+        Self::LbEndpoint,
+        Self::Secret,
+        Self::Listener,
+        Self::ExtensionConfig,
+        Self::ScopedRoute,
+        Self::Route,
+        Self::VirtualHost,
+        Self::Runtime,
+        Self::Generation,
+    ];
 
     /// The type URL.
     #[must_use]
@@ -50,8 +75,16 @@ impl ResourceType {
         match self {
             Self::Cluster => "type.googleapis.com/envoy.config.cluster.v3.Cluster",
             Self::Endpoints => "type.googleapis.com/envoy.config.endpoint.v3.ClusterLoadAssignment",
+            Self::LbEndpoint => "type.googleapis.com/envoy.config.endpoint.v3.LbEndpoint",
+            Self::Secret => "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret",
             Self::Listener => "type.googleapis.com/envoy.config.listener.v3.Listener",
+            Self::ExtensionConfig => "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            Self::ScopedRoute => {
+                "type.googleapis.com/envoy.config.route.v3.ScopedRouteConfiguration"
+            }
             Self::Route => "type.googleapis.com/envoy.config.route.v3.RouteConfiguration",
+            Self::VirtualHost => "type.googleapis.com/envoy.config.route.v3.VirtualHost",
+            Self::Runtime => "type.googleapis.com/envoy.service.runtime.v3.Runtime",
             Self::Generation => generation::TYPE_URL,
         }
     }
@@ -62,14 +95,26 @@ impl ResourceType {
         Self::ALL.into_iter().find(|t| t.type_url() == url)
     }
 
+    /// The type of a short name, as [`Self::name`] gives it.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|t| t.name() == name)
+    }
+
     /// Short name for metrics and logs.
     #[must_use]
     pub fn name(self) -> &'static str {
         match self {
             Self::Cluster => "cds",
             Self::Endpoints => "eds",
+            Self::LbEndpoint => "leds",
+            Self::Secret => "sds",
             Self::Listener => "lds",
+            Self::ExtensionConfig => "ecds",
+            Self::ScopedRoute => "srds",
             Self::Route => "rds",
+            Self::VirtualHost => "vhds",
+            Self::Runtime => "rtds",
             Self::Generation => "generation",
         }
     }
@@ -80,9 +125,15 @@ impl ResourceType {
         match self {
             Self::Cluster => 0,
             Self::Endpoints => 1,
-            Self::Listener => 2,
-            Self::Route => 3,
-            Self::Generation => 4,
+            Self::LbEndpoint => 2,
+            Self::Secret => 3,
+            Self::Listener => 4,
+            Self::ExtensionConfig => 5,
+            Self::ScopedRoute => 6,
+            Self::Route => 7,
+            Self::VirtualHost => 8,
+            Self::Runtime => 9,
+            Self::Generation => 10,
         }
     }
 
@@ -109,8 +160,26 @@ impl Encoded {
         any.encode_raw(&mut buffer);
         let seed = xxhash_rust::xxh3::xxh3_64(name.as_bytes());
         let version = xxhash_rust::xxh3::xxh3_64_with_seed(&buffer, seed);
-        Self { any: buffer.freeze(), version }
+        Self { any: buffer.freeze(), version, ttl_secs: 0 }
     }
+
+    /// The same with a time to live, in seconds.
+    #[must_use]
+    pub fn with_ttl(self, ttl_secs: u32) -> Self {
+        Self { ttl_secs, ..self }
+    }
+
+    /// The version as it is told to clients.
+    #[must_use]
+    pub fn version_text(&self) -> String {
+        version_text(self.version)
+    }
+}
+
+/// A version as it is told to clients: 16 hexadecimal digits.
+#[must_use]
+pub fn version_text(version: u64) -> String {
+    format!("{version:016x}")
 }
 
 /// Wraps a message for a typed extension field.

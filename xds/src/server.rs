@@ -1,44 +1,88 @@
 //! The xDS server: makes the catalog from each snapshot and serves it over gRPC.
 
-pub mod ads;
+mod admission;
+mod admit;
+pub mod authorize;
+mod body;
 pub mod clients;
+mod connections;
+mod discovery;
+mod interest;
+mod outbox;
+pub mod raw;
+pub mod refusals;
 pub mod session;
+mod stream;
+mod tls;
 pub mod wire;
 
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use portolan_runtime::{Gate, Lifecycle, Metrics, Subscriber};
-use tokio::sync::watch;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::service::Routes;
 use tonic::transport::Server;
-use tonic::transport::server::TcpIncoming;
 
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Changed};
 use crate::config::ResourceConfig;
 use crate::metrics::ServerMetrics;
 use crate::resource::ResourceType;
-use ads::Ads;
+use admission::Admission;
+use authorize::Authorization;
 use clients::Clients;
+use connections::Acceptor;
+pub use discovery::ADS;
+use interest::Interest;
+use raw::{Commands, RawResources};
+use refusals::Refusals;
+use stream::Streams;
+use tls::ServerTls;
+pub use tls::{TlsError, TlsFiles};
 
 /// Limits of the server.
 #[derive(Clone, Debug)]
 pub struct ServerLimits {
+    /// Connections open at once; more are closed at once.
+    pub connections: usize,
     /// Streams open at once; more are refused with `RESOURCE_EXHAUSTED`.
     pub streams: usize,
+    /// Streams let in per second, and at once; more wait for their turn, up to 20 s.
+    pub streams_per_sec: u32,
+    /// Names a stream may be subscribed to at once.
+    pub names: usize,
     /// Largest request, in bytes.
     pub request_bytes: usize,
     /// How often an idle connection is probed, and how long the answer may take.
     pub keepalive: Duration,
+    /// How long clients may use endpoints without hearing of them; zero for as long as they like.
+    pub endpoints_ttl: Duration,
 }
 
 /// The server before it runs.
 #[derive(Debug)]
 pub struct XdsServer {
     resources: ResourceConfig,
-    limits: ServerLimits,
+    config: ServerConfig,
+    tls: Option<ServerTls>,
     clients: Clients,
+    refusals: Refusals,
+    raw: RawResources,
+    commands: Commands,
     metrics: ServerMetrics,
+}
+
+/// What the server is to do, besides its resources.
+#[derive(Clone, Debug, Default)]
+pub struct ServerConfig {
+    /// Its limits.
+    pub limits: ServerLimits,
+    /// TLS, if it is to speak it.
+    pub tls: Option<TlsFiles>,
+    /// What clients have to prove; `None`: nothing, and all see everything.
+    pub authorization: Option<Authorization>,
 }
 
 /// Why the server ended.
@@ -55,25 +99,51 @@ pub enum ServerError {
 impl Default for ServerLimits {
     fn default() -> Self {
         Self {
+            connections: 10_000,
             streams: 10_000,
+            streams_per_sec: 1_000,
+            names: 100_000,
             request_bytes: 16 * 1024 * 1024,
             keepalive: Duration::from_secs(20),
+            endpoints_ttl: Duration::ZERO,
         }
     }
 }
 
 impl XdsServer {
     /// A server of these resources.
-    #[must_use]
-    pub fn new(resources: ResourceConfig, limits: ServerLimits, metrics: &Metrics) -> Self {
-        let clients = Clients::new(limits.streams);
-        Self { resources, limits, clients, metrics: ServerMetrics::new(metrics) }
+    ///
+    /// # Errors
+    /// Certificates that cannot be read.
+    pub fn new(
+        resources: ResourceConfig,
+        config: ServerConfig,
+        metrics: &Metrics,
+    ) -> Result<Self, TlsError> {
+        let tls = config.tls.as_ref().map(ServerTls::open).transpose()?;
+        let clients = Clients::new(config.limits.streams);
+        let (raw, commands) = raw::channel();
+        let metrics = ServerMetrics::new(metrics);
+        let refusals = Refusals::default();
+        Ok(Self { resources, config, tls, clients, refusals, raw, commands, metrics })
     }
 
     /// A handle on who is connected.
     #[must_use]
     pub fn clients(&self) -> Clients {
         self.clients.clone()
+    }
+
+    /// A handle on what clients refuse.
+    #[must_use]
+    pub fn refusals(&self) -> Refusals {
+        self.refusals.clone()
+    }
+
+    /// A handle by which resources are put in by hand.
+    #[must_use]
+    pub fn raw(&self) -> RawResources {
+        self.raw.clone()
     }
 
     /// Serves on a bound socket until draining, then ends every stream with `UNAVAILABLE`: clients
@@ -88,49 +158,88 @@ impl XdsServer {
         gate: Gate,
         lifecycle: Lifecycle,
     ) -> Result<(), ServerError> {
-        let (sender, receiver) = watch::channel(Arc::new(Catalog::default()));
-        let ads = Ads {
-            catalog: receiver,
+        let limits = &self.config.limits;
+        let streams = Arc::new(Streams {
+            catalog: ArcSwap::default(),
             clients: self.clients.clone(),
+            interest: Interest::default(),
             metrics: self.metrics.clone(),
+            limits: limits.clone(),
+            refusals: self.refusals.clone(),
+            authorization: self.config.authorization.clone(),
+            admission: Admission::new(limits.streams_per_sec),
             lifecycle: lifecycle.clone(),
-            max_request_bytes: self.limits.request_bytes,
+        });
+        let (sender, accepted) = connections::channel();
+        let acceptor = Acceptor {
+            listener: tokio::net::TcpListener::from_std(listener)?,
+            tls: self.tls.clone(),
+            limit: limits.connections,
+            keepalive: limits.keepalive,
+            metrics: self.metrics.clone(),
         };
-        // The builder's own TCP settings do not reach sockets it is handed.
-        let incoming = TcpIncoming::from(tokio::net::TcpListener::from_std(listener)?)
-            .with_nodelay(Some(true));
+        let router = discovery::route(Routes::default().into_axum_router(), &streams);
         let served = Server::builder()
-            .http2_keepalive_interval(Some(self.limits.keepalive))
-            .http2_keepalive_timeout(Some(self.limits.keepalive))
-            .add_service(ads)
-            .serve_with_incoming_shutdown(incoming, lifecycle.draining());
-        let publishing = self.publish(snapshots, &sender, &gate, &lifecycle);
-        let (served, ()) = tokio::join!(served, publishing);
-        self.clients.drained().await;
+            .http2_keepalive_interval(Some(limits.keepalive))
+            .http2_keepalive_timeout(Some(limits.keepalive))
+            .add_routes(Routes::from(router))
+            .serve_with_incoming_shutdown(ReceiverStream::new(accepted), lifecycle.draining());
+        let following = async {
+            if let Some(tls) = &self.tls {
+                tls.follow(&lifecycle).await;
+            }
+        };
+        let accepting = acceptor.run(sender, lifecycle.clone());
+        let Self { resources, commands, clients, .. } = self;
+        let publishing = publish(&resources, commands, snapshots, &streams, &gate);
+        let (served, (), (), ()) = tokio::join!(served, publishing, accepting, following);
+        clients.drained().await;
         Ok(served?)
     }
+}
 
-    /// Turns snapshots into catalogs until draining.
-    async fn publish(
-        &self,
-        mut snapshots: Subscriber,
-        sender: &watch::Sender<Arc<Catalog>>,
-        gate: &Gate,
-        lifecycle: &Lifecycle,
-    ) {
-        loop {
-            let update = tokio::select! {
-                update = snapshots.next() => update,
-                () = lifecycle.draining() => return,
-            };
-            let Some(update) = update else { return };
-            let catalog = sender.borrow().next(&update.snapshot, &update.changes, &self.resources);
-            for kind in ResourceType::ALL {
-                self.metrics.resources(kind, catalog.wildcard(kind).len());
+/// Turns snapshots, and what is put in by hand, into catalogs until draining.
+async fn publish(
+    resources: &ResourceConfig,
+    mut commands: Commands,
+    mut snapshots: Subscriber,
+    streams: &Streams,
+    gate: &Gate,
+) {
+    loop {
+        let old = streams.catalog.load_full();
+        let (catalog, changed, done) = tokio::select! {
+            update = snapshots.next() => {
+                let Some(update) = update else { return };
+                let (catalog, changed) = old.next(&update.snapshot, &update.changes, resources);
+                (catalog, changed, None)
             }
-            let generation = catalog.generation();
-            sender.send_replace(Arc::new(catalog));
-            gate.applied(generation);
+            Some(command) = commands.next() => {
+                let (catalog, changed, done) = command.apply(&old);
+                (catalog, changed, Some(done))
+            }
+            () = streams.lifecycle.draining() => return,
+        };
+        drop(old);
+        let generation = catalog.generation();
+        put_in_force(catalog, &changed, streams);
+        match done {
+            Some(done) => done.tell(),
+            None => gate.applied(generation),
         }
     }
+}
+
+/// In this order: a stream that is told to look finds the new catalog, and a generation counts as
+/// announced once everybody it concerns was told.
+fn put_in_force(catalog: Catalog, changed: &Changed, streams: &Streams) {
+    let generation = catalog.generation();
+    for kind in ResourceType::ALL {
+        streams.metrics.resources(kind, catalog.wildcard(kind).len());
+    }
+    streams.metrics.oversized(catalog.oversized().len());
+    streams.catalog.store(Arc::new(catalog));
+    let told = streams.interest.wake(changed);
+    streams.metrics.told(told, streams.interest.len());
+    streams.clients.announce(generation);
 }

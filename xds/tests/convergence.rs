@@ -10,9 +10,9 @@ use portolan_model::Generation;
 use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
 use portolan_xds::client::session::Session as Client;
 use portolan_xds::resource::ResourceType;
-use portolan_xds::server::session::Session as Server;
-use portolan_xds::server::wire::open;
-use support::{World, entry, on_the_wire};
+use portolan_xds::server::session::{Session as Server, Variant};
+use portolan_xds::server::wire::Open;
+use support::{Told, World, entry, on_the_wire};
 
 /// A small generator with a printed seed (xorshift64*).
 struct Dice(u64);
@@ -28,25 +28,25 @@ impl Dice {
 
 /// A stream between them, with messages under way in both directions.
 struct Stream {
-    server: Server,
+    server: Told,
     up: VecDeque<DiscoveryRequest>,
     down: VecDeque<DiscoveryResponse>,
 }
 
 impl Stream {
     fn open(client: &mut Client) -> Self {
-        Self { server: Server::default(), up: client.start().into(), down: VecDeque::new() }
+        let server = Told::new(Server::new(Variant::Sotw, None, 1000));
+        Self { server, up: client.start().into(), down: VecDeque::new() }
     }
 
     fn server_reads(&mut self) {
         if let Some(request) = self.up.pop_front() {
-            self.server.on_request(open(request).0).expect("within limits");
+            self.server.session.on_request(request.open().0, 1).expect("within limits");
         }
     }
 
     fn server_writes(&mut self, world: &World) -> bool {
-        self.server.on_catalog(&world.catalog);
-        let response = self.server.next_response(&world.catalog);
+        let response = self.server.next_response(world);
         let wrote = response.is_some();
         self.down.extend(response.as_ref().map(on_the_wire));
         wrote

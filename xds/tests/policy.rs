@@ -17,9 +17,10 @@ use portolan_proto::envoy::protobuf::{Any, Duration as Span};
 use portolan_proto::envoy::route::{RouteAction, RouteConfiguration, route::Action};
 use portolan_xds::catalog::Catalog;
 use portolan_xds::resource::ResourceType;
-use portolan_xds::server::session::{Request, Session};
+use portolan_xds::server::session::{Names, Request, Session, Variant};
+use portolan_xds::viewer::Viewer;
 use prost::Message;
-use support::{World, entry};
+use support::{Told, World, entry, resources};
 
 /// The catalog of `shop/web` after a change to it.
 fn catalog(change: impl FnOnce(&mut Service)) -> Catalog {
@@ -138,29 +139,36 @@ fn without_a_policy_nothing_is_set_but_what_has_to_be() {
 
 /// What a client in a place gets of `shop/web`: the session's EDS responses, by last octet.
 struct Placed {
-    session: Session,
+    told: Told,
     seen: Vec<Vec<String>>,
 }
 
 impl Placed {
-    fn at(node: &str, catalog: &Catalog) -> Self {
-        let mut session = Session::default();
-        session.on_place(Place { node: Some(node.into()), zone: None });
+    fn at(node: &str, world: &World) -> Self {
+        let mut session = Session::new(Variant::Sotw, None, 10);
+        let place = Place { node: Some(node.into()), zone: None };
+        session.on_viewer(Viewer { place, ..Viewer::default() });
         let request = Request {
             type_url: ResourceType::Endpoints.type_url().to_owned(),
-            names: vec!["shop/web:80".to_owned()],
+            names: Names::Exactly(vec!["shop/web:80".to_owned()]),
             ..Request::default()
         };
-        session.on_request(request).expect("within the limits");
-        let mut placed = Self { session, seen: Vec::new() };
-        placed.take(catalog);
+        session.on_request(request, 1).expect("within the limits");
+        let mut placed = Self { told: Told::new(session), seen: Vec::new() };
+        placed.take(world);
         placed
     }
 
-    fn take(&mut self, catalog: &Catalog) {
-        self.session.on_catalog(catalog);
-        while let Some(response) = self.session.next_response(catalog) {
-            let any = Any::decode(&response.resources[0].any[..]).expect("an Any");
+    fn take(&mut self, world: &World) {
+        while let Some(response) = self.told.next_response(world) {
+            let answer = Request {
+                type_url: ResourceType::Endpoints.type_url().to_owned(),
+                names: Names::Exactly(vec!["shop/web:80".to_owned()]),
+                nonce: response.nonce.clone(),
+                ..Request::default()
+            };
+            self.told.session.on_request(answer, 1).expect("within the limits");
+            let any = Any::decode(&resources(&response)[0].1.any[..]).expect("an Any");
             let set = ClusterLoadAssignment::decode(&any.value[..]).expect("endpoints");
             let members = set.endpoints.iter().flat_map(|locality| &locality.lb_endpoints);
             let address = |member: &LbEndpoint| match &member.host_identifier {
@@ -188,7 +196,7 @@ fn endpoints_follow_the_place_of_the_client_and_what_changes_of_it() {
         endpoint.node = Some(format!("node-{n}").into());
     }
     world.apply(Arc::new(local.clone())).publish();
-    let mut clients = ["node-0", "node-1", "node-9"].map(|n| Placed::at(n, &world.catalog));
+    let mut clients = ["node-0", "node-1", "node-9"].map(|n| Placed::at(n, &world));
     let seen = |clients: &[Placed; 3]| clients.each_ref().map(|c| c.seen.last().cloned());
     let texts = |list: &[&str]| Some(list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
     assert_eq!(seen(&clients), [texts(&["10.0.0.1"]), texts(&["10.0.0.2"]), texts(&[])]);
@@ -196,13 +204,13 @@ fn endpoints_follow_the_place_of_the_client_and_what_changes_of_it() {
     // An endpoint moves: the set of all is the same, that of two clients is not.
     Arc::make_mut(&mut local.slices[0]).endpoints[1].node = Some("node-9".into());
     world.apply(Arc::new(local.clone())).publish();
-    clients.iter_mut().for_each(|client| client.take(&world.catalog));
+    clients.iter_mut().for_each(|client| client.take(&world));
     assert_eq!(seen(&clients), [texts(&["10.0.0.1"]), texts(&[]), texts(&["10.0.0.2"])]);
     assert_eq!(clients[0].seen.len(), 1, "whose endpoints did not change is sent nothing");
 
     Arc::make_mut(&mut local.service).traffic.internal = TrafficPolicy::Cluster;
     world.apply(Arc::new(local)).publish();
-    clients.iter_mut().for_each(|client| client.take(&world.catalog));
+    clients.iter_mut().for_each(|client| client.take(&world));
     let both = || texts(&["10.0.0.1", "10.0.0.2"]);
     assert_eq!(seen(&clients), [both(), both(), both()]);
 }

@@ -97,6 +97,8 @@ impl Session {
             ResourceType::Listener => self.take_listeners(&response.resources),
             ResourceType::Route => self.take_routes(&response.resources),
             ResourceType::Generation => self.take_generation(&response.resources),
+            // Never asked for.
+            _ => return Step::default(),
         };
         let state = &mut self.types[kind.index()];
         state.nonce = response.nonce;

@@ -1,45 +1,56 @@
-//! One state-of-the-world stream as a pure state machine: requests and catalogs in, responses out.
+//! One xDS stream as a pure state machine, for both variants of the protocol: requests and changes
+//! of the catalog in, responses out.
 //!
-//! The shell calls [`Session::on_request`] and [`Session::on_catalog`], and takes responses with
+//! The shell calls [`Session::on_request`] and [`Session::on_changes`], and takes responses with
 //! [`Session::next_response`] whenever the client can take one. What is due is computed then, from
-//! the newest catalog: a slow client gets the latest state and no queue builds up.
+//! the newest catalog, and of each type one response at most is on its way unanswered: a slow
+//! client gets the latest state and no queue builds up.
 //!
 //! Source: the xDS protocol document ("xDS REST and gRPC protocol"), sections named at the lines.
 
+mod compose;
+mod held;
+mod refusal;
+mod report;
+mod request;
 mod state;
+mod subscription;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use portolan_model::{Changes, Generation, Place};
+use portolan_model::{Changes, Generation};
 
 use crate::catalog::{Catalog, Name};
-use crate::resource::{Encoded, ResourceType};
-pub use state::TypeStatus;
-use state::{Content, Removals, TypeState};
+use crate::resource::{Encoded, ResourceType, version_text};
+use crate::viewer::Viewer;
+use compose::{Content, Removals};
+use imbl::OrdMap;
+pub use refusal::{Nack, Refusal};
+pub use report::{ResourceReport, ResourceState, TypeStatus};
+pub use request::{Names, Outcome, Request, Violation};
+use state::TypeState;
 
-/// Most names a stream may subscribe to per type.
-pub const MAX_NAMES: usize = 200_000;
 /// Longest name, in octets.
 pub const MAX_NAME_BYTES: usize = 1024;
-/// How much of a client's NACK message is kept, in characters.
-const MAX_NACK_CHARS: usize = 1024;
+/// Most bytes of resources in a response that can be split. gRPC in C++ and Node refuses messages
+/// over 4 MiB.
+pub const MAX_RESPONSE_BYTES: usize = 4_089_446;
 
-/// A request, decoded.
-#[derive(Clone, Debug, Default)]
-pub struct Request {
-    /// Type URL.
-    pub type_url: String,
-    /// Names subscribed to; empty for a wildcard (LDS, CDS).
-    pub names: Vec<String>,
-    /// Nonce of the response it answers; empty in the first request of a type.
-    pub nonce: String,
-    /// The client's words when it refuses a response.
-    pub error: Option<String>,
+/// The variant of the protocol a stream speaks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Variant {
+    /// State of the world: a request says all that is wanted.
+    #[default]
+    Sotw,
+    /// Incremental ("Incremental xDS"): requests and responses say what differs.
+    Delta,
 }
 
 /// A response that is due.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Response {
+    /// Variant it is to be written in.
+    pub variant: Variant,
     /// Type.
     pub kind: ResourceType,
     /// Version: a hash of the names and contents the client will then hold.
@@ -47,157 +58,208 @@ pub struct Response {
     /// Nonce: `<generation>-<count>` in hexadecimal.
     pub nonce: String,
     /// Resources, shared with the catalog.
-    pub resources: Vec<Encoded>,
+    pub resources: Resources,
+    /// Delta: names that are gone, or never were.
+    pub removed: Vec<Name>,
+    /// Names that were asked for and cannot be had, with why (gRFC A88).
+    pub errors: Vec<(Name, String)>,
 }
 
-/// What a request meant.
+/// The resources of a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// First request of its type, or a change of names with a current nonce.
-    Subscribed,
-    /// The client took a response.
-    Acked(ResourceType),
-    /// The client refused a response, for this reason.
-    Nacked(ResourceType, String),
-    /// It answered a response that another one has replaced; ignored.
-    Stale(ResourceType),
-    /// A type that is not served; ignored, as other types on the stream are fine.
-    UnknownType,
+pub enum Resources {
+    /// These.
+    Some(Vec<(Name, Encoded)>),
+    /// A full set, whose nodes are shared with the catalog's.
+    All(OrdMap<Name, Encoded>),
+    /// Signs of life: these may be used for so many seconds more ("Time-to-live").
+    Alive(Vec<(Name, Encoded)>),
 }
 
-/// A request that ends its stream.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Violation {
-    /// Too many names.
-    #[error("{count} names of type {kind} requested, the limit is {MAX_NAMES}")]
-    TooManyNames {
-        /// Type.
-        kind: &'static str,
-        /// How many.
-        count: usize,
-    },
-    /// A name that is too long.
-    #[error("a name of type {kind} is {length} octets long, the limit is {MAX_NAME_BYTES}")]
-    NameTooLong {
-        /// Type.
-        kind: &'static str,
-        /// Its length.
-        length: usize,
-    },
+/// A change of what the client is to be woken for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum InterestChange {
+    /// This name as well.
+    Add(ResourceType, Name),
+    /// No longer.
+    Remove(ResourceType, Name),
+    /// Whatever of the type changes.
+    AddAll(ResourceType),
+    /// No longer.
+    RemoveAll(ResourceType),
 }
 
 /// State of a stream.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Session {
-    types: [TypeState; ResourceType::ALL.len()],
-    seen: Generation,
+    variant: Variant,
+    /// The one type of a stream that is not aggregated.
+    only: Option<ResourceType>,
+    viewer: Viewer,
+    max_names: usize,
+    types: [Option<Box<TypeState>>; ResourceType::ALL.len()],
     count: u64,
-    /// Where the client says it is.
-    place: Place,
     /// Clusters the client was sent and has not asked the endpoints of yet. Until it has, routes
     /// to them, and the removal of what they replace, are held back: Envoy would route to a
     /// cluster that is still warming.
     warming: BTreeSet<Name>,
+    interest: Vec<InterestChange>,
 }
 
 impl Session {
-    /// Takes in a request.
+    /// A new stream: aggregated, or of one type; `max_names` names may be subscribed to at once.
+    #[must_use]
+    pub fn new(variant: Variant, only: Option<ResourceType>, max_names: usize) -> Self {
+        Self {
+            variant,
+            only,
+            viewer: Viewer::default(),
+            max_names,
+            types: Default::default(),
+            count: 0,
+            warming: BTreeSet::new(),
+            interest: Vec::new(),
+        }
+    }
+
+    /// Takes in a request; `now` is the time in milliseconds since the Unix epoch.
     ///
     /// # Errors
-    /// [`Violation`] when a limit is passed; the stream is to end.
-    pub fn on_request(&mut self, request: Request) -> Result<Outcome, Violation> {
-        let Some(kind) = ResourceType::from_type_url(&request.type_url) else {
-            return Ok(Outcome::UnknownType);
+    /// [`Violation`] when a rule or limit is passed; the stream is to end.
+    pub fn on_request(&mut self, request: Request, now: u64) -> Result<Outcome, Violation> {
+        let kind = match (self.only, ResourceType::from_type_url(&request.type_url)) {
+            (None, Some(kind)) => kind,
+            (Some(only), found) if found == Some(only) || request.type_url.is_empty() => only,
+            (Some(only), _) => return Err(Violation::foreign(only, &request.type_url)),
+            (None, None) => return Ok(Outcome::UnknownType),
         };
-        check_limits(kind, &request.names)?;
-        let state = &mut self.types[kind.index()];
-        let first = state.subscription.is_none();
+        request.check(kind)?;
+        let state = self.types[kind.index()].get_or_insert_default();
+        let first = !state.is_asked();
         // "The server should not process a request with a stale nonce" ("ACK and resource type
-        // instance version"). A first request may carry a nonce from an earlier stream.
-        if !first && request.nonce != state.nonce {
+        // instance version"). A first request may carry a nonce from an earlier stream. In the
+        // incremental variant names stand apart from nonces, and count all the same.
+        let current = request.nonce == state.nonce;
+        if !first && !current && self.variant == Variant::Sotw {
             return Ok(Outcome::Stale(kind));
         }
-        let outcome = match (first, request.error) {
-            (true, _) => Outcome::Subscribed,
-            (false, Some(reason)) => {
-                let reason: String = reason.chars().take(MAX_NACK_CHARS).collect();
-                state.status.nacked = Some(reason.clone());
-                Outcome::Nacked(kind, reason)
+        let answers = !first && current && !request.nonce.is_empty();
+        let outcome = match (answers, &request.names) {
+            (true, _) => state.answer(kind, request.error, now),
+            (false, Names::Change { subscribe, unsubscribe, .. })
+                if !first && subscribe.is_empty() && unsubscribe.is_empty() =>
+            {
+                return Ok(Outcome::Stale(kind));
             }
-            (false, None) if !state.answered => {
-                state.status.nacked = None;
-                state.status.acked = state.status.sent.clone();
-                Outcome::Acked(kind)
-            }
-            (false, None) => Outcome::Subscribed,
+            (false, _) => Outcome::Subscribed(kind),
         };
-        state.answered = true;
-        state.subscribe(kind, request.names);
+        state.subscribe(kind, request.names, &request.version, &mut self.interest);
+        let count: usize = self.types.iter().flatten().map(|state| state.names()).sum();
+        if count > self.max_names {
+            return Err(Violation::TooManyNames { count, limit: self.max_names });
+        }
         match (kind, &outcome) {
-            (ResourceType::Endpoints, _) => {
-                self.warming.retain(|name| !state.is_subscribed(name));
-            }
+            (ResourceType::Endpoints, _) => self.settle_warming(),
             // It will not ask for the endpoints of what it refused.
-            (ResourceType::Cluster, Outcome::Nacked(..)) => self.warming.clear(),
+            (ResourceType::Cluster, Outcome::Nacked(_)) => self.warming.clear(),
             _ => {}
         }
         Ok(outcome)
     }
 
-    /// Takes in where the client is: endpoint sets that depend on it are compared anew.
-    pub fn on_place(&mut self, place: Place) {
-        if self.place != place {
-            self.place = place;
-            self.types[ResourceType::Endpoints.index()].due.raise_all();
+    /// Takes in who the client is: what depends on it is compared anew.
+    pub fn on_viewer(&mut self, viewer: Viewer) {
+        if self.viewer != viewer {
+            self.viewer = viewer;
+            self.types.iter_mut().flatten().for_each(|state| state.due.raise_all());
         }
     }
 
-    /// Takes in a newer catalog: notes what this client may have to be sent.
-    pub fn on_catalog(&mut self, catalog: &Catalog) {
-        match catalog.changes_since(self.seen) {
+    /// Who the client is.
+    #[must_use]
+    pub fn viewer(&self) -> &Viewer {
+        &self.viewer
+    }
+
+    /// Takes in what a newer catalog changed: notes what this client may have to be sent.
+    pub fn on_changes(&mut self, changes: &Changes<(ResourceType, Name)>) {
+        match changes {
             Changes::Nothing => {}
             Changes::Everything => {
-                for state in &mut self.types {
-                    state.due.raise_all();
-                }
+                self.types.iter_mut().flatten().for_each(|state| state.due.raise_all());
             }
             Changes::Keys(keys) => {
                 for (kind, name) in keys {
-                    self.types[kind.index()].note(name);
+                    if let Some(state) = &mut self.types[kind.index()] {
+                        state.note(name);
+                    }
                 }
             }
         }
-        self.seen = catalog.generation();
     }
 
-    /// The next response due, in make-before-break order; `None` when the client is up to date or
-    /// nothing was published yet. `catalog` is the one last given to [`Self::on_catalog`].
-    pub fn next_response(&mut self, catalog: &Catalog) -> Option<Response> {
+    /// What the client is to be woken for, since this was last called.
+    pub fn take_interest(&mut self) -> Vec<InterestChange> {
+        std::mem::take(&mut self.interest)
+    }
+
+    /// The next response due, in make-before-break order; `None` when the client is up to date,
+    /// has answers of its own to give first, or nothing was published yet. All changes up to
+    /// `catalog` were given to [`Self::on_changes`].
+    pub fn next_response(&mut self, catalog: &Catalog, now: u64) -> Option<Response> {
         if catalog.generation() == Generation(0) {
             return None;
         }
-        // Clusters that left are taken out only once no route leads to them any more: additions
-        // first, and the removal after all other types ("Eventual consistency considerations").
-        let clusters = ResourceType::Cluster;
-        if let Some(response) = self.due_response(clusters, catalog, Removals::Held) {
-            return Some(response);
-        }
+        // What leaves is taken out only once nothing leads to it any more: additions first, and
+        // the removal after all other types ("Eventual consistency considerations").
+        let mut blocked = false;
         for kind in ResourceType::ALL {
-            if kind > ResourceType::Endpoints && self.is_holding() {
+            let leads = kind > ResourceType::Secret;
+            if leads && (blocked || self.is_holding()) {
                 return None;
             }
-            let response = match kind {
-                ResourceType::Cluster => None,
-                ResourceType::Generation => self
-                    .due_response(clusters, catalog, Removals::Done)
-                    .or_else(|| self.due_response(kind, catalog, Removals::Done)),
-                _ => self.due_response(kind, catalog, Removals::Done),
-            };
+            if kind == ResourceType::Generation {
+                for kind in [ResourceType::Endpoints, ResourceType::Cluster] {
+                    let response = self.due_response(kind, catalog, Removals::Done, now);
+                    if response.is_some() {
+                        return response;
+                    }
+                    blocked |= self.is_blocked(kind);
+                }
+                if blocked {
+                    return None;
+                }
+            }
+            let removals = Removals::of(kind);
+            let response = self.due_response(kind, catalog, removals, now);
             if response.is_some() {
                 return response;
             }
+            blocked |= self.is_blocked(kind);
         }
         None
+    }
+
+    /// Whether the client has taken all there is for it.
+    #[must_use]
+    pub fn is_settled(&self) -> bool {
+        !self.is_holding() && self.types.iter().flatten().all(|state| state.is_settled())
+    }
+
+    /// Whether the client refuses a resource of a type in its present version.
+    #[must_use]
+    pub fn refuses(&self, kind: ResourceType) -> bool {
+        self.types[kind.index()].as_ref().is_some_and(|state| !state.refused.is_empty())
+    }
+
+    /// Ends the stream: what the client need not be woken for any longer.
+    pub fn end(&mut self) -> Vec<InterestChange> {
+        for (kind, state) in ResourceType::ALL.into_iter().zip(&mut self.types) {
+            if let Some(state) = state.take() {
+                state.drop_interest(kind, &mut self.interest);
+            }
+        }
+        self.take_interest()
     }
 
     /// Whether responses are held back until the client asks for the endpoints of new clusters.
@@ -211,15 +273,48 @@ impl Session {
         self.warming.clear();
     }
 
+    /// Has the client told that what it holds for a limited time may be used for longer.
+    pub fn keep_alive(&mut self) {
+        self.types.iter_mut().flatten().for_each(|state| state.keep_alive());
+    }
+
+    /// Whether the client holds anything for a limited time.
+    #[must_use]
+    pub fn holds_limited(&self) -> bool {
+        self.types.iter().flatten().any(|state| state.holds_limited())
+    }
+
     /// State of each type the client has asked for.
     #[must_use]
     pub fn status(&self) -> BTreeMap<&'static str, TypeStatus> {
+        let asked = |state: &Option<Box<TypeState>>| {
+            state.as_ref().filter(|state| state.is_asked()).map(|state| state.status())
+        };
         ResourceType::ALL
             .into_iter()
             .zip(&self.types)
-            .filter(|(_, state)| state.subscription.is_some())
-            .map(|(kind, state)| (kind.name(), state.status.clone()))
+            .filter_map(|(kind, state)| Some((kind.name(), asked(state)?)))
             .collect()
+    }
+
+    /// State of each resource the client has asked for.
+    #[must_use]
+    pub fn report(&self, catalog: &Catalog) -> Vec<ResourceReport> {
+        let states = ResourceType::ALL.into_iter().zip(&self.types);
+        states
+            .filter_map(|(kind, state)| Some((kind, state.as_ref()?)))
+            .flat_map(|(kind, state)| state.report(kind, catalog, &self.viewer))
+            .collect()
+    }
+
+    fn is_blocked(&self, kind: ResourceType) -> bool {
+        self.types[kind.index()].as_ref().is_some_and(|state| state.is_blocked())
+    }
+
+    fn settle_warming(&mut self) {
+        if let Some(endpoints) = &self.types[ResourceType::Endpoints.index()] {
+            self.warming.retain(|name| !endpoints.is_subscribed(name));
+        }
     }
 
     fn due_response(
@@ -227,41 +322,33 @@ impl Session {
         kind: ResourceType,
         catalog: &Catalog,
         removals: Removals,
+        now: u64,
     ) -> Option<Response> {
-        let state = &mut self.types[kind.index()];
-        let Content { resources, version, updated, added } = if kind.is_full_set() {
-            state.full_set(kind, catalog, removals)?
-        } else {
-            state.partial(kind, catalog, &self.place)?
-        };
+        let variant = self.variant;
+        let state = self.types[kind.index()].as_mut()?;
+        let content = state.compose(kind, variant, catalog, &self.viewer, removals)?;
         self.count += 1;
         let nonce = format!("{:x}-{:x}", catalog.generation().0, self.count);
-        state.nonce.clone_from(&nonce);
-        state.answered = false;
-        state.status.sent.clone_from(&version);
+        let version = version_text(state.version());
+        state.on_sent(nonce.clone(), content.changed, now);
+        let Content { resources, removed, errors, updated, added, .. } = content;
         if kind == ResourceType::Cluster {
-            // A cluster that changed warms anew: Envoy waits for its endpoints even when those
-            // did not change.
-            let clusters: BTreeSet<Name> = self.types[kind.index()].sent.keys().cloned().collect();
-            let endpoints = &mut self.types[ResourceType::Endpoints.index()];
-            endpoints.resend(updated);
-            self.warming.retain(|name| clusters.contains(name));
-            if endpoints.subscription.is_some() {
-                let waits = added.into_iter().filter(|name| !endpoints.is_subscribed(name));
-                self.warming.extend(waits);
-            }
+            self.on_clusters_sent(updated, added);
         }
-        Some(Response { kind, version, nonce, resources })
+        Some(Response { variant, kind, version, nonce, resources, removed, errors })
     }
-}
 
-fn check_limits(kind: ResourceType, names: &[String]) -> Result<(), Violation> {
-    let kind = kind.name();
-    if names.len() > MAX_NAMES {
-        return Err(Violation::TooManyNames { kind, count: names.len() });
-    }
-    match names.iter().map(String::len).find(|length| *length > MAX_NAME_BYTES) {
-        Some(length) => Err(Violation::NameTooLong { kind, length }),
-        None => Ok(()),
+    /// A cluster that changed warms anew: Envoy waits for its endpoints even when those did not
+    /// change. One that is new has to be asked the endpoints of.
+    fn on_clusters_sent(&mut self, updated: Vec<Name>, added: Vec<Name>) {
+        let [clusters, endpoints] = [ResourceType::Cluster, ResourceType::Endpoints];
+        let held = self.types[clusters.index()].as_ref();
+        self.warming.retain(|name| held.is_some_and(|state| state.holds(name)));
+        let Some(endpoints) = &mut self.types[endpoints.index()] else { return };
+        endpoints.resend(updated);
+        if endpoints.is_asked() {
+            let waits = added.into_iter().filter(|name| !endpoints.is_subscribed(name));
+            self.warming.extend(waits);
+        }
     }
 }

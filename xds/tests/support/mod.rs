@@ -10,8 +10,9 @@ use portolan_model::{
 };
 use portolan_proto::envoy::discovery::DiscoveryResponse;
 use portolan_proto::envoy::protobuf::Any;
-use portolan_xds::catalog::Catalog;
-use portolan_xds::server::session::Response;
+use portolan_xds::catalog::{Catalog, Changed, Name};
+use portolan_xds::resource::{Encoded, ResourceType};
+use portolan_xds::server::session::{Resources, Response, Session};
 use portolan_xds::{ListenerSpec, ListenerTarget, ResourceConfig};
 use prost::Message;
 
@@ -43,6 +44,7 @@ pub(crate) fn config() -> ResourceConfig {
         zone: DnsName::parse("cluster.local").expect("valid"),
         cluster_set_zone: DnsName::parse("clusterset.local").expect("valid"),
         balancer: Balancer::LeastRequest,
+        endpoints_ttl_secs: 0,
         listeners: vec![
             ListenerSpec { name: "http".into(), address, target: ListenerTarget::Http },
             ListenerSpec {
@@ -61,6 +63,35 @@ pub(crate) struct World {
     pub(crate) catalog: Catalog,
     generation: Generation,
     touched: std::collections::BTreeSet<Key>,
+    /// What each publish changed.
+    log: Vec<Changed>,
+}
+
+/// A session, and how much it was told of a world.
+#[derive(Debug)]
+pub(crate) struct Told {
+    pub(crate) session: Session,
+    seen: usize,
+}
+
+impl Told {
+    pub(crate) fn new(session: Session) -> Self {
+        Self { session, seen: 0 }
+    }
+
+    /// Tells it what was published since the last time.
+    pub(crate) fn tell(&mut self, world: &World) {
+        for changed in &world.log[self.seen..] {
+            self.session.on_changes(&Changes::Keys(changed.clone()));
+        }
+        self.seen = world.log.len();
+    }
+
+    /// Tells it, and takes the response that is due.
+    pub(crate) fn next_response(&mut self, world: &World) -> Option<Response> {
+        self.tell(world);
+        self.session.next_response(&world.catalog, 1)
+    }
 }
 
 impl World {
@@ -86,24 +117,42 @@ impl World {
         self.touched.clear();
         self.generation = self.generation.next();
         let snapshot = Arc::new(self.snapshot.at(self.generation));
-        self.catalog = self.catalog.next(&snapshot, &changes, &config());
+        let (catalog, changed) = self.catalog.next(&snapshot, &changes, &config());
+        self.catalog = catalog;
+        self.log.push(changed);
+    }
+
+    /// Puts resources in by hand, or takes them out.
+    pub(crate) fn put(&mut self, kind: ResourceType, name: &str, encoded: Option<Encoded>) {
+        let (catalog, changed) = self.catalog.with_extra([(kind, name.into(), encoded)]);
+        self.catalog = catalog;
+        self.log.push(changed);
     }
 
     /// The catalog of the same content built in one go.
     pub(crate) fn rebuilt(&self) -> Catalog {
         let snapshot = Arc::new(self.snapshot.at(self.generation));
-        Catalog::default().next(&snapshot, &Changes::Everything, &config())
+        Catalog::default().next(&snapshot, &Changes::Everything, &config()).0
     }
 }
 
-/// What a client reads of a response.
+/// Names and contents of a response.
+pub(crate) fn resources(response: &Response) -> Vec<(Name, Encoded)> {
+    match &response.resources {
+        Resources::Some(list) => list.clone(),
+        Resources::All(map) => map.iter().map(|(n, e)| (n.clone(), e.clone())).collect(),
+        Resources::Alive(_) => Vec::new(),
+    }
+}
+
+/// What a state-of-the-world client reads of a response.
 pub(crate) fn on_the_wire(response: &Response) -> DiscoveryResponse {
     let decode = |bytes: &[u8]| Any::decode(bytes).expect("an encoded Any");
     DiscoveryResponse {
         version_info: response.version.clone(),
         nonce: response.nonce.clone(),
         type_url: response.kind.type_url().to_owned(),
-        resources: response.resources.iter().map(|r| decode(&r.any)).collect(),
+        resources: resources(response).iter().map(|(_, r)| decode(&r.any)).collect(),
         ..DiscoveryResponse::default()
     }
 }

@@ -1,115 +1,98 @@
-//! One type on one stream: what the client asked for, what it was sent, what is due.
+//! One type on one stream: what the client asked for, what it holds, what is due.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use imbl::OrdMap;
-use portolan_model::Place;
-use serde::Serialize;
-
-use crate::catalog::{Catalog, Name};
+use super::held::Held;
+use super::refusal::{self, MAX_NAMED, Nack, Refusal};
+use super::subscription::{Difference, Subscription};
+use super::{InterestChange, Names, Outcome};
+use crate::catalog::Name;
 use crate::resource::{Encoded, ResourceType};
+use bytes::Bytes;
+
+/// Refusals in a row after which the rest of a response is not tried again by itself.
+const MAX_TRIES: u32 = 16;
 
 /// State of one type on a stream.
 #[derive(Debug, Default)]
 pub(super) struct TypeState {
     /// `None` until the first request of the type.
     pub(super) subscription: Option<Subscription>,
-    /// Each resource as last sent, whether or not the client took it: one that was refused is not
-    /// sent again until it changes. A wildcard's map shares its nodes with the catalog's.
-    pub(super) sent: OrdMap<Name, Encoded>,
+    /// What the client holds, once it takes what is on its way.
+    pub(super) sent: Held,
+    /// What it is known to hold.
+    pub(super) acked: Held,
+    /// What it refused: not sent again until it changes. Bounded by what it was sent.
+    pub(super) refused: BTreeMap<Name, Refusal>,
+    /// Names it was told there is nothing of.
+    pub(super) missing: BTreeSet<Name>,
     pub(super) due: Due,
-    /// Nonce of the newest response; requests with another one are stale.
+    /// State of the world: version of what the client says it has from an earlier stream.
+    pub(super) resumed: Option<u64>,
+    /// Nonce of the newest response.
     pub(super) nonce: String,
-    pub(super) answered: bool,
-    pub(super) status: TypeStatus,
+    /// What the response on its way changes; `None` when there is none.
+    pub(super) outstanding: Option<Changed>,
+    /// Refusals since the last response that was taken.
+    refusals: u32,
+    pub(super) times: Times,
 }
 
-#[derive(Debug, Default)]
-pub(super) struct Subscription {
-    wildcard: bool,
-    names: BTreeSet<Name>,
+/// When something last happened, in milliseconds since the Unix epoch; 0 for never.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Times {
+    pub(super) sent: u64,
+    pub(super) acked: u64,
+    pub(super) nacked: u64,
 }
 
 /// What may have to be sent.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) enum Due {
-    #[default]
-    Nothing,
-    /// These names have to be compared with what was sent.
-    Names(BTreeSet<Name>),
-    /// All have to be.
+pub(super) struct Due {
+    /// Everything has to be compared with what was sent.
+    pub(super) all: bool,
+    /// These names have to be.
+    pub(super) names: BTreeSet<Name>,
+    /// A response is owed even if there is nothing in it.
+    pub(super) answer: bool,
+    /// The client is to be told that what it holds lives on.
+    pub(super) alive: bool,
+    /// These left and are still held by the client, until nothing leads to them any more.
+    pub(super) held: BTreeSet<Name>,
+}
+
+/// What a response changes of what the client holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Changed {
+    /// All of it: the first one.
     All,
-    /// As `All`, and a response is owed even if there is nothing in it.
-    Answer,
+    /// These names, written or taken out.
+    Names(Vec<Name>),
 }
 
-/// What is known of a client for one type.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct TypeStatus {
-    /// Whether it subscribed to everything.
-    pub wildcard: bool,
-    /// How many names it asked for.
-    pub names: usize,
-    /// Version of the newest response.
-    pub sent: String,
-    /// Version of the newest response it took.
-    pub acked: String,
-    /// The client's words, if it refused the newest response.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nacked: Option<String>,
-}
+impl Due {
+    pub(super) fn raise_all(&mut self) {
+        self.all = true;
+    }
 
-/// Whether resources that left the catalog are taken out of a full set.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Removals {
-    /// Not yet: wait, unless something else makes the response due.
-    Held,
-    /// Yes.
-    Done,
-}
+    pub(super) fn is_any(&self) -> bool {
+        self.is_content() || self.alive || !self.held.is_empty()
+    }
 
-/// A response of one type.
-#[derive(Debug)]
-pub(super) struct Content {
-    pub(super) resources: Vec<Encoded>,
-    pub(super) version: String,
-    /// Names of a full set that the client had in another version.
-    pub(super) updated: Vec<Name>,
-    /// Names of a full set that it did not have.
-    pub(super) added: Vec<Name>,
+    pub(super) fn is_content(&self) -> bool {
+        self.all || self.answer || !self.names.is_empty()
+    }
 }
 
 impl TypeState {
-    pub(super) fn subscribe(&mut self, kind: ResourceType, names: Vec<String>) {
-        let names: BTreeSet<Name> = names.into_iter().map(Name::from).collect();
-        // "Empty means wildcard" for LDS and CDS, and so does "*" ("How the client specifies what
-        // resources to return"). Once names were given, an empty list means none.
-        let had_names = self.subscription.as_ref().is_some_and(|s| !s.names.is_empty());
-        let legacy = names.is_empty() && kind.is_full_set() && !had_names;
-        let wildcard = legacy || names.contains("*");
-        let new = Subscription { wildcard, names };
-        let first = self.subscription.is_none();
-        let changed = self
-            .subscription
-            .as_ref()
-            .is_none_or(|old| old.wildcard != new.wildcard || old.names != new.names);
-        if changed {
-            if !new.wildcard {
-                self.sent = new
-                    .names
-                    .iter()
-                    .filter_map(|n| Some((n.clone(), self.sent.get(n)?.clone())))
-                    .collect();
-            }
-            if first && kind.is_full_set() {
-                self.due = Due::Answer;
-            } else {
-                self.due.raise_all();
-            }
-        }
-        self.status.wildcard = wildcard;
-        self.status.names = new.names.len();
-        self.subscription = Some(new);
+    /// Whether the client has asked for the type.
+    pub(super) fn is_asked(&self) -> bool {
+        self.subscription.is_some()
+    }
+
+    /// How many names it is subscribed to.
+    pub(super) fn names(&self) -> usize {
+        self.subscription.as_ref().map_or(0, |s| s.names.len())
     }
 
     /// Whether the client asked for this name.
@@ -117,154 +100,232 @@ impl TypeState {
         self.subscription.as_ref().is_some_and(|s| s.wildcard || s.names.contains(name))
     }
 
-    pub(super) fn note(&mut self, name: Name) {
-        let Some(subscription) = &self.subscription else { return };
-        if !(subscription.wildcard || subscription.names.contains(&name)) {
-            return;
-        }
-        match &mut self.due {
-            Due::Nothing => self.due = Due::Names(BTreeSet::from([name])),
-            Due::Names(names) => {
-                names.insert(name);
-            }
-            Due::All | Due::Answer => {}
+    pub(super) fn holds(&self, name: &Name) -> bool {
+        self.sent.contains(name)
+    }
+
+    /// Version of what the client holds, once it takes what is on its way.
+    pub(super) fn version(&self) -> u64 {
+        self.sent.version()
+    }
+
+    /// Whether a response is on its way.
+    pub(super) fn is_outstanding(&self) -> bool {
+        self.outstanding.is_some()
+    }
+
+    /// Whether something is due that cannot be sent before the client has answered.
+    pub(super) fn is_blocked(&self) -> bool {
+        self.is_outstanding() && self.due.is_content()
+    }
+
+    /// Whether the client has taken all there is for it.
+    pub(super) fn is_settled(&self) -> bool {
+        !self.is_outstanding() && !self.due.is_any() && self.refused.is_empty()
+    }
+
+    /// Notes a name that changed in the catalog.
+    pub(super) fn note(&mut self, name: &Name) {
+        if !self.due.all && self.is_subscribed(name) {
+            self.due.names.insert(name.clone());
         }
     }
 
     /// Has these sent again although they did not change.
     pub(super) fn resend(&mut self, names: Vec<Name>) {
         for name in names {
-            if self.sent.remove(&name).is_some() {
-                self.note(name);
+            if self.sent.remove(&name) {
+                self.note(&name);
             }
         }
     }
 
-    /// LDS and CDS: everything subscribed to, if anything of it changed.
-    pub(super) fn full_set(
+    /// Has the client told that what it holds lives on.
+    pub(super) fn keep_alive(&mut self) {
+        self.due.alive |= self.holds_limited();
+    }
+
+    pub(super) fn holds_limited(&self) -> bool {
+        self.sent.map().values().next().is_some_and(|encoded| encoded.ttl_secs > 0)
+    }
+
+    /// Notes that a response is on its way.
+    pub(super) fn on_sent(&mut self, nonce: String, changed: Changed, now: u64) {
+        self.nonce = nonce;
+        self.outstanding = Some(changed);
+        self.times.sent = now;
+    }
+
+    /// Takes in what a request says of names.
+    pub(super) fn subscribe(
         &mut self,
         kind: ResourceType,
-        catalog: &Catalog,
-        removals: Removals,
-    ) -> Option<Content> {
-        let set = self.wanted(kind, catalog)?;
-        let candidates: Vec<Name> = match &self.due {
-            Due::Nothing => return None,
-            Due::Names(names) => names.iter().cloned().collect(),
-            Due::All | Due::Answer => set.keys().chain(self.sent.keys()).cloned().collect(),
-        };
-        let (written, removed) = self.compare(&set, &candidates);
-        if self.due != Due::Answer && written.is_empty() {
-            if removed.is_empty() {
-                self.due = Due::Nothing;
-                return None;
-            }
-            if removals == Removals::Held {
-                return None;
-            }
-        }
-        let (updated, added) = written.into_iter().partition(|n| self.sent.contains_key(n));
-        let mut set = set;
-        if removals == Removals::Held && !removed.is_empty() {
-            // What leaves stays in this response; the removal itself is still due after it.
-            for name in &removed {
-                if let Some(old) = self.sent.get(name) {
-                    set.insert(name.clone(), old.clone());
+        names: Names,
+        version: &str,
+        interest: &mut Vec<InterestChange>,
+    ) {
+        let first = self.subscription.is_none();
+        let subscription = self.subscription.get_or_insert_default();
+        let difference = match names {
+            Names::Exactly(names) => subscription.set(kind, names),
+            Names::Change { subscribe, unsubscribe, held } => {
+                let difference = subscription.change(kind, first, subscribe, &unsubscribe);
+                if first {
+                    self.hold_from_before(held);
                 }
+                // "Delta answers every subscribe", even of what the client has.
+                self.due.answer |= first || !difference.added.is_empty();
+                self.on_delta(first, &difference);
+                difference.interest(kind, interest);
+                return;
             }
-            self.due = Due::Names(removed.into_iter().collect());
-        } else {
-            self.due = Due::Nothing;
+        };
+        difference.interest(kind, interest);
+        if first {
+            self.due.all = true;
+            self.due.answer = kind.is_full_set();
+            self.resumed = version_of(version);
+            return;
         }
-        let version = version(set.values());
-        let resources = set.values().cloned().collect();
-        self.sent = set;
-        Some(Content { resources, version, updated, added })
+        self.on_difference(kind, &difference);
     }
 
-    /// Everything of a type that the client is subscribed to.
-    fn wanted(&self, kind: ResourceType, catalog: &Catalog) -> Option<OrdMap<Name, Encoded>> {
-        let subscription = self.subscription.as_ref()?;
-        let mut set = OrdMap::new();
+    /// State of the world: what is no longer asked for is forgotten, so that it is sent again once
+    /// it is.
+    fn on_difference(&mut self, kind: ResourceType, difference: &Difference) {
+        if difference.wildcard_added || difference.wildcard_removed {
+            self.due.all = true;
+        }
+        for name in &difference.removed {
+            self.forget(name);
+        }
+        // A full set says of every name whether there is something of it.
+        self.due.answer |= kind.is_full_set() && !difference.added.is_empty();
+        self.due.names.extend(difference.added.iter().cloned());
+    }
+
+    fn on_delta(&mut self, first: bool, difference: &Difference) {
+        if first || difference.wildcard_added || difference.wildcard_removed {
+            self.due.all = true;
+        }
+        let wildcard = self.subscription.as_ref().is_some_and(|s| s.wildcard);
+        for name in &difference.removed {
+            let held = self.sent.contains(name);
+            self.forget(name);
+            if wildcard && held {
+                // Still wanted, or to be taken out: the client dropped it by itself.
+                self.due.names.insert(name.clone());
+            }
+        }
+        for name in &difference.added {
+            if !first {
+                self.sent.remove(name);
+            }
+            self.missing.remove(name);
+            self.due.names.insert(name.clone());
+        }
+    }
+
+    /// Gives up all that the client was to be woken for.
+    pub(super) fn drop_interest(self, kind: ResourceType, interest: &mut Vec<InterestChange>) {
+        let Some(subscription) = self.subscription else { return };
+        let names = subscription.names.into_iter();
+        interest.extend(names.map(|name| InterestChange::Remove(kind, name)));
         if subscription.wildcard {
-            set = catalog.wildcard(kind).clone();
+            interest.push(InterestChange::RemoveAll(kind));
         }
-        for name in &subscription.names {
-            if let Some(encoded) = catalog.lookup(kind, name) {
-                set.insert(name.clone(), encoded.clone());
-            }
-        }
-        Some(set)
     }
 
-    /// Of the candidates, those the client lacks in this version, and those it has for nothing.
-    fn compare(
-        &self,
-        set: &OrdMap<Name, Encoded>,
-        candidates: &[Name],
-    ) -> (BTreeSet<Name>, Vec<Name>) {
-        let (mut written, mut removed) = (BTreeSet::new(), Vec::new());
-        for name in candidates {
-            match (set.get(name), self.sent.get(name)) {
-                (Some(new), Some(old)) if new.version == old.version => {}
-                (Some(_), _) => {
-                    written.insert(name.clone());
-                }
-                (None, Some(_)) => removed.push(name.clone()),
-                (None, None) => {}
-            }
+    fn forget(&mut self, name: &Name) {
+        let wildcard = self.subscription.as_ref().is_some_and(|s| s.wildcard);
+        if !wildcard {
+            self.due.names.remove(name);
         }
-        (written, removed)
+        self.sent.remove(name);
+        self.acked.remove(name);
+        self.refused.remove(name);
+        self.missing.remove(name);
     }
 
-    /// RDS, EDS and the generation: what changed of it. A resource that is gone cannot be said in
-    /// this variant of the protocol; the client drops it with whatever referred to it.
-    pub(super) fn partial(
+    /// What the client holds from an earlier stream ("initial_resource_versions"): compared by
+    /// version alone.
+    fn hold_from_before(&mut self, held: Vec<(String, String)>) {
+        for (name, version) in held {
+            let version = version_of(&version).unwrap_or(0);
+            let placeholder = Encoded { any: Bytes::new(), version, ttl_secs: 0 };
+            self.sent.insert(name.into(), placeholder);
+        }
+        self.acked = self.sent.clone();
+    }
+
+    /// Takes in an answer to the newest response.
+    pub(super) fn answer(
         &mut self,
         kind: ResourceType,
-        catalog: &Catalog,
-        place: &Place,
-    ) -> Option<Content> {
-        let subscription = self.subscription.as_ref()?;
-        let due = std::mem::take(&mut self.due);
-        let candidates: Vec<Name> = match due {
-            Due::Nothing => return None,
-            Due::Names(names) => names.into_iter().collect(),
-            Due::All | Due::Answer if subscription.wildcard => {
-                catalog.wildcard(kind).keys().cloned().collect()
+        error: Option<String>,
+        now: u64,
+    ) -> Outcome {
+        let Some(changed) = self.outstanding.take() else { return Outcome::Subscribed(kind) };
+        match error {
+            None => {
+                self.on_ack(&changed, now);
+                Outcome::Acked(kind)
             }
-            Due::All | Due::Answer => subscription.names.iter().cloned().collect(),
+            Some(words) => Outcome::Nacked(self.on_nack(kind, changed, &words, now)),
+        }
+    }
+
+    fn on_ack(&mut self, changed: &Changed, now: u64) {
+        self.times.acked = now;
+        self.refusals = 0;
+        match changed {
+            Changed::All => self.refused.clear(),
+            Changed::Names(names) => names.iter().for_each(|name| {
+                self.refused.remove(name);
+            }),
+        }
+        match changed {
+            Changed::Names(names) if !self.refused.is_empty() => {
+                names.iter().for_each(|name| self.acked.restore(name, &self.sent));
+            }
+            _ => self.acked = self.sent.clone(),
+        }
+    }
+
+    /// The client goes on with what it had. What it refused waits for a change; what else was in
+    /// the response is due again, without it.
+    fn on_nack(&mut self, kind: ResourceType, changed: Changed, words: &str, now: u64) -> Nack {
+        self.times.nacked = now;
+        self.refusals = self.refusals.saturating_add(1);
+        let words = refusal::cut(words);
+        let new: Vec<Name> = match changed {
+            Changed::All => self.sent.names().cloned().collect(),
+            Changed::Names(names) => names,
         };
-        let mut resources = Vec::new();
-        for name in candidates {
-            match catalog.lookup_at(kind, &name, place) {
-                Some(new) if self.sent.get(&name).is_none_or(|old| old.version != new.version) => {
-                    self.sent.insert(name, new.clone());
-                    resources.push(new);
-                }
-                Some(_) => {}
-                None => {
-                    self.sent.remove(&name);
+        let mut named = refusal::named(&words, &self.sent);
+        named.retain(|name| new.contains(name));
+        let blamed = if named.is_empty() || self.refusals > MAX_TRIES { &new } else { &named };
+        let mut repeated = true;
+        for name in blamed {
+            let Some(version) = self.sent.get(name).map(|encoded| encoded.version) else { continue };
+            let refusal = Refusal { version, words: words.clone(), at: now };
+            let before = self.refused.insert(name.clone(), refusal);
+            repeated &= before.is_some_and(|before| before.words == words);
+        }
+        let names = blamed.iter().take(MAX_NAMED).cloned().collect();
+        for name in &new {
+            // A removal that is refused is not tried again.
+            if self.sent.contains(name) {
+                self.sent.restore(name, &self.acked);
+                if !self.refused.contains_key(name) {
+                    self.due.names.insert(name.clone());
                 }
             }
         }
-        if resources.is_empty() {
-            return None;
-        }
-        let version = version(self.sent.values());
-        Some(Content { resources, version, updated: Vec::new(), added: Vec::new() })
+        Nack { kind, words, names, repeated }
     }
 }
 
-impl Due {
-    pub(super) fn raise_all(&mut self) {
-        if *self != Self::Answer {
-            *self = Self::All;
-        }
-    }
-}
-
-/// The version of a set of resources: a sum of hashes, so that it does not depend on the order.
-fn version<'a>(resources: impl Iterator<Item = &'a Encoded>) -> String {
-    format!("{:016x}", resources.fold(0u64, |sum, r| sum.wrapping_add(r.version)))
+fn version_of(text: &str) -> Option<u64> {
+    u64::from_str_radix(text, 16).ok()
 }

@@ -1,0 +1,207 @@
+//! What a change of a service writes into the catalog and takes out of it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use portolan_model::{
+    Generation, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Snapshot,
+};
+
+use super::placed::Placed;
+use super::{Catalog, Changed, Name, OVERSIZED};
+use crate::config::ResourceConfig;
+use crate::resource::{
+    Encoded, ResourceType, cluster, cluster_name, endpoints, generation, listener, route,
+    target_name,
+};
+
+/// Collects what a publish changes.
+pub(super) struct Edit<'a> {
+    catalog: &'a mut Catalog,
+    config: &'a ResourceConfig,
+    generation: Generation,
+    changed: Changed,
+    hosts_changed: bool,
+}
+
+type Entry<'a> = Option<&'a Arc<ServiceEntry>>;
+
+impl<'a> Edit<'a> {
+    /// An edit that leads to this generation.
+    pub(super) fn of(
+        catalog: &'a mut Catalog,
+        config: &'a ResourceConfig,
+        generation: Generation,
+        first: bool,
+    ) -> Self {
+        Self { catalog, config, generation, changed: Changed::new(), hosts_changed: first }
+    }
+
+    /// Replaces what the old entry of a service made by what the new one makes.
+    pub(super) fn service(&mut self, key: &ServiceKey, old: Entry<'_>, new: Entry<'_>) {
+        if old != new {
+            self.catalog.changed_at.insert(key.clone(), self.generation);
+        }
+        let mut stale = old.map(|e| names(e, self.config)).unwrap_or_default();
+        if let Some(entry) = new {
+            for name in names(entry, self.config) {
+                stale.remove(&name);
+            }
+            self.write(entry);
+        }
+        for (kind, name) in stale {
+            self.take_out(kind, name);
+        }
+        if old.map(|e| &e.service) != new.map(|e| &e.service) {
+            self.hosts(old, new);
+        }
+    }
+
+    /// The zone of a client may be that of its node: whatever depends on zones is looked at again.
+    pub(super) fn nodes(&mut self) {
+        let placed = self.catalog.placed.keys().cloned();
+        self.changed.extend(placed.map(|name| (ResourceType::Endpoints, name)));
+    }
+
+    /// The sockets that proxies open.
+    pub(super) fn listeners(&mut self) {
+        for spec in &self.config.listeners {
+            self.put(ResourceType::Listener, spec.name.clone(), listener::encode_socket(spec));
+        }
+    }
+
+    pub(super) fn finish(mut self, snapshot: &Arc<Snapshot>) -> Changed {
+        if self.hosts_changed {
+            let table = route::encode_http(&self.catalog.hosts);
+            self.put(ResourceType::Route, route::HTTP_ROUTES.into(), table);
+        }
+        let number = snapshot.generation();
+        self.put(ResourceType::Generation, generation::NAME.into(), generation::encode(number));
+        self.catalog.merge();
+        self.catalog.generation = number;
+        self.catalog.snapshot = snapshot.clone();
+        self.changed
+    }
+
+    fn write(&mut self, entry: &ServiceEntry) {
+        let (service, config) = (&entry.service, self.config);
+        for port in served_ports(entry) {
+            let name = cluster_name(&service.key, port.port);
+            let zone = config.zone(service.key.scope());
+            let cluster = cluster::encode(service, port, config.balancer, zone);
+            self.put(ResourceType::Cluster, name.clone(), cluster);
+            let set = endpoints::encode(entry, port).with_ttl(config.endpoints_ttl_secs);
+            self.put(ResourceType::Endpoints, name.clone(), set);
+            self.place(entry, port.port, name);
+            let target = target_name(&service.key, port.port, zone);
+            let api = listener::encode_api(&service.key, port.port, zone);
+            if write(&mut self.catalog.by_name_only, &target, api) {
+                self.changed.insert((ResourceType::Listener, target.clone()));
+            }
+            let routes = route::encode_target(service, port, zone);
+            self.put(ResourceType::Route, target, routes);
+        }
+    }
+
+    fn take_out(&mut self, kind: ResourceType, name: Name) {
+        let known = self.catalog.types[kind.index()].remove(&name).is_some();
+        if kind == ResourceType::Endpoints {
+            self.catalog.placed.remove(&name);
+        }
+        let hidden =
+            kind == ResourceType::Listener && self.catalog.by_name_only.remove(&name).is_some();
+        if known || hidden {
+            self.catalog.oversized.remove(&(kind, name.clone()));
+            self.changed.insert((kind, name));
+        }
+    }
+
+    /// Notes whether the endpoint set depends on the place. What does may look the same to all and
+    /// differ for one: then each stream has to compare.
+    fn place(&mut self, entry: &ServiceEntry, port: u16, name: Name) {
+        let depends = entry.depends_on_place();
+        let before = if depends {
+            let placed = Placed::new(entry.service.key.clone(), port);
+            self.catalog.placed.insert(name.clone(), placed)
+        } else {
+            self.catalog.placed.remove(&name)
+        };
+        if depends || before.is_some() {
+            self.changed.insert((ResourceType::Endpoints, name));
+        }
+    }
+
+    fn hosts(&mut self, old: Entry<'_>, new: Entry<'_>) {
+        let made = |entry: Entry<'_>| {
+            let served = entry.filter(|e| is_served(&e.service));
+            let zone = |e: &ServiceEntry| self.config.zone(e.service.key.scope());
+            served.map(|e| route::virtual_hosts(&e.service, zone(e))).unwrap_or_default()
+        };
+        let (before, after) = (made(old), made(new));
+        if before == after {
+            return;
+        }
+        self.hosts_changed = true;
+        for (name, _) in &before {
+            self.catalog.hosts.remove(name);
+        }
+        for (name, host) in after {
+            self.catalog.hosts.insert(name, host);
+        }
+    }
+
+    fn put(&mut self, kind: ResourceType, name: Name, encoded: Encoded) {
+        let size = encoded.any.len();
+        if !write(&mut self.catalog.types[kind.index()], &name, encoded) {
+            return;
+        }
+        let key = (kind, name);
+        let before = self.catalog.oversized.remove(&key);
+        if size >= OVERSIZED {
+            if before.is_none() {
+                let name = &*key.1;
+                tracing::error!(kind = kind.name(), name, size, "too large for some clients");
+            }
+            self.catalog.oversized.insert(key.clone(), size);
+        }
+        self.changed.insert(key);
+    }
+}
+
+/// Puts a resource in place; whether it differs from what stood there.
+fn write(map: &mut OrdMap<Name, Encoded>, name: &Name, encoded: Encoded) -> bool {
+    let differs = map.get(name).is_none_or(|old| old.version != encoded.version);
+    if differs {
+        map.insert(name.clone(), encoded);
+    }
+    differs
+}
+
+/// Whether a service gets clusters: it has endpoints of its own, and no other proxy is to serve it.
+fn is_served(service: &Service) -> bool {
+    !matches!(service.kind, ServiceKind::ExternalName(_)) && service.traffic.proxy_name.is_none()
+}
+
+/// The ports that get a cluster: TCP ports of services that are served.
+fn served_ports(entry: &ServiceEntry) -> impl Iterator<Item = &ServicePort> {
+    let served = is_served(&entry.service);
+    entry.service.ports.iter().filter(move |p| p.protocol == Protocol::Tcp && served)
+}
+
+/// The names of all resources an entry makes.
+fn names(entry: &ServiceEntry, config: &ResourceConfig) -> BTreeSet<(ResourceType, Name)> {
+    let key = &entry.service.key;
+    served_ports(entry)
+        .flat_map(|port| {
+            let cluster = cluster_name(key, port.port);
+            let target = target_name(key, port.port, config.zone(key.scope()));
+            [
+                (ResourceType::Cluster, cluster.clone()),
+                (ResourceType::Endpoints, cluster),
+                (ResourceType::Listener, target.clone()),
+                (ResourceType::Route, target),
+            ]
+        })
+        .collect()
+}

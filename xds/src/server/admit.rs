@@ -1,0 +1,106 @@
+//! What a stream has to pass before it begins: who the client is, and when it is its turn.
+
+use std::sync::Arc;
+
+use http::HeaderMap;
+use portolan_runtime::pause::jittered;
+use tokio::time::{Instant, sleep};
+use tonic::Status;
+use tonic::codegen::http;
+
+use super::admission::Admitted;
+use super::authorize::{Authorization, Identity};
+use super::connections::Remote;
+use super::stream::Streams;
+use crate::viewer::Viewer;
+
+/// Longest token, in octets.
+const MAX_TOKEN: usize = 16 * 1024;
+
+/// A client that was let in.
+pub(super) struct Peer {
+    pub(super) address: String,
+    pub(super) identity: Option<Arc<str>>,
+    /// What its identity lets it see.
+    pub(super) viewer: Viewer,
+}
+
+impl Streams {
+    /// Lets a client in, or says why not. At most a limited number wait for their turn.
+    pub(super) async fn admit<B>(&self, request: http::Request<B>) -> Result<(Peer, B), Status> {
+        let (parts, body) = request.into_parts();
+        let remote = parts.extensions.get::<Remote>().cloned();
+        let identity = self.identify(remote.as_ref(), &parts.headers).await?;
+        match self.admission.reserve(Instant::now()) {
+            Admitted::After(wait) if wait.is_zero() => {}
+            Admitted::After(wait) => {
+                self.metrics.delayed.inc();
+                sleep(jittered(wait)).await;
+            }
+            Admitted::Refused => {
+                self.metrics.refused.inc();
+                return Err(Status::unavailable("too many clients come at once; try again later"));
+            }
+        }
+        let namespaces = match (&self.authorization, &identity) {
+            (Some(authorization), Some(identity)) => authorization.namespaces(identity),
+            _ => None,
+        };
+        let local = remote.as_ref().is_some_and(|remote| remote.address.ip().is_loopback());
+        let encrypted = remote.as_ref().is_some_and(|remote| remote.encrypted);
+        let known = self.authorization.is_none() || identity.is_some();
+        // Private keys go to no one who could be anybody, and never where they can be read.
+        let secrets = known && (local || encrypted && !remote_is_anonymous(remote.as_ref(), &identity));
+        let viewer = Viewer { namespaces, secrets, ..Viewer::default() };
+        let address = remote.map(|remote| remote.address.to_string()).unwrap_or_default();
+        let identity = identity.map(|identity| identity.to_string().into());
+        Ok((Peer { address, identity, viewer }, body))
+    }
+
+    /// Who the client proves to be; an error where it has to and does not.
+    async fn identify(
+        &self,
+        remote: Option<&Remote>,
+        headers: &HeaderMap,
+    ) -> Result<Option<Identity>, Status> {
+        let Some(authorization) = &self.authorization else { return Ok(None) };
+        let certificates = remote.map(|remote| &*remote.identities).unwrap_or_default();
+        let by_certificate = (certificates.iter())
+            .find_map(|uri| Identity::from_spiffe(uri, &authorization.trust_domain));
+        let identity = match by_certificate {
+            Some(identity) => Some(identity),
+            None => by_token(authorization, headers).await?,
+        };
+        if identity.is_none() {
+            self.metrics.unauthenticated.inc();
+            return Err(Status::unauthenticated(
+                "neither a certificate with a SPIFFE id of the trust domain nor a valid token of a \
+                 service account",
+            ));
+        }
+        Ok(identity)
+    }
+}
+
+/// Whether nothing is known of a client but that it speaks TLS.
+fn remote_is_anonymous(remote: Option<&Remote>, identity: &Option<Identity>) -> bool {
+    identity.is_none() && remote.is_none_or(|remote| remote.identities.is_empty())
+}
+
+async fn by_token(
+    authorization: &Authorization,
+    headers: &HeaderMap,
+) -> Result<Option<Identity>, Status> {
+    let (Some(review), Some(header)) =
+        (&authorization.tokens, headers.get(http::header::AUTHORIZATION))
+    else {
+        return Ok(None);
+    };
+    let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
+    let Some(token) = token.filter(|token| token.len() <= MAX_TOKEN) else { return Ok(None) };
+    let user = (review.0)(token.to_owned()).await;
+    let user = user.map_err(|error| {
+        Status::unavailable(format!("the token cannot be looked at: {error}"))
+    })?;
+    Ok(user.as_deref().and_then(Identity::from_user))
+}

@@ -1,0 +1,105 @@
+//! What a client is subscribed to of one type.
+
+use std::collections::BTreeSet;
+
+use super::InterestChange;
+use crate::catalog::Name;
+use crate::resource::ResourceType;
+
+/// The name that means all.
+pub(super) const ALL: &str = "*";
+
+/// A subscription.
+#[derive(Debug, Default)]
+pub(super) struct Subscription {
+    pub(super) wildcard: bool,
+    pub(super) names: BTreeSet<Name>,
+    /// Names were given at some time: from then on an empty list means none.
+    named: bool,
+}
+
+/// What a request changed of it.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Difference {
+    /// Names that were asked for, by the incremental variant whether or not they were before.
+    pub(super) added: Vec<Name>,
+    pub(super) removed: Vec<Name>,
+    pub(super) wildcard_added: bool,
+    pub(super) wildcard_removed: bool,
+}
+
+impl Subscription {
+    /// State of the world: exactly these names. "Empty means wildcard" for LDS and CDS, and so does
+    /// "*" ("How the client specifies what resources to return"). Once names were given, an empty
+    /// list means none.
+    pub(super) fn set(&mut self, kind: ResourceType, names: Vec<String>) -> Difference {
+        let mut names: BTreeSet<Name> = names.into_iter().map(Name::from).collect();
+        self.named |= !names.is_empty();
+        let wildcard = names.remove(ALL) || kind.is_full_set() && !self.named;
+        // Most requests are acknowledgements with the same names.
+        let same = self.wildcard == wildcard && self.names == names;
+        if same {
+            return Difference::default();
+        }
+        let difference = Difference {
+            added: names.difference(&self.names).cloned().collect(),
+            removed: self.names.difference(&names).cloned().collect(),
+            wildcard_added: wildcard && !self.wildcard,
+            wildcard_removed: self.wildcard && !wildcard,
+        };
+        // What stays keeps its allocation.
+        self.names.retain(|name| names.contains(name));
+        self.names.extend(difference.added.iter().cloned());
+        self.wildcard = wildcard;
+        difference
+    }
+
+    /// Incremental: these too, and no longer those. Legacy: a first request of LDS or CDS without
+    /// names is a wildcard.
+    pub(super) fn change(
+        &mut self,
+        kind: ResourceType,
+        first: bool,
+        subscribe: Vec<String>,
+        unsubscribe: &[String],
+    ) -> Difference {
+        let mut difference = Difference::default();
+        let legacy = first && subscribe.is_empty() && kind.is_full_set();
+        for name in unsubscribe {
+            if name == ALL {
+                difference.wildcard_removed |= std::mem::take(&mut self.wildcard);
+            } else if let Some(name) = self.names.take(name.as_str()) {
+                difference.removed.push(name);
+            }
+        }
+        let before = self.wildcard;
+        self.wildcard |= legacy;
+        for name in subscribe {
+            if name == ALL {
+                self.wildcard = true;
+                continue;
+            }
+            let name = Name::from(name);
+            if !self.names.contains(&name) {
+                self.names.insert(name.clone());
+            }
+            difference.added.push(name);
+        }
+        difference.wildcard_added = self.wildcard && !before;
+        difference
+    }
+}
+
+impl Difference {
+    /// What the client is to be woken for.
+    pub(super) fn interest(&self, kind: ResourceType, out: &mut Vec<InterestChange>) {
+        let added = self.added.iter().map(|name| InterestChange::Add(kind, name.clone()));
+        let removed = self.removed.iter().map(|name| InterestChange::Remove(kind, name.clone()));
+        out.extend(removed.chain(added));
+        match (self.wildcard_added, self.wildcard_removed) {
+            (true, false) => out.push(InterestChange::AddAll(kind)),
+            (false, true) => out.push(InterestChange::RemoveAll(kind)),
+            _ => {}
+        }
+    }
+}

@@ -1,0 +1,264 @@
+//! The task of one stream: moves requests, changes and responses between the wire and the session.
+
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use arc_swap::ArcSwap;
+use portolan_model::Place;
+use portolan_proto::envoy::core::Node;
+use portolan_proto::envoy::protobuf::value::Kind;
+use portolan_runtime::Lifecycle;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
+use tonic::{Code, Status, Streaming};
+
+use super::ServerLimits;
+use super::admission::Admission;
+use super::authorize::Authorization;
+use super::clients::{ClientHandle, Clients, Inquiry};
+use super::interest::Interest;
+use super::outbox::Outbox;
+use super::refusals::Refusals;
+use super::session::{MAX_NAME_BYTES, Outcome, Session, Violation};
+use super::wire::Open;
+use crate::NODE_NAME;
+use crate::catalog::Catalog;
+use crate::metrics::ServerMetrics;
+use crate::viewer::Viewer;
+
+/// How long routes are held back for a client that does not ask for the endpoints of a new cluster.
+const HOLD_LIMIT: Duration = Duration::from_secs(5);
+
+/// What all streams share.
+#[derive(Debug)]
+pub(super) struct Streams {
+    pub(super) catalog: ArcSwap<Catalog>,
+    pub(super) clients: Clients,
+    pub(super) interest: Interest,
+    pub(super) metrics: ServerMetrics,
+    pub(super) limits: ServerLimits,
+    pub(super) refusals: Refusals,
+    pub(super) authorization: Option<Authorization>,
+    pub(super) admission: Admission,
+    pub(super) lifecycle: Lifecycle,
+}
+
+/// One client's stream.
+pub(super) struct Stream<T> {
+    requests: Streaming<T>,
+    outbox: Outbox,
+    session: Session,
+    client: ClientHandle,
+    inquiries: mpsc::Receiver<Inquiry>,
+    streams: Arc<Streams>,
+    /// Who the client is, apart from what it says of itself.
+    proven: Viewer,
+    /// Whether it has said who it is.
+    named: bool,
+    /// Until when routes are held back.
+    hold: Option<Instant>,
+    /// When the client is next told that what it holds lives on.
+    alive: Option<Instant>,
+}
+
+/// What a stream waits for.
+enum Event<T> {
+    /// A request, or the end of them.
+    Request(Option<Box<T>>),
+    /// Something changed, or there is room for a response.
+    Look,
+    /// Somebody asks for the state of its resources.
+    Inquiry(Inquiry),
+    /// The client does not ask for the endpoints of a new cluster.
+    HeldTooLong,
+    /// What the client holds is about to run out.
+    Alive,
+    /// The process is asked to stop.
+    Draining,
+}
+
+impl<T: Open> Stream<T> {
+    pub(super) fn new(
+        requests: Streaming<T>,
+        outbox: Outbox,
+        session: Session,
+        client: ClientHandle,
+        inquiries: mpsc::Receiver<Inquiry>,
+        streams: Arc<Streams>,
+    ) -> Self {
+        let (proven, named, hold, alive) = (Viewer::default(), false, None, None);
+        Self {
+            requests,
+            outbox,
+            session,
+            client,
+            inquiries,
+            streams,
+            proven,
+            named,
+            hold,
+            alive,
+        }
+    }
+
+    /// Serves until either side ends it.
+    pub(super) async fn run(mut self, proven: Viewer, identity: Option<Arc<str>>) {
+        self.streams.metrics.streams.inc();
+        self.session.on_viewer(proven.clone());
+        self.proven = proven;
+        if let Some(identity) = identity {
+            self.client.identify(identity);
+        }
+        let result = self.serve().await;
+        self.streams.metrics.streams.dec();
+        if let Err(status) = result {
+            // A client that goes away, and our own drain, are ordinary ends.
+            if matches!(status.code(), Code::ResourceExhausted | Code::InvalidArgument) {
+                tracing::warn!(client = %self.client, reason = status.message(), "xDS stream ended");
+            } else {
+                tracing::debug!(client = %self.client, %status, "xDS stream ended");
+            }
+            self.outbox.end(status);
+        }
+    }
+
+    async fn serve(&mut self) -> Result<(), Status> {
+        loop {
+            self.push();
+            match self.next_event().await? {
+                Event::Request(Some(request)) => self.on_request(*request)?,
+                Event::Request(None) => return Ok(()),
+                Event::Look if self.outbox.is_closed() => return Ok(()),
+                Event::Look => {}
+                Event::Inquiry(answer) => {
+                    let report = self.session.report(&self.streams.catalog.load());
+                    // Whoever asked may have gone.
+                    let _gone = answer.send(report);
+                }
+                Event::HeldTooLong => self.session.release(),
+                Event::Alive => {
+                    self.session.keep_alive();
+                    self.alive = None;
+                }
+                Event::Draining => {
+                    return Err(Status::unavailable("the control plane is shutting down"));
+                }
+            }
+        }
+    }
+
+    async fn next_event(&mut self) -> Result<Event<T>, Status> {
+        let (hold, alive) = (self.hold, self.alive);
+        let at = |time: Option<Instant>| sleep_until(time.unwrap_or_else(Instant::now));
+        Ok(tokio::select! {
+            request = self.requests.message() => Event::Request(request?.map(Box::new)),
+            () = self.client.client().wake.notified() => Event::Look,
+            () = self.outbox.taken() => Event::Look,
+            Some(inquiry) = self.inquiries.recv() => Event::Inquiry(inquiry),
+            () = at(hold), if hold.is_some() => Event::HeldTooLong,
+            () = at(alive), if alive.is_some() => Event::Alive,
+            () = self.streams.lifecycle.draining() => Event::Draining,
+        })
+    }
+
+    /// Sends what is due while there is room. The catalog is let go of before anything is waited
+    /// for: a stream that sleeps keeps no old one.
+    fn push(&mut self) {
+        // In this order: whoever is told of a generation was told of all its changes before.
+        let announced = self.streams.clients.announced();
+        let marked = self.client.client().take_marked();
+        let catalog = self.streams.catalog.load();
+        self.session.on_changes(&marked);
+        while self.outbox.is_free() {
+            let Some(response) = self.session.next_response(&catalog, now_ms()) else { break };
+            self.streams.metrics.response(response.kind);
+            self.outbox.put(response);
+        }
+        let now = Instant::now();
+        let settled = self.session.is_settled();
+        self.client.update(&self.session, announced, settled);
+        self.hold =
+            self.session.is_holding().then(|| self.hold.unwrap_or_else(|| now + HOLD_LIMIT));
+        let ttl = self.streams.limits.endpoints_ttl;
+        if self.session.holds_limited() && !ttl.is_zero() {
+            self.alive = self.alive.or_else(|| Some(now + ttl / 3));
+        }
+    }
+
+    fn on_request(&mut self, request: T) -> Result<(), Status> {
+        let (request, node) = request.open();
+        // Envoy says who it is in every request: the first counts.
+        if let Some(node) = node.filter(|_| !self.named) {
+            self.named = true;
+            self.client.name(&node);
+            self.session.on_viewer(viewer(&self.proven, &node));
+        }
+        let outcome = self.session.on_request(request, now_ms()).map_err(|violation| {
+            self.streams.metrics.violations.inc();
+            let text = violation.to_string();
+            match violation {
+                Violation::ForeignType { .. } => Status::invalid_argument(text),
+                _ => Status::resource_exhausted(text),
+            }
+        })?;
+        for change in self.session.take_interest() {
+            self.streams.interest.apply(self.client.client(), change);
+        }
+        match outcome {
+            Outcome::Acked(kind) => {
+                self.streams.metrics.ack(kind);
+                if !self.session.refuses(kind) {
+                    self.streams.refusals.settle(self.client.client(), kind);
+                }
+            }
+            Outcome::Nacked(nack) => {
+                self.streams.metrics.nack(nack.kind);
+                let (kind, words) = (nack.kind.name(), &nack.words);
+                if !nack.repeated {
+                    let names = nack.names.join(", ");
+                    tracing::warn!(client = %self.client, kind, names, %words, "client refused");
+                }
+                self.streams.refusals.note(self.client.client(), &nack);
+            }
+            Outcome::Subscribed(_) | Outcome::Stale(_) | Outcome::UnknownType => {}
+        }
+        Ok(())
+    }
+}
+
+impl<T> Drop for Stream<T> {
+    fn drop(&mut self) {
+        for change in self.session.end() {
+            self.streams.interest.apply(self.client.client(), change);
+        }
+        self.streams.refusals.forget(self.client.client());
+    }
+}
+
+/// The time in milliseconds since the Unix epoch.
+pub(super) fn now_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// The client as it says it is, within what it proved.
+fn viewer(proven: &Viewer, node: &Node) -> Viewer {
+    let features = &node.client_features;
+    let ttl = features.iter().any(|feature| feature == "xds.config.supports-resource-ttl");
+    Viewer { place: place(node), ttl, ..proven.clone() }
+}
+
+/// Where a client says it is: the zone of its locality, and its node by the key that Istio's
+/// proxies use too.
+fn place(node: &Node) -> Place {
+    let zone = node.locality.as_ref().map(|locality| locality.zone.as_str());
+    let name = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(NODE_NAME));
+    let name = name.and_then(|value| match &value.kind {
+        Some(Kind::StringValue(name)) => Some(name.as_str()),
+        _ => None,
+    });
+    let known = |text: Option<&str>| {
+        text.filter(|t| !t.is_empty() && t.len() <= MAX_NAME_BYTES).map(Into::into)
+    };
+    Place { node: known(name), zone: known(zone) }
+}

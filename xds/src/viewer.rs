@@ -1,0 +1,75 @@
+//! Who a resource is looked up for: where the client is, what it can take, what it may see.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use portolan_model::Place;
+
+use crate::catalog::owner;
+use crate::resource::{ResourceType, generation, route};
+
+/// A client as far as it shapes what it is sent.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Viewer {
+    /// Where it says it is.
+    pub place: Place,
+    /// The namespaces it may see; `None`: all of them, and what belongs to none.
+    pub namespaces: Option<Arc<BTreeSet<Arc<str>>>>,
+    /// Whether it may be sent private keys: over TLS, or on this machine.
+    pub secrets: bool,
+    /// Whether it knows resources with a time to live.
+    pub ttl: bool,
+    /// Whether it reads why there is no resource of a name.
+    pub errors: bool,
+}
+
+impl Viewer {
+    /// Whether it may see only some namespaces.
+    #[must_use]
+    pub fn is_restricted(&self) -> bool {
+        self.namespaces.is_some()
+    }
+
+    /// Whether it may see a resource. Resources of no service are for clients that may see all;
+    /// what holds nothing of any service is for everybody.
+    #[must_use]
+    pub fn may_see(&self, kind: ResourceType, name: &str) -> bool {
+        if kind == ResourceType::Secret && !self.secrets {
+            return false;
+        }
+        let Some(namespaces) = &self.namespaces else { return true };
+        match owner(name) {
+            Some(owner) => namespaces.contains(owner.namespace),
+            None => match kind {
+                ResourceType::Listener => true,
+                ResourceType::Route => name == route::HTTP_ROUTES,
+                ResourceType::Generation => name == generation::NAME,
+                _ => false,
+            },
+        }
+    }
+
+    /// Whether it takes all resources of a type that there are.
+    #[must_use]
+    pub fn takes_all(&self, kind: ResourceType) -> bool {
+        kind != ResourceType::Secret || self.secrets
+    }
+
+    /// State of the world: whether it knows resources with a time to live.
+    #[must_use]
+    pub fn knows_ttl(&self) -> bool {
+        self.ttl
+    }
+
+    /// Whether it reads why there is no resource of a name (gRFC A88).
+    #[must_use]
+    pub fn knows_errors(&self) -> bool {
+        self.errors
+    }
+
+    /// Largest resource it takes, in bytes.
+    #[must_use]
+    pub fn max_resource_bytes(&self) -> usize {
+        usize::MAX
+    }
+}
