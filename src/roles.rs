@@ -14,7 +14,9 @@ use portolan_proxy::{Proxy, ProxyConfig};
 use portolan_runtime::admin::Admin;
 use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
-use portolan_xds::{ClientConfig, ResourceConfig, ServerConfig, ServerLimits, XdsClient, XdsServer};
+use portolan_xds::{
+    ClientConfig, ResourceConfig, ServerConfig, ServerLimits, XdsClient, XdsServer,
+};
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;

@@ -3,6 +3,7 @@
 
 use envoy_types::pb;
 
+pub use pb::envoy::admin::v3 as admin;
 pub use pb::envoy::config::cluster::v3 as cluster;
 pub use pb::envoy::config::core::v3 as core;
 pub use pb::envoy::config::endpoint::v3 as endpoint;
@@ -14,6 +15,7 @@ pub use pb::envoy::extensions::filters::network::tcp_proxy::v3 as tcp_proxy;
 pub use pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub use pb::envoy::service::discovery::v3 as discovery;
 pub use pb::envoy::service::status::v3 as status;
+pub use pb::envoy::r#type::matcher::v3 as matcher;
 pub use pb::envoy::r#type::v3 as http_codec;
 pub use pb::google::protobuf;
 pub use pb::google::rpc;

@@ -6,9 +6,11 @@ pub mod authorize;
 mod body;
 pub mod clients;
 mod connections;
+mod csds;
 mod discovery;
 mod interest;
 mod outbox;
+pub mod progress;
 pub mod raw;
 pub mod refusals;
 pub mod session;
@@ -20,7 +22,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use portolan_proto::envoy::status::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
 use portolan_runtime::{Gate, Lifecycle, Metrics, Subscriber};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
@@ -34,8 +36,10 @@ use admission::Admission;
 use authorize::Authorization;
 use clients::Clients;
 use connections::Acceptor;
+use csds::Csds;
 pub use discovery::ADS;
 use interest::Interest;
+use progress::Progress;
 use raw::{Commands, RawResources};
 use refusals::Refusals;
 use stream::Streams;
@@ -67,7 +71,7 @@ pub struct XdsServer {
     resources: ResourceConfig,
     config: ServerConfig,
     tls: Option<ServerTls>,
-    clients: Clients,
+    progress: Progress,
     refusals: Refusals,
     raw: RawResources,
     commands: Commands,
@@ -122,16 +126,23 @@ impl XdsServer {
     ) -> Result<Self, TlsError> {
         let tls = config.tls.as_ref().map(ServerTls::open).transpose()?;
         let clients = Clients::new(config.limits.streams);
+        let progress = Progress { catalog: Arc::default(), clients };
         let (raw, commands) = raw::channel();
         let metrics = ServerMetrics::new(metrics);
         let refusals = Refusals::default();
-        Ok(Self { resources, config, tls, clients, refusals, raw, commands, metrics })
+        Ok(Self { resources, config, tls, progress, refusals, raw, commands, metrics })
     }
 
     /// A handle on who is connected.
     #[must_use]
     pub fn clients(&self) -> Clients {
-        self.clients.clone()
+        self.progress.clients.clone()
+    }
+
+    /// A handle on how far they are.
+    #[must_use]
+    pub fn progress(&self) -> Progress {
+        self.progress.clone()
     }
 
     /// A handle on what clients refuse.
@@ -160,8 +171,8 @@ impl XdsServer {
     ) -> Result<(), ServerError> {
         let limits = &self.config.limits;
         let streams = Arc::new(Streams {
-            catalog: ArcSwap::default(),
-            clients: self.clients.clone(),
+            catalog: self.progress.catalog.clone(),
+            clients: self.progress.clients.clone(),
             interest: Interest::default(),
             metrics: self.metrics.clone(),
             limits: limits.clone(),
@@ -183,6 +194,7 @@ impl XdsServer {
             .http2_keepalive_interval(Some(limits.keepalive))
             .http2_keepalive_timeout(Some(limits.keepalive))
             .add_routes(Routes::from(router))
+            .add_service(ClientStatusDiscoveryServiceServer::new(Csds(streams.clone())))
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), lifecycle.draining());
         let following = async {
             if let Some(tls) = &self.tls {
@@ -190,10 +202,10 @@ impl XdsServer {
             }
         };
         let accepting = acceptor.run(sender, lifecycle.clone());
-        let Self { resources, commands, clients, .. } = self;
+        let Self { resources, commands, progress, .. } = self;
         let publishing = publish(&resources, commands, snapshots, &streams, &gate);
         let (served, (), (), ()) = tokio::join!(served, publishing, accepting, following);
-        clients.drained().await;
+        progress.clients.drained().await;
         Ok(served?)
     }
 }

@@ -2,8 +2,8 @@
 
 mod support;
 
-use portolan_xds::resource::version_text;
 use portolan_xds::resource::ResourceType::{self, Cluster, Endpoints, Generation, Listener, Route};
+use portolan_xds::resource::version_text;
 use portolan_xds::server::session::{
     MAX_NAME_BYTES, Names, Outcome, Request, Response, Session, Variant, Violation,
 };
@@ -351,7 +351,7 @@ fn versions_are_the_same_on_every_replica_and_for_every_order_of_events() {
     let version = |world: &World| {
         let mut client = Client::default();
         client.ask(Cluster, &[]);
-        client.take(&world).remove(0).version
+        client.take(world).remove(0).version
     };
     assert_eq!(version(&one), version(&other));
 }

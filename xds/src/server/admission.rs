@@ -69,7 +69,10 @@ mod tests {
         let expected = [0, 0, 500, 1000, 1500].map(Some);
         assert_eq!(waits(&two, &[0, 0, 0, 0, 0]), expected);
         // Four seconds later the bucket is full again.
-        assert_eq!(waits(&Admission::new(2), &[0, 0, 0, 4000, 4000, 4000]), [0, 0, 500, 0, 0, 500].map(Some));
+        assert_eq!(
+            waits(&Admission::new(2), &[0, 0, 0, 4000, 4000, 4000]),
+            [0, 0, 500, 0, 0, 500].map(Some)
+        );
     }
 
     #[test]

@@ -50,11 +50,26 @@ impl Streams {
         let encrypted = remote.as_ref().is_some_and(|remote| remote.encrypted);
         let known = self.authorization.is_none() || identity.is_some();
         // Private keys go to no one who could be anybody, and never where they can be read.
-        let secrets = known && (local || encrypted && !remote_is_anonymous(remote.as_ref(), &identity));
+        let secrets =
+            known && (local || encrypted && !remote_is_anonymous(remote.as_ref(), &identity));
         let viewer = Viewer { namespaces, secrets, ..Viewer::default() };
         let address = remote.map(|remote| remote.address.to_string()).unwrap_or_default();
         let identity = identity.map(|identity| identity.to_string().into());
         Ok((Peer { address, identity, viewer }, body))
+    }
+
+    /// Whether a client may see everything, and so what others do.
+    pub(super) async fn sees_all(
+        &self,
+        remote: Option<&Remote>,
+        headers: &HeaderMap,
+    ) -> Result<bool, Status> {
+        let identity = self.identify(remote, headers).await?;
+        Ok(match (&self.authorization, identity) {
+            (Some(authorization), Some(identity)) => authorization.namespaces(&identity).is_none(),
+            (Some(_), None) => false,
+            (None, _) => true,
+        })
     }
 
     /// Who the client proves to be; an error where it has to and does not.
@@ -99,8 +114,7 @@ async fn by_token(
     let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
     let Some(token) = token.filter(|token| token.len() <= MAX_TOKEN) else { return Ok(None) };
     let user = (review.0)(token.to_owned()).await;
-    let user = user.map_err(|error| {
-        Status::unavailable(format!("the token cannot be looked at: {error}"))
-    })?;
+    let user = user
+        .map_err(|error| Status::unavailable(format!("the token cannot be looked at: {error}")))?;
     Ok(user.as_deref().and_then(Identity::from_user))
 }

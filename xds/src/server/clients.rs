@@ -11,6 +11,7 @@ use portolan_model::{Changes, Generation};
 use portolan_proto::envoy::core::Node;
 use portolan_proto::envoy::core::node::UserAgentVersionType;
 use serde::Serialize;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio_util::task::TaskTracker;
 
@@ -189,9 +190,8 @@ impl Clients {
         self.connected().iter().map(|client| client.status(announced)).collect()
     }
 
-    /// Completes when some client took something or went, or a generation was announced, after
-    /// the future was made.
-    pub fn moved(&self) -> impl Future<Output = ()> + '_ {
+    /// Completes when some client took something or went, or a generation was announced.
+    pub(super) fn moved(&self) -> Notified<'_> {
         self.0.moved.notified()
     }
 }

@@ -111,7 +111,8 @@ impl Acceptor {
 
     fn prepare(&self, tcp: &TcpStream) {
         let keepalive = TcpKeepalive::new().with_time(self.keepalive).with_interval(self.keepalive);
-        let set = tcp.set_nodelay(true).and_then(|()| SockRef::from(tcp).set_tcp_keepalive(&keepalive));
+        let set =
+            tcp.set_nodelay(true).and_then(|()| SockRef::from(tcp).set_tcp_keepalive(&keepalive));
         if let Err(error) = set {
             tracing::debug!(%error, "options of an xDS connection");
         }
@@ -119,7 +120,8 @@ impl Acceptor {
 }
 
 /// How many connections may wait to be served.
-pub(super) fn channel() -> (mpsc::Sender<io::Result<Connection>>, mpsc::Receiver<io::Result<Connection>>) {
+pub(super) fn channel()
+-> (mpsc::Sender<io::Result<Connection>>, mpsc::Receiver<io::Result<Connection>>) {
     mpsc::channel(WAITING)
 }
 

@@ -41,10 +41,7 @@ pub const ADS: &str = "envoy.service.discovery.v3.AggregatedDiscoveryService";
 
 /// Every method served. The unary `Fetch…` methods, which no client uses over gRPC, are not.
 const METHODS: [Method; 19] = [
-    sotw(
-        "/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources",
-        None,
-    ),
+    sotw("/envoy.service.discovery.v3.AggregatedDiscoveryService/StreamAggregatedResources", None),
     delta("/envoy.service.discovery.v3.AggregatedDiscoveryService/DeltaAggregatedResources", None),
     sotw(
         "/envoy.service.cluster.v3.ClusterDiscoveryService/StreamClusters",

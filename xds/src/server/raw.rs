@@ -196,10 +196,7 @@ impl Done {
     }
 }
 
-fn check(
-    changes: &[(ResourceType, Name, Option<Encoded>)],
-    old: &Catalog,
-) -> Result<(), RawError> {
+fn check(changes: &[(ResourceType, Name, Option<Encoded>)], old: &Catalog) -> Result<(), RawError> {
     let there = |kind: ResourceType, name: &Name| old.extra_of(kind).contains_key(name);
     let added = changes.iter().filter(|(kind, name, new)| new.is_some() && !there(*kind, name));
     if old.extra().count() + added.count() > MAX_RESOURCES {
@@ -225,11 +222,8 @@ fn key(kind: &str, name: &str) -> Result<(ResourceType, Name), RawError> {
 /// The resource of these bytes: they have to be a protobuf message. Its fields are not looked at:
 /// a server under test has to be able to serve what clients refuse.
 fn encode(kind: ResourceType, name: &Name, bytes: &[u8]) -> Result<Encoded, RawError> {
-    let refuse = |reason: String| RawError::Bytes {
-        kind: kind.name(),
-        name: name.to_string(),
-        reason,
-    };
+    let refuse =
+        |reason: String| RawError::Bytes { kind: kind.name(), name: name.to_string(), reason };
     if bytes.len() > MAX_BYTES {
         return Err(refuse(format!("{} bytes, the limit is {MAX_BYTES}", bytes.len())));
     }

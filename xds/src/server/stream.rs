@@ -32,7 +32,7 @@ const HOLD_LIMIT: Duration = Duration::from_secs(5);
 /// What all streams share.
 #[derive(Debug)]
 pub(super) struct Streams {
-    pub(super) catalog: ArcSwap<Catalog>,
+    pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) clients: Clients,
     pub(super) interest: Interest,
     pub(super) metrics: ServerMetrics,
@@ -87,18 +87,7 @@ impl<T: Open> Stream<T> {
         streams: Arc<Streams>,
     ) -> Self {
         let (proven, named, hold, alive) = (Viewer::default(), false, None, None);
-        Self {
-            requests,
-            outbox,
-            session,
-            client,
-            inquiries,
-            streams,
-            proven,
-            named,
-            hold,
-            alive,
-        }
+        Self { requests, outbox, session, client, inquiries, streams, proven, named, hold, alive }
     }
 
     /// Serves until either side ends it.

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use serde::{Serialize, Serializer};
 
-use super::state::TypeState;
 use super::Refusal;
+use super::state::TypeState;
 use crate::catalog::{Catalog, Name};
 use crate::resource::{ResourceType, version_text};
 use crate::viewer::Viewer;
@@ -70,6 +70,14 @@ pub enum ResourceState {
     Acked,
     /// Refused: the client goes on with what it had.
     Nacked,
+}
+
+impl TypeStatus {
+    /// When a response was last answered, one way or the other.
+    #[must_use]
+    pub fn answered_at_ms(&self) -> u64 {
+        self.acked_at_ms.max(self.nacked_at_ms)
+    }
 }
 
 fn as_text<S: Serializer>(version: &u64, serializer: S) -> Result<S::Ok, S::Error> {

@@ -307,7 +307,9 @@ impl TypeState {
         let blamed = if named.is_empty() || self.refusals > MAX_TRIES { &new } else { &named };
         let mut repeated = true;
         for name in blamed {
-            let Some(version) = self.sent.get(name).map(|encoded| encoded.version) else { continue };
+            let Some(version) = self.sent.get(name).map(|encoded| encoded.version) else {
+                continue;
+            };
             let refusal = Refusal { version, words: words.clone(), at: now };
             let before = self.refused.insert(name.clone(), refusal);
             repeated &= before.is_some_and(|before| before.words == words);
