@@ -1,4 +1,4 @@
-//! Clients that are not ours against the real binary: gRPC's own xDS client and a real Envoy.
+//! Clients that are not ours against the real binary: gRPC's own xDS clients and a real Envoy.
 //!
 //! Owns starting `portolan demo` and the scripts of `tests/interop/`, each of which says what it
 //! proves. `tests/interop/setup.sh` installs what they need. Where that is missing the tests are
@@ -29,21 +29,50 @@ const LINES_WAITING: usize = 64;
 fn grpc_clients_find_their_endpoints_over_xds_without_a_proxy() {
     let Some(mut python) = foreign::python(&["grpc", "grpc_tools.protoc"]) else { return };
     let demo = Demo::start();
-    demo.run(&mut python, "grpc_xds.py");
+    demo.run(&mut python, "grpc_xds.py", &[]);
+}
+
+#[test]
+fn grpc_for_python_follows_the_endpoints_of_a_service() {
+    grpc_follows_the_endpoints_of_a_service("python");
+}
+
+#[test]
+fn grpc_for_node_follows_the_endpoints_of_a_service() {
+    grpc_follows_the_endpoints_of_a_service("node");
+}
+
+#[test]
+fn grpc_for_go_follows_the_endpoints_of_a_service() {
+    grpc_follows_the_endpoints_of_a_service("go");
+}
+
+#[test]
+fn grpc_for_java_follows_the_endpoints_of_a_service() {
+    grpc_follows_the_endpoints_of_a_service("java");
+}
+
+fn grpc_follows_the_endpoints_of_a_service(language: &str) {
+    let Some(mut python) = foreign::python(&["grpc", "grpc_tools.protoc"]) else { return };
+    if language != "python" && foreign::peer(language).is_none() {
+        return;
+    }
+    let demo = Demo::start();
+    demo.run(&mut python, "grpc_clients.py", &["--language", language]);
 }
 
 #[test]
 fn envoy_takes_every_resource_and_carries_the_traffic() {
     let Some(mut python) = foreign::python(&["grpc", "grpc_tools.protoc", "envoy"]) else { return };
     let demo = Demo::start();
-    demo.run(&mut python, "envoy_xds.py");
+    demo.run(&mut python, "envoy_xds.py", &[]);
 }
 
 #[test]
 fn envoy_never_meets_a_route_without_its_cluster() {
     let Some(mut python) = foreign::python(&["envoy"]) else { return };
     let demo = Demo::start();
-    demo.run(&mut python, "envoy_order.py");
+    demo.run(&mut python, "envoy_order.py", &[]);
 }
 
 #[test]
@@ -88,9 +117,10 @@ impl Demo {
         panic!("the demo is not ready ({status}):\n{}", lines.seen.join("\n"));
     }
 
-    /// Runs a script on it.
-    fn run(&self, python: &mut Command, name: &str) {
+    /// Runs a script on it, with arguments of its own.
+    fn run(&self, python: &mut Command, name: &str, arguments: &[&str]) {
         run(script(python, name)
+            .args(arguments)
             .args(["--xds", &self.xds, "--admin", &self.admin, "--dir"])
             .arg(self.dir.path())
             .arg("--proto")

