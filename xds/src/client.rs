@@ -4,6 +4,7 @@
 //! When the control plane is away the last configuration stays in force (static stability) and
 //! the connection is tried again, with growing and jittered pauses.
 
+pub mod connect;
 pub mod decode;
 pub mod session;
 
@@ -17,7 +18,6 @@ use portolan_proto::envoy::discovery::DiscoveryRequest;
 use portolan_proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
 use portolan_proto::envoy::protobuf::value::Kind;
 use portolan_proto::envoy::protobuf::{Struct, Value};
-use portolan_runtime::causes::innermost;
 use portolan_runtime::pause::jittered;
 use portolan_runtime::{Lifecycle, Metrics};
 use tokio::sync::{mpsc, watch};
@@ -28,6 +28,7 @@ use tonic::transport::{Channel, Endpoint};
 
 use crate::NODE_NAME;
 use crate::metrics::ClientMetrics;
+pub use connect::{ClientTls, Token};
 use session::Session;
 
 /// Requests waiting to be written; the session makes at most three per response.
@@ -52,12 +53,18 @@ pub struct ClientConfig {
     pub zone: Option<String>,
     /// The Kubernetes node it runs on.
     pub node_name: Option<String>,
+    /// TLS with the control plane, for an address that begins with `https`.
+    pub tls: ClientTls,
+    /// What it proves its identity with, besides a certificate.
+    pub token: Option<Token>,
 }
 
 /// The client before it runs.
 #[derive(Debug)]
 pub struct XdsClient {
     endpoint: Endpoint,
+    tls: ClientTls,
+    token: Option<Token>,
     node: Node,
     metrics: ClientMetrics,
     sender: watch::Sender<Arc<TrafficConfig>>,
@@ -91,7 +98,8 @@ impl XdsClient {
             .initial_connection_window_size(4 * 1024 * 1024);
         let (sender, receiver) = watch::channel(Arc::default());
         let metrics = ClientMetrics::new(metrics);
-        Ok((Self { endpoint, node: node(config), metrics, sender }, receiver))
+        let (tls, token) = (config.tls.clone(), config.token.clone());
+        Ok((Self { endpoint, tls, token, node: node(config), metrics, sender }, receiver))
     }
 
     /// Keeps the configuration up to date until draining.
@@ -135,12 +143,9 @@ impl XdsClient {
     }
 
     async fn try_stream(&self, session: &mut Session) -> Result<(), Status> {
-        let channel: Channel = self
-            .endpoint
-            .connect()
-            .await
-            .map_err(|e| Status::unavailable(format!("cannot connect: {}", innermost(&e))))?;
-        let mut client = AggregatedDiscoveryServiceClient::new(channel)
+        let channel: Channel = connect::connect(&self.endpoint, &self.tls).await?;
+        let bearer = connect::bearer(self.token.as_ref())?;
+        let mut client = AggregatedDiscoveryServiceClient::with_interceptor(channel, bearer)
             .max_decoding_message_size(MAX_RESPONSE_BYTES);
         let (requests, receiver) = mpsc::channel(REQUESTS_WAITING);
         let mut node = Some(self.node.clone());

@@ -14,6 +14,6 @@ pub mod viewer;
 /// Key of a client's Kubernetes node in the metadata of its xDS node.
 pub const NODE_NAME: &str = "NODE_NAME";
 
-pub use client::{ClientConfig, XdsClient};
+pub use client::{ClientConfig, ClientTls, Token, XdsClient};
 pub use config::{ListenerSpec, ListenerTarget, ResourceConfig};
 pub use server::{ServerConfig, ServerLimits, TlsFiles, XdsServer};

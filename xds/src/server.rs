@@ -22,6 +22,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::OptionFuture;
 use portolan_proto::envoy::status::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
 use portolan_runtime::{Gate, Lifecycle, Metrics, Subscriber};
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,6 +72,8 @@ pub struct XdsServer {
     resources: ResourceConfig,
     config: ServerConfig,
     tls: Option<ServerTls>,
+    /// A way in for this process alone, and the token it shows there.
+    internal: Option<(TcpListener, Arc<str>)>,
     progress: Progress,
     refusals: Refusals,
     raw: RawResources,
@@ -130,7 +133,16 @@ impl XdsServer {
         let (raw, commands) = raw::channel();
         let metrics = ServerMetrics::new(metrics);
         let refusals = Refusals::default();
-        Ok(Self { resources, config, tls, progress, refusals, raw, commands, metrics })
+        let internal = None;
+        Ok(Self { resources, config, tls, internal, progress, refusals, raw, commands, metrics })
+    }
+
+    /// Opens a way in for this process alone, where clients need neither TLS nor an identity but
+    /// this token.
+    #[must_use]
+    pub fn with_internal(mut self, listener: TcpListener, token: Arc<str>) -> Self {
+        self.internal = Some((listener, token));
+        self
     }
 
     /// A handle on who is connected.
@@ -178,17 +190,23 @@ impl XdsServer {
             limits: limits.clone(),
             refusals: self.refusals.clone(),
             authorization: self.config.authorization.clone(),
+            internal: self.internal.as_ref().map(|(_, token)| token.clone()),
             admission: Admission::new(limits.streams_per_sec),
             lifecycle: lifecycle.clone(),
         });
         let (sender, accepted) = connections::channel();
-        let acceptor = Acceptor {
-            listener: tokio::net::TcpListener::from_std(listener)?,
-            tls: self.tls.clone(),
-            limit: limits.connections,
-            keepalive: limits.keepalive,
-            metrics: self.metrics.clone(),
+        let acceptor = |listener: TcpListener, internal: bool| {
+            Ok::<_, std::io::Error>(Acceptor {
+                listener: tokio::net::TcpListener::from_std(listener)?,
+                tls: self.tls.clone().filter(|_| !internal),
+                internal,
+                limit: limits.connections,
+                keepalive: limits.keepalive,
+                metrics: self.metrics.clone(),
+            })
         };
+        let public = acceptor(listener, false)?;
+        let internal = self.internal.map(|(listener, _)| acceptor(listener, true)).transpose()?;
         let router = discovery::route(Routes::default().into_axum_router(), &streams);
         let served = Server::builder()
             .http2_keepalive_interval(Some(limits.keepalive))
@@ -201,11 +219,15 @@ impl XdsServer {
                 tls.follow(&lifecycle).await;
             }
         };
-        let accepting = acceptor.run(sender, lifecycle.clone());
-        let Self { resources, commands, progress, .. } = self;
-        let publishing = publish(&resources, commands, snapshots, &streams, &gate);
+        let accepting = async {
+            let internal = internal.map(|internal| internal.run(sender.clone(), lifecycle.clone()));
+            let public = public.run(sender.clone(), lifecycle.clone());
+            tokio::join!(public, OptionFuture::from(internal));
+            drop(sender);
+        };
+        let publishing = publish(&self.resources, self.commands, snapshots, &streams, &gate);
         let (served, (), (), ()) = tokio::join!(served, publishing, accepting, following);
-        progress.clients.drained().await;
+        self.progress.clients.drained().await;
         Ok(served?)
     }
 }

@@ -46,12 +46,7 @@ impl Streams {
             (Some(authorization), Some(identity)) => authorization.namespaces(identity),
             _ => None,
         };
-        let local = remote.as_ref().is_some_and(|remote| remote.address.ip().is_loopback());
-        let encrypted = remote.as_ref().is_some_and(|remote| remote.encrypted);
-        let known = self.authorization.is_none() || identity.is_some();
-        // Private keys go to no one who could be anybody, and never where they can be read.
-        let secrets =
-            known && (local || encrypted && !remote_is_anonymous(remote.as_ref(), &identity));
+        let secrets = remote.as_ref().is_some_and(|remote| may_have_keys(remote, &identity));
         let viewer = Viewer { namespaces, secrets, ..Viewer::default() };
         let address = remote.map(|remote| remote.address.to_string()).unwrap_or_default();
         let identity = identity.map(|identity| identity.to_string().into());
@@ -67,8 +62,8 @@ impl Streams {
         let identity = self.identify(remote, headers).await?;
         Ok(match (&self.authorization, identity) {
             (Some(authorization), Some(identity)) => authorization.namespaces(&identity).is_none(),
-            (Some(_), None) => false,
-            (None, _) => true,
+            // Of the clients without an identity only this process itself gets here.
+            (_, None) | (None, _) => true,
         })
     }
 
@@ -78,6 +73,14 @@ impl Streams {
         remote: Option<&Remote>,
         headers: &HeaderMap,
     ) -> Result<Option<Identity>, Status> {
+        if remote.is_some_and(|remote| remote.internal) {
+            let token = bearer(headers);
+            if token.is_none() || token != self.internal.as_deref() {
+                self.metrics.unauthenticated.inc();
+                return Err(Status::unauthenticated("this way is for the process itself"));
+            }
+            return Ok(None);
+        }
         let Some(authorization) = &self.authorization else { return Ok(None) };
         let certificates = remote.map(|remote| &*remote.identities).unwrap_or_default();
         let by_certificate = (certificates.iter())
@@ -97,24 +100,28 @@ impl Streams {
     }
 }
 
-/// Whether nothing is known of a client but that it speaks TLS.
-fn remote_is_anonymous(remote: Option<&Remote>, identity: &Option<Identity>) -> bool {
-    identity.is_none() && remote.is_none_or(|remote| remote.identities.is_empty())
+/// Private keys go to nobody who could be anybody, and never where others can read along: to this
+/// machine, and over TLS to clients with a verified certificate or an identity.
+fn may_have_keys(remote: &Remote, identity: &Option<Identity>) -> bool {
+    let known = identity.is_some() || !remote.identities.is_empty();
+    remote.address.ip().is_loopback() || remote.encrypted && known
 }
 
 async fn by_token(
     authorization: &Authorization,
     headers: &HeaderMap,
 ) -> Result<Option<Identity>, Status> {
-    let (Some(review), Some(header)) =
-        (&authorization.tokens, headers.get(http::header::AUTHORIZATION))
-    else {
+    let (Some(review), Some(token)) = (&authorization.tokens, bearer(headers)) else {
         return Ok(None);
     };
-    let token = header.to_str().ok().and_then(|text| text.strip_prefix("Bearer "));
-    let Some(token) = token.filter(|token| token.len() <= MAX_TOKEN) else { return Ok(None) };
     let user = (review.0)(token.to_owned()).await;
     let user = user
         .map_err(|error| Status::unavailable(format!("the token cannot be looked at: {error}")))?;
     Ok(user.as_deref().and_then(Identity::from_user))
+}
+
+/// The token a client sends along (RFC 6750).
+fn bearer(headers: &HeaderMap) -> Option<&str> {
+    let header = headers.get(http::header::AUTHORIZATION)?.to_str().ok()?;
+    header.strip_prefix("Bearer ").filter(|token| token.len() <= MAX_TOKEN)
 }

@@ -46,6 +46,8 @@ enum Io {
 #[derive(Clone, Debug)]
 pub(super) struct Remote {
     pub(super) address: SocketAddr,
+    /// Whether it came by the way that is for this process alone.
+    pub(super) internal: bool,
     /// Whether what is said is encrypted.
     pub(super) encrypted: bool,
     /// The URIs its certificate is for; empty without one.
@@ -56,6 +58,8 @@ pub(super) struct Remote {
 pub(super) struct Acceptor {
     pub(super) listener: TcpListener,
     pub(super) tls: Option<ServerTls>,
+    /// Whether it is the way that is for this process alone.
+    pub(super) internal: bool,
     /// Connections open at once.
     pub(super) limit: usize,
     /// How long a peer may be silent before the system asks whether it is there.
@@ -92,10 +96,11 @@ impl Acceptor {
             };
             self.prepare(&tcp);
             let (tls, accepted) = (self.tls.clone(), accepted.clone());
-            let metrics = self.metrics.clone();
+            let (metrics, internal) = (self.metrics.clone(), self.internal);
             handshakes.spawn(async move {
                 match establish(tcp, address, tls).await {
                     Ok((io, remote)) => {
+                        let remote = Remote { internal, ..remote };
                         let connection = Connection { io, remote, _place: place };
                         // Nobody takes it once the server is gone.
                         let _gone = accepted.send(Ok(connection)).await;
@@ -131,14 +136,16 @@ async fn establish(
     tls: Option<ServerTls>,
 ) -> io::Result<(Io, Remote)> {
     let Some(tls) = tls else {
-        let remote = Remote { address, encrypted: false, identities: Arc::from([]) };
+        let remote =
+            Remote { address, internal: false, encrypted: false, identities: Arc::from([]) };
         return Ok((Io::Plain(tcp), remote));
     };
     let handshake = timeout(HANDSHAKE_LIMIT, tls.acceptor().accept(tcp));
     let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let identities = identities(certificates).into();
-    Ok((Io::Tls(Box::new(stream)), Remote { address, encrypted: true, identities }))
+    let remote = Remote { address, internal: false, encrypted: true, identities };
+    Ok((Io::Tls(Box::new(stream)), remote))
 }
 
 impl Connected for Connection {

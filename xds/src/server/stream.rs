@@ -39,6 +39,8 @@ pub(super) struct Streams {
     pub(super) limits: ServerLimits,
     pub(super) refusals: Refusals,
     pub(super) authorization: Option<Authorization>,
+    /// What this process itself shows where it comes by its own way.
+    pub(super) internal: Option<Arc<str>>,
     pub(super) admission: Admission,
     pub(super) lifecycle: Lifecycle,
 }
