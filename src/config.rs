@@ -194,7 +194,8 @@ fn control(r: &mut Reader) -> Option<Control> {
     let balancer = r.word(
         "control.balancer",
         &Balancer::WORDS,
-        "How an endpoint is picked where the service does not say: least_request or round_robin",
+        "How an endpoint is picked where the service does not say: least_request, round_robin, \
+         ring_hash, client_side_weighted_round_robin, pick_first or random",
     );
     Some(Control {
         source,

@@ -149,9 +149,10 @@ const WARNINGS: &[Case] = &[
     ("a slice of an unknown service", "", "---\napiVersion: discovery.k8s.io/v1\nkind: EndpointSlice\nmetadata: {name: ghost-1, namespace: shop, labels: {kubernetes.io/service-name: ghost}}\naddressType: IPv4\n",
      "victim.yaml, document 3: EndpointSlice shop/ghost-1: metadata.labels[kubernetes.io/service-name]: there is no service shop/ghost"),
     ("an annotation with an unknown value", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/balancer: fastest}}\nspec",
-     "{service}metadata.annotations[portolan.dev/balancer]: \"fastest\" is not one of least_request, round_robin"),
+     "{service}metadata.annotations[portolan.dev/balancer]: \"fastest\" is not one of least_request, round_robin, \
+      ring_hash, client_side_weighted_round_robin, pick_first, random"),
     ("an annotation nobody reads", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/blancer: x}}\nspec",
-     "{service}metadata.annotations[portolan.dev/blancer]: unknown setting; known: balancer, connect-timeout, health-check, health-check-healthy-threshold, health-check-interval, health-check-timeout, health-check-unhealthy-threshold, idle-timeout, max-connections, max-pending-requests, max-requests, max-retries, outlier-consecutive-errors, outlier-ejection-time, outlier-interval, outlier-max-percent, protocol, request-timeout, retry-attempts, retry-on, retry-per-try-timeout"),
+     "{service}metadata.annotations[portolan.dev/blancer]: unknown setting; known: balancer, connect-timeout, hash-on, health-check, health-check-healthy-threshold, health-check-interval, health-check-timeout, health-check-unhealthy-threshold, idle-timeout, max-connections, max-pending-requests, max-requests, max-retries, outlier-consecutive-errors, outlier-ejection-time, outlier-failure-percent, outlier-interval, outlier-max-percent, outlier-minimum-hosts, outlier-request-volume, protocol, request-timeout, retry-attempts, retry-on, retry-per-try-timeout"),
     ("an unknown key from a newer API server", "{name: victim, namespace: shop}\nspec:\n", "{name: victim, namespace: shop, resourceVersion: \"7\"}\nspec:\n  brandNew: 1\n",
      "{service}spec.brandNew: unknown field"),
     ("an endpoint port without a number", "- {name: http, port: 8080}\n", "- {name: http, port: 8080}\n- {name: any}\n",

@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub struct Policy {
     /// How an endpoint is picked.
     pub balancer: Option<Balancer>,
+    /// By what ring hash tells requests apart.
+    pub hash_on: Option<HashOn>,
     /// Limits in time.
     pub timeouts: Timeouts,
     /// When a request is sent again.
@@ -32,6 +34,32 @@ pub enum Balancer {
     RoundRobin,
     /// The one with fewer requests in flight of two drawn at random (power of two choices).
     LeastRequest,
+    /// By a hash of the request on a ring of endpoints, so that what has the same hash keeps its
+    /// endpoint while that is there (gRFC A42).
+    RingHash,
+    /// In turn, weighted by the load that endpoints report with their answers (ORCA, gRFC A58).
+    ClientSideWeightedRoundRobin,
+    /// All of it to one that takes a connection (gRFC A62).
+    PickFirst,
+    /// Drawn at random.
+    Random,
+}
+
+/// What of a request goes into the hash by which ring hash picks.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum HashOn {
+    /// The values of this header, its name in lower case.
+    Header(String),
+    /// A cookie.
+    Cookie {
+        /// Its name.
+        name: String,
+        /// For how long a proxy gives one to a client that has none; `None`: it gives none.
+        ttl: Option<Duration>,
+    },
+    /// The client's address; to a gRPC client, which has none, its channel.
+    SourceIp,
 }
 
 /// Limits in time.
@@ -117,14 +145,29 @@ pub enum Probe {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct OutlierDetection {
-    /// Answers of 500 or above in a row.
-    pub consecutive_errors: u32,
+    /// That many answers of 500 or above in a row.
+    pub consecutive_errors: Option<u32>,
+    /// That share of answers within an interval.
+    pub failure_percentage: Option<FailurePercentage>,
     /// Time between two looks at who may come back.
     pub interval: Duration,
     /// How long an endpoint is left out the first time; grows with each.
     pub ejection_time: Duration,
     /// Most endpoints left out at once, in percent, 0 to 100.
     pub max_percent: u32,
+}
+
+/// A share of failures by which an endpoint is left out (gRFC A50 knows no other way but by the
+/// spread of success rates).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FailurePercentage {
+    /// Failures of all answers in an interval from which it is left out, in percent, 1 to 100.
+    pub threshold: u32,
+    /// Nobody is judged while fewer endpoints than this had enough requests.
+    pub minimum_hosts: u32,
+    /// Requests within an interval below which an endpoint is not judged.
+    pub request_volume: u32,
 }
 
 /// How much may be under way to a service at once, per proxy.
@@ -141,10 +184,45 @@ pub struct CircuitBreaker {
     pub retries: Option<u32>,
 }
 
+impl Policy {
+    /// How an endpoint is picked, and for ring hash by what; all that a service says of it taken
+    /// together. What it names comes first, then what to hash by, then its `sessionAffinity`
+    /// (`client_affinity`), then the default.
+    #[must_use]
+    pub fn balancing(
+        &self,
+        client_affinity: bool,
+        default: Balancer,
+    ) -> (Balancer, Option<&HashOn>) {
+        const SOURCE_IP: &HashOn = &HashOn::SourceIp;
+        let affine = self.hash_on.is_some() || client_affinity;
+        let implied = if affine { Balancer::RingHash } else { default };
+        match self.balancer.unwrap_or(implied) {
+            Balancer::RingHash => {
+                (Balancer::RingHash, Some(self.hash_on.as_ref().unwrap_or(SOURCE_IP)))
+            }
+            other => (other, None),
+        }
+    }
+}
+
 impl Balancer {
     /// Every balancer with its word, as used in config and annotations.
-    pub const WORDS: [(&str, Self); 2] =
-        [("least_request", Self::LeastRequest), ("round_robin", Self::RoundRobin)];
+    pub const WORDS: [(&str, Self); 6] = [
+        ("least_request", Self::LeastRequest),
+        ("round_robin", Self::RoundRobin),
+        ("ring_hash", Self::RingHash),
+        ("client_side_weighted_round_robin", Self::ClientSideWeightedRoundRobin),
+        ("pick_first", Self::PickFirst),
+        ("random", Self::Random),
+    ];
+
+    /// Its word.
+    #[must_use]
+    pub fn word(self) -> &'static str {
+        let found = Self::WORDS.iter().find(|(_, balancer)| *balancer == self);
+        found.map_or("", |(word, _)| word)
+    }
 }
 
 impl RetryOn {
@@ -175,5 +253,33 @@ impl CircuitBreaker {
     #[must_use]
     pub fn is_set(&self) -> bool {
         *self != Self::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_service_names_goes_before_what_its_affinity_implies() {
+        use Balancer::{LeastRequest, RingHash, RoundRobin};
+        let header = || Some(HashOn::Header("x-user".to_owned()));
+        let ip = Some(HashOn::SourceIp);
+        #[rustfmt::skip]
+        let cases = [
+            ("nothing said", None, None, false, LeastRequest, (LeastRequest, None)),
+            ("the client keeps its endpoint", None, None, true, LeastRequest, (RingHash, ip.clone())),
+            ("a hash means a ring", None, header(), false, LeastRequest, (RingHash, header())),
+            ("a hash says more than affinity", None, header(), true, LeastRequest, (RingHash, header())),
+            ("a ring without a hash", Some(RingHash), None, false, LeastRequest, (RingHash, ip.clone())),
+            ("a ring by default", None, None, false, RingHash, (RingHash, ip)),
+            ("another balancer with affinity", Some(RoundRobin), None, true, RingHash, (RoundRobin, None)),
+            ("another balancer with a hash", Some(RoundRobin), header(), false, RingHash, (RoundRobin, None)),
+        ];
+        for (about, balancer, hash_on, affinity, default, expected) in cases {
+            let policy = Policy { balancer, hash_on, ..Policy::default() };
+            let (balancer, hash_on) = policy.balancing(affinity, default);
+            assert_eq!((balancer, hash_on.cloned()), expected, "{about}");
+        }
     }
 }

@@ -17,11 +17,18 @@ pub use pb::envoy::service::discovery::v3 as discovery;
 pub use pb::envoy::service::status::v3 as status;
 pub use pb::envoy::r#type::matcher::v3 as matcher;
 pub use pb::envoy::r#type::v3 as http_codec;
+pub use pb::envoy::r#type::v3::{
+    HashPolicy as ConnectionHashPolicy, hash_policy as connection_hash_policy,
+};
 pub use pb::google::protobuf;
 pub use pb::google::rpc;
 
 /// Load balancing policies.
 pub mod lb {
+    pub use super::pb::envoy::extensions::load_balancing_policies::client_side_weighted_round_robin::v3 as client_side_weighted_round_robin;
     pub use super::pb::envoy::extensions::load_balancing_policies::least_request::v3 as least_request;
+    pub use super::pb::envoy::extensions::load_balancing_policies::pick_first::v3 as pick_first;
+    pub use super::pb::envoy::extensions::load_balancing_policies::random::v3 as random;
+    pub use super::pb::envoy::extensions::load_balancing_policies::ring_hash::v3 as ring_hash;
     pub use super::pb::envoy::extensions::load_balancing_policies::round_robin::v3 as round_robin;
 }

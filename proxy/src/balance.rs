@@ -34,14 +34,20 @@ impl Picker {
         rng: &mut Rng,
     ) -> Self {
         match balancer {
-            Balancer::RoundRobin => {
+            Balancer::LeastRequest => Self::LeastRequest(LeastRequest::new(weights)),
+            // No picker of their own yet: a control plane that names one of them names round robin
+            // next, which is what the xDS client then takes.
+            Balancer::RoundRobin
+            | Balancer::RingHash
+            | Balancer::ClientSideWeightedRoundRobin
+            | Balancer::PickFirst
+            | Balancer::Random => {
                 let old = match old {
                     Some(Self::RoundRobin(old)) => Some(old),
                     _ => None,
                 };
                 Self::RoundRobin(RoundRobin::new(weights, old, kept, rng))
             }
-            Balancer::LeastRequest => Self::LeastRequest(LeastRequest::new(weights)),
         }
     }
 

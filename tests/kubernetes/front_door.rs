@@ -114,7 +114,10 @@ async fn a_proxy_gets_the_endpoints_of_its_node_or_zone_where_the_service_says_s
         endpoints.iter().filter_map(|e| e["address"].as_str().map(str::to_owned)).collect()
     };
     assert_eq!(addresses("shop/local:80"), ["10.0.20.1:8080", "10.0.20.4:8080"]);
-    assert_eq!(addresses("shop/near:80"), ["10.0.21.1:8080", "10.0.21.4:8080"]);
+    let near = proxy["clusters"]["shop/near:80"].as_array().expect("endpoints").iter();
+    let used = near.filter(|e| e["priority"] == 0).filter_map(|e| e["address"].as_str());
+    assert_eq!(used.collect::<Vec<_>>(), ["10.0.21.1:8080", "10.0.21.4:8080"]);
+    assert_eq!(addresses("shop/near:80").len(), 4, "the others for when nothing near is left");
     assert_eq!(addresses("shop/web:80").len(), 3, "all of a service that says nothing");
 }
 

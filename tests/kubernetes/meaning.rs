@@ -248,12 +248,15 @@ fn cases() -> Vec<Case> {
             "annotations",
             json!({}),
             vec![
-                ("/services/0/policy/balancer", json!("round_robin")),
+                ("/services/0/policy/balancer", json!("ring_hash")),
+                ("/services/0/policy/hashOn", json!({ "header": "x-user" })),
+                ("/services/0/policy/outlierDetection/failurePercentage/threshold", json!(50)),
                 ("/services/0/policy/timeouts/request", json!({ "secs": 2, "nanos": 0 })),
                 ("/services/0/ports/0/app_protocol", json!("http2")),
             ],
         )
-        .with(json!({ "metadata": { "annotations": { "portolan.dev/balancer": "round_robin",
+        .with(json!({ "metadata": { "annotations": { "portolan.dev/balancer": "ring_hash",
+            "portolan.dev/hash-on": "header:X-User", "portolan.dev/outlier-failure-percent": "50",
             "portolan.dev/request-timeout": "2s", "portolan.dev/protocol": "grpc" } } })),
         case(
             "conditions: nil is ready, serving follows ready",

@@ -15,8 +15,9 @@ use bytes::Bytes;
 use imbl::OrdMap;
 use portolan_model::{Changes, Generation, Key, ServiceKey, Snapshot};
 
+use crate::capability::{Dialect, Feature};
 use crate::config::ResourceConfig;
-use crate::resource::{Encoded, ResourceType, route};
+use crate::resource::{Encoded, ResourceType, listener, route};
 use crate::viewer::Viewer;
 use edit::Edit;
 pub use owner::{Owner, owner};
@@ -36,6 +37,10 @@ pub struct Catalog {
     /// Sent only to clients that ask for them by name, never for a wildcard: the API listeners
     /// that proxyless gRPC asks for. Envoy has no use for them.
     by_name_only: OrdMap<Name, Encoded>,
+    /// Clusters that gRPC is told in other words than Envoy.
+    of_grpc: OrdMap<Name, Encoded>,
+    /// Listeners that are sockets, and whether TLS is spoken on them.
+    sockets: OrdMap<Name, bool>,
     /// Endpoint sets that clients in different places get differently.
     placed: OrdMap<Name, Placed>,
     /// Encoded virtual hosts of the HTTP route table.
@@ -54,6 +59,8 @@ pub struct Catalog {
 
 /// From this size on a resource is reported: gRPC in C++ and Node take messages of 4 MiB.
 pub const OVERSIZED: usize = 3 * 1024 * 1024;
+/// No resource is this large.
+const ANY_SIZE: usize = 128 * 1024 * 1024;
 
 impl Catalog {
     /// The generation the resources were made from; 0 before the first.
@@ -91,7 +98,7 @@ impl Catalog {
     /// One resource as this client gets it; `None` too where it may not see it.
     #[must_use]
     pub fn lookup_for(&self, kind: ResourceType, name: &str, viewer: &Viewer) -> Option<Encoded> {
-        if !viewer.may_see(kind, name) {
+        if !viewer.may_see(kind, name) || !self.is_for(kind, name, viewer) {
             return None;
         }
         let found = if let Some(extra) = self.extra[kind.index()].get(name) {
@@ -99,6 +106,12 @@ impl Catalog {
         } else {
             match kind {
                 ResourceType::Endpoints => self.endpoints_at(name, viewer),
+                ResourceType::Cluster if viewer.dialect() == Dialect::Grpc => {
+                    self.of_grpc.get(name).or_else(|| self.lookup(kind, name)).cloned()
+                }
+                ResourceType::Listener => {
+                    self.lookup(kind, name).cloned().or_else(|| listener::encode_server(name))
+                }
                 ResourceType::Route if name == route::HTTP_ROUTES && viewer.is_restricted() => {
                     Some(self.visible_routes(viewer))
                 }
@@ -110,11 +123,28 @@ impl Catalog {
 
     /// Whether every client of this kind gets the wildcard set just as it is.
     #[must_use]
-    pub fn is_same_for_all(kind: ResourceType, viewer: &Viewer) -> bool {
-        !viewer.is_restricted()
-            && kind != ResourceType::Endpoints
-            && viewer.takes_all(kind)
-            && viewer.max_resource_bytes() == usize::MAX
+    pub fn is_same_for_all(&self, kind: ResourceType, viewer: &Viewer) -> bool {
+        let as_is = match kind {
+            ResourceType::Cluster => viewer.dialect() == Dialect::Envoy || self.of_grpc.is_empty(),
+            ResourceType::Endpoints => self.placed.is_empty(),
+            ResourceType::Listener => {
+                self.sockets.keys().all(|name| self.is_for(kind, name, viewer))
+            }
+            ResourceType::Secret => viewer.secrets,
+            _ => true,
+        };
+        // Of Envoy and our own proxy; what others take in one message is looked at.
+        as_is && !viewer.is_restricted() && viewer.max_resource_bytes() > ANY_SIZE
+    }
+
+    /// Whether a client of this kind has a use for a listener.
+    fn is_for(&self, kind: ResourceType, name: &str, viewer: &Viewer) -> bool {
+        let socket = (kind == ResourceType::Listener).then(|| self.sockets.get(name)).flatten();
+        match socket {
+            Some(true) => viewer.takes(Feature::TlsSocket),
+            Some(false) => viewer.takes(Feature::SocketListener),
+            None => true,
+        }
     }
 
     /// The resources of a type that a wildcard subscription gets.

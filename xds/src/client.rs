@@ -34,7 +34,7 @@ use session::Session;
 /// Requests waiting to be written; the session makes at most three per response.
 const REQUESTS_WAITING: usize = 16;
 /// Largest response taken, in bytes.
-const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
+pub(crate) const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 /// How long a configuration whose parts refer to something still missing is held back.
 const HOLD_INCOMPLETE: Duration = Duration::from_millis(500);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);

@@ -3,6 +3,7 @@
 //! This crate (with `proto`) alone knows tonic and prost. The protocol is in pure state machines
 //! ([`server::session`], [`client::session`]); the tonic shells around them only move bytes.
 
+pub mod capability;
 pub mod catalog;
 pub mod client;
 pub mod config;
@@ -14,6 +15,7 @@ pub mod viewer;
 /// Key of a client's Kubernetes node in the metadata of its xDS node.
 pub const NODE_NAME: &str = "NODE_NAME";
 
+pub use capability::{Agent, Capabilities, ClientKind, Dialect, Feature};
 pub use client::{ClientConfig, ClientTls, Token, XdsClient};
 pub use config::{ListenerSpec, ListenerTarget, ResourceConfig};
 pub use server::{ServerConfig, ServerLimits, TlsFiles, XdsServer};

@@ -1,5 +1,6 @@
 //! The xDS resources that a snapshot makes: which there are, their names, their encoding.
 
+mod balancing;
 pub mod cluster;
 pub mod endpoints;
 pub mod generation;

@@ -5,11 +5,15 @@ use std::sync::Arc;
 
 use portolan_model::Place;
 
+use crate::capability::{Agent, Capabilities, Dialect, Feature};
 use crate::catalog::owner;
 use crate::resource::{ResourceType, generation, route};
 
+/// What a response takes besides one resource, in bytes.
+const BESIDES: usize = 16 * 1024;
+
 /// A client as far as it shapes what it is sent.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Viewer {
     /// Where it says it is.
     pub place: Place,
@@ -17,10 +21,22 @@ pub struct Viewer {
     pub namespaces: Option<Arc<BTreeSet<Arc<str>>>>,
     /// Whether it may be sent private keys: over TLS, or on this machine.
     pub secrets: bool,
-    /// Whether it knows resources with a time to live.
+    /// Whether it says that it knows resources with a time to live.
     pub ttl: bool,
-    /// Whether it reads why there is no resource of a name.
-    pub errors: bool,
+    /// What its kind can take.
+    pub capabilities: &'static Capabilities,
+}
+
+impl Default for Viewer {
+    fn default() -> Self {
+        Self {
+            place: Place::default(),
+            namespaces: None,
+            secrets: false,
+            ttl: false,
+            capabilities: Capabilities::of(&Agent::default()),
+        }
+    }
 }
 
 impl Viewer {
@@ -49,10 +65,16 @@ impl Viewer {
         }
     }
 
-    /// Whether it takes all resources of a type that there are.
+    /// Whether it can take or act on something.
     #[must_use]
-    pub fn takes_all(&self, kind: ResourceType) -> bool {
-        kind != ResourceType::Secret || self.secrets
+    pub fn takes(&self, feature: Feature) -> bool {
+        self.capabilities.takes(feature)
+    }
+
+    /// In whose words it is spoken to.
+    #[must_use]
+    pub fn dialect(&self) -> Dialect {
+        self.capabilities.dialect()
     }
 
     /// State of the world: whether it knows resources with a time to live.
@@ -64,12 +86,12 @@ impl Viewer {
     /// Whether it reads why there is no resource of a name (gRFC A88).
     #[must_use]
     pub fn knows_errors(&self) -> bool {
-        self.errors
+        self.takes(Feature::ResourceErrors)
     }
 
     /// Largest resource it takes, in bytes.
     #[must_use]
     pub fn max_resource_bytes(&self) -> usize {
-        usize::MAX
+        self.capabilities.max_message_bytes.map_or(usize::MAX, |limit| limit - BESIDES)
     }
 }

@@ -2,25 +2,29 @@
 
 mod support;
 
+#[path = "policy/balancing.rs"]
+mod balancing;
+#[path = "policy/listeners.rs"]
+mod listeners;
+#[path = "policy/places.rs"]
+mod places;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::policy::{HealthCheck, OutlierDetection, Policy, Probe, Retries, RetryOn};
-use portolan_model::service::TrafficPolicy;
-use portolan_model::{AppProtocol, Place, Scope, Service};
+use portolan_model::policy::{
+    FailurePercentage, HealthCheck, OutlierDetection, Policy, Probe, Retries, RetryOn,
+};
+use portolan_model::{AppProtocol, Scope, Service};
 use portolan_proto::envoy::cluster::Cluster;
-use portolan_proto::envoy::core::address::Address;
 use portolan_proto::envoy::core::health_check::HealthChecker;
-use portolan_proto::envoy::endpoint::lb_endpoint::HostIdentifier;
-use portolan_proto::envoy::endpoint::{ClusterLoadAssignment, LbEndpoint};
-use portolan_proto::envoy::protobuf::{Any, Duration as Span};
+use portolan_proto::envoy::protobuf::{Any, Duration as Span, UInt32Value};
 use portolan_proto::envoy::route::{RouteAction, RouteConfiguration, route::Action};
 use portolan_xds::catalog::Catalog;
 use portolan_xds::resource::ResourceType;
-use portolan_xds::server::session::{Names, Request, Session, Variant};
-use portolan_xds::viewer::Viewer;
+use portolan_xds::resource::cluster::HTTP_OPTIONS;
 use prost::Message;
-use support::{Told, World, entry, resources};
+use support::{World, entry};
 
 /// The catalog of `shop/web` after a change to it.
 fn catalog(change: impl FnOnce(&mut Service)) -> Catalog {
@@ -70,7 +74,8 @@ fn a_policy_is_said_in_cluster_and_routes_alike_for_envoy_and_grpc() {
             unhealthy_threshold: 4,
         });
         policy.outlier_detection = Some(OutlierDetection {
-            consecutive_errors: 7,
+            consecutive_errors: Some(7),
+            failure_percentage: None,
             interval: secs_of(10),
             ejection_time: secs_of(30),
             max_percent: 40,
@@ -91,6 +96,8 @@ fn a_policy_is_said_in_cluster_and_routes_alike_for_envoy_and_grpc() {
     let outlier = cluster.outlier_detection.expect("outlier detection");
     assert_eq!(outlier.consecutive_5xx.map(|v| v.value), Some(7));
     assert_eq!(outlier.max_ejection_percent.map(|v| v.value), Some(40));
+    assert_eq!(outlier.enforcing_consecutive_5xx, None, "left on");
+    assert_eq!(outlier.enforcing_failure_percentage, None, "left off");
     let thresholds = &cluster.circuit_breakers.expect("circuit breakers").thresholds[0];
     assert_eq!(thresholds.max_connections.map(|v| v.value), Some(100));
     assert_eq!(thresholds.max_requests.map(|v| v.value), Some(200));
@@ -128,6 +135,60 @@ fn a_health_check_by_grpc_is_for_ports_that_speak_http2() {
 }
 
 #[test]
+fn a_share_of_failures_ejects_for_envoy_and_grpc_alike_and_turns_off_what_was_not_asked_for() {
+    // Envoy and gRPC read it by the same rules (gRFC A50), whose defaults are those of the message.
+    let catalog = catalog(|service| {
+        service.policy.outlier_detection = Some(OutlierDetection {
+            consecutive_errors: None,
+            failure_percentage: Some(FailurePercentage {
+                threshold: 60,
+                minimum_hosts: 2,
+                request_volume: 20,
+            }),
+            interval: Duration::from_secs(10),
+            ejection_time: Duration::from_secs(30),
+            max_percent: 10,
+        });
+    });
+    let cluster: Cluster = message(&catalog, ResourceType::Cluster, "shop/web:80");
+    let outlier = cluster.outlier_detection.expect("outlier detection");
+    let number = |value: Option<UInt32Value>| value.map(|v| v.value);
+    let read = [
+        ("threshold", outlier.failure_percentage_threshold, Some(60)),
+        ("enforced", outlier.enforcing_failure_percentage, Some(100)),
+        ("hosts", outlier.failure_percentage_minimum_hosts, Some(2)),
+        ("requests", outlier.failure_percentage_request_volume, Some(20)),
+        ("by success rate", outlier.enforcing_success_rate, Some(0)),
+        ("in a row", outlier.enforcing_consecutive_5xx, Some(0)),
+        ("how many in a row", outlier.consecutive_5xx, None),
+    ];
+    for (about, value, expected) in read {
+        assert_eq!(number(value), expected, "{about}");
+    }
+    assert_eq!(outlier.always_eject_one_host.map(|v| v.value), Some(true), "one of few as well");
+}
+
+#[test]
+fn a_port_speaks_http2_to_its_endpoints_by_the_words_of_kubernetes_and_of_grpc() {
+    for (word, http2) in [
+        ("kubernetes.io/h2c", true),
+        ("grpc", true),
+        ("h2c", true),
+        ("http", false),
+        ("https", false),
+        ("kubernetes.io/ws", false),
+        ("example.org/mine", false),
+    ] {
+        let catalog = catalog(|service| {
+            service.ports[0].app_protocol = Some(AppProtocol::from_word(word));
+        });
+        let cluster: Cluster = message(&catalog, ResourceType::Cluster, "shop/web:80");
+        let options = cluster.typed_extension_protocol_options;
+        assert_eq!(options.contains_key(HTTP_OPTIONS), http2, "{word}");
+    }
+}
+
+#[test]
 fn without_a_policy_nothing_is_set_but_what_has_to_be() {
     let catalog = catalog(|service| service.policy = Policy::default());
     let cluster: Cluster = message(&catalog, ResourceType::Cluster, "shop/web:80");
@@ -135,84 +196,7 @@ fn without_a_policy_nothing_is_set_but_what_has_to_be() {
     assert_eq!((cluster.outlier_detection, cluster.circuit_breakers), (None, None));
     let action = action(&catalog, "portolan/http");
     assert_eq!((action.timeout, action.retry_policy), (secs(0), None), "streams may last");
-}
-
-/// What a client in a place gets of `shop/web`: the session's EDS responses, by last octet.
-struct Placed {
-    told: Told,
-    seen: Vec<Vec<String>>,
-}
-
-impl Placed {
-    fn at(node: &str, world: &World) -> Self {
-        let mut session = Session::new(Variant::Sotw, None, 10);
-        let place = Place { node: Some(node.into()), zone: None };
-        session.on_viewer(Viewer { place, ..Viewer::default() });
-        let request = Request {
-            type_url: ResourceType::Endpoints.type_url().to_owned(),
-            names: Names::Exactly(vec!["shop/web:80".to_owned()]),
-            ..Request::default()
-        };
-        session.on_request(request, 1).expect("within the limits");
-        let mut placed = Self { told: Told::new(session), seen: Vec::new() };
-        placed.take(world);
-        placed
-    }
-
-    fn take(&mut self, world: &World) {
-        while let Some(response) = self.told.next_response(world) {
-            let answer = Request {
-                type_url: ResourceType::Endpoints.type_url().to_owned(),
-                names: Names::Exactly(vec!["shop/web:80".to_owned()]),
-                nonce: response.nonce.clone(),
-                ..Request::default()
-            };
-            self.told.session.on_request(answer, 1).expect("within the limits");
-            let any = Any::decode(&resources(&response)[0].1.any[..]).expect("an Any");
-            let set = ClusterLoadAssignment::decode(&any.value[..]).expect("endpoints");
-            let members = set.endpoints.iter().flat_map(|locality| &locality.lb_endpoints);
-            let address = |member: &LbEndpoint| match &member.host_identifier {
-                Some(HostIdentifier::Endpoint(endpoint)) => {
-                    match &endpoint.address.as_ref().expect("an address").address {
-                        Some(Address::SocketAddress(socket)) => socket.address.clone(),
-                        other => panic!("{other:?}"),
-                    }
-                }
-                other => panic!("{other:?}"),
-            };
-            let mut addresses: Vec<String> = members.map(address).collect();
-            addresses.sort();
-            self.seen.push(addresses);
-        }
-    }
-}
-
-#[test]
-fn endpoints_follow_the_place_of_the_client_and_what_changes_of_it() {
-    let mut world = World::default();
-    let mut local = (*entry("web", 80, &[(1, true), (2, true)])).clone();
-    Arc::make_mut(&mut local.service).traffic.internal = TrafficPolicy::Local;
-    for (n, endpoint) in Arc::make_mut(&mut local.slices[0]).endpoints.iter_mut().enumerate() {
-        endpoint.node = Some(format!("node-{n}").into());
-    }
-    world.apply(Arc::new(local.clone())).publish();
-    let mut clients = ["node-0", "node-1", "node-9"].map(|n| Placed::at(n, &world));
-    let seen = |clients: &[Placed; 3]| clients.each_ref().map(|c| c.seen.last().cloned());
-    let texts = |list: &[&str]| Some(list.iter().map(|t| (*t).to_owned()).collect::<Vec<_>>());
-    assert_eq!(seen(&clients), [texts(&["10.0.0.1"]), texts(&["10.0.0.2"]), texts(&[])]);
-
-    // An endpoint moves: the set of all is the same, that of two clients is not.
-    Arc::make_mut(&mut local.slices[0]).endpoints[1].node = Some("node-9".into());
-    world.apply(Arc::new(local.clone())).publish();
-    clients.iter_mut().for_each(|client| client.take(&world));
-    assert_eq!(seen(&clients), [texts(&["10.0.0.1"]), texts(&[]), texts(&["10.0.0.2"])]);
-    assert_eq!(clients[0].seen.len(), 1, "whose endpoints did not change is sent nothing");
-
-    Arc::make_mut(&mut local.service).traffic.internal = TrafficPolicy::Cluster;
-    world.apply(Arc::new(local)).publish();
-    clients.iter_mut().for_each(|client| client.take(&world));
-    let both = || texts(&["10.0.0.1", "10.0.0.2"]);
-    assert_eq!(seen(&clients), [both(), both(), both()]);
+    assert_eq!(action.hash_policy, []);
 }
 
 #[test]

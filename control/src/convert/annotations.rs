@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use portolan_model::policy::{
-    Balancer, CircuitBreaker, HealthCheck, OutlierDetection, Policy, Probe, Retries, RetryOn,
-    Timeouts,
+    Balancer, CircuitBreaker, FailurePercentage, HashOn, HealthCheck, OutlierDetection, Policy,
+    Probe, Retries, RetryOn, Timeouts,
 };
 use portolan_model::{AppProtocol, Protocol, ServicePort};
 
@@ -21,6 +21,13 @@ const MAX_ATTEMPTS: u32 = 10;
 /// Tries after the first where only the reasons are given.
 const DEFAULT_ATTEMPTS: u32 = 2;
 
+/// Endpoints that must have had enough requests before their failures are judged. Fewer than
+/// Envoy's and gRPC's five, for the many services of two or three endpoints.
+const MINIMUM_HOSTS: u32 = 2;
+/// Requests in an interval below which an endpoint is not judged. Fewer than their fifty, since
+/// every gRPC client counts its own alone.
+const REQUEST_VOLUME: u32 = 20;
+
 /// Most things that are said of one object, and longest reason in bytes.
 const MAX_WARNINGS: usize = 32;
 const MAX_REASON: usize = 1000;
@@ -29,6 +36,7 @@ const MAX_REASON: usize = 1000;
 const KNOWN: &[&str] = &[
     "balancer",
     "connect-timeout",
+    "hash-on",
     "health-check",
     "health-check-healthy-threshold",
     "health-check-interval",
@@ -41,8 +49,11 @@ const KNOWN: &[&str] = &[
     "max-retries",
     "outlier-consecutive-errors",
     "outlier-ejection-time",
+    "outlier-failure-percent",
     "outlier-interval",
     "outlier-max-percent",
+    "outlier-minimum-hosts",
+    "outlier-request-volume",
     "protocol",
     "request-timeout",
     "retry-attempts",
@@ -71,8 +82,10 @@ pub(super) fn convert<'a>(
     }
     settings.refuse_unknown();
     settings.protocols(ports);
+    let (balancer, hash_on) = settings.balancing();
     Policy {
-        balancer: settings.take("balancer", |text| word(text, &Balancer::WORDS)),
+        balancer,
+        hash_on,
         timeouts: Timeouts {
             connect: settings.take("connect-timeout", duration),
             request: settings.take("request-timeout", duration),
@@ -137,6 +150,20 @@ impl<'a> Settings<'a, '_> {
         }
     }
 
+    /// The balancer, and what it hashes by: of use to ring hash alone.
+    fn balancing(&mut self) -> (Option<Balancer>, Option<HashOn>) {
+        let balancer = self.take("balancer", |text| word(text, &Balancer::WORDS));
+        let hash_on = self.take("hash-on", hash_on);
+        match (balancer, hash_on) {
+            (Some(other), Some(_)) if other != Balancer::RingHash => {
+                let word = other.word();
+                self.warn("hash-on", format!("has no effect with {PREFIX}balancer {word}"));
+                (balancer, None)
+            }
+            both => both,
+        }
+    }
+
     fn retries(&mut self) -> Option<Retries> {
         let reasons = self.take("retry-on", retry_on);
         let attempts = self.take("retry-attempts", |text| number(text, 0, MAX_ATTEMPTS));
@@ -173,13 +200,27 @@ impl<'a> Settings<'a, '_> {
     }
 
     fn outlier_detection(&mut self) -> Option<OutlierDetection> {
-        let Some(consecutive_errors) = self.take("outlier-consecutive-errors", count) else {
-            self.without("outlier-consecutive-errors", "outlier-");
+        let consecutive_errors = self.take("outlier-consecutive-errors", count);
+        let percent = |text: &str| number(text, 1, 100);
+        let threshold = self.take("outlier-failure-percent", percent);
+        if consecutive_errors.is_none() && threshold.is_none() {
+            self.without("outlier-consecutive-errors or outlier-failure-percent", "outlier-");
             return None;
-        };
+        }
+        if threshold.is_none() {
+            for name in ["outlier-minimum-hosts", "outlier-request-volume"] {
+                self.without("outlier-failure-percent", name);
+            }
+        }
+        let failure_percentage = threshold.map(|threshold| FailurePercentage {
+            threshold,
+            minimum_hosts: self.take("outlier-minimum-hosts", count).unwrap_or(MINIMUM_HOSTS),
+            request_volume: self.take("outlier-request-volume", count).unwrap_or(REQUEST_VOLUME),
+        });
         let secs = Duration::from_secs;
         Some(OutlierDetection {
             consecutive_errors,
+            failure_percentage,
             interval: self.take("outlier-interval", duration).unwrap_or(secs(10)),
             ejection_time: self.take("outlier-ejection-time", duration).unwrap_or(secs(30)),
             max_percent: self
@@ -234,6 +275,35 @@ fn retry_on(text: &str) -> Result<Vec<RetryOn>, String> {
         }
     }
     if reasons.is_empty() { Err("names no reason".to_owned()) } else { Ok(reasons) }
+}
+
+fn hash_on(text: &str) -> Result<HashOn, String> {
+    let (kind, rest) = text.split_once(':').unwrap_or((text, ""));
+    match kind {
+        "source-ip" if rest.is_empty() => Ok(HashOn::SourceIp),
+        "header" if is_token(rest) => Ok(HashOn::Header(rest.to_ascii_lowercase())),
+        "cookie" => {
+            let (name, ttl) = match rest.split_once(':') {
+                Some((name, ttl)) => (name, Some(duration(ttl)?)),
+                None => (rest, None),
+            };
+            let cookie = HashOn::Cookie { name: name.to_owned(), ttl };
+            if is_token(name) {
+                Ok(cookie)
+            } else {
+                Err(format!("{name:?} is no name of a cookie"))
+            }
+        }
+        _ => {
+            Err(format!("{text:?} is not header:NAME, cookie:NAME, cookie:NAME:TIME or source-ip"))
+        }
+    }
+}
+
+/// A name of a header or cookie (RFC 9110 §5.6.2, RFC 6265 §4.1.1).
+fn is_token(text: &str) -> bool {
+    let of_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+    !text.is_empty() && text.bytes().all(of_token)
 }
 
 fn probe(text: &str) -> Result<Probe, String> {
@@ -319,7 +389,8 @@ mod tests {
     fn every_setting_is_read() {
         let ms = Duration::from_millis;
         let (policy, ports, warnings) = read(&[
-            ("balancer", "round_robin"),
+            ("balancer", "ring_hash"),
+            ("hash-on", "header:X-User"),
             ("connect-timeout", "250ms"),
             ("request-timeout", "1.5s"),
             ("idle-timeout", "2m"),
@@ -332,6 +403,9 @@ mod tests {
             ("health-check-healthy-threshold", "1"),
             ("health-check-unhealthy-threshold", "4"),
             ("outlier-consecutive-errors", "7"),
+            ("outlier-failure-percent", "60"),
+            ("outlier-minimum-hosts", "5"),
+            ("outlier-request-volume", "50"),
             ("outlier-interval", "3s"),
             ("outlier-ejection-time", "1h"),
             ("outlier-max-percent", "50"),
@@ -344,7 +418,8 @@ mod tests {
         ]);
         assert_eq!(warnings, [""; 0]);
         let expected = Policy {
-            balancer: Some(Balancer::RoundRobin),
+            balancer: Some(Balancer::RingHash),
+            hash_on: Some(HashOn::Header("x-user".to_owned())),
             timeouts: Timeouts {
                 connect: Some(ms(250)),
                 request: Some(ms(1500)),
@@ -363,7 +438,12 @@ mod tests {
                 unhealthy_threshold: 4,
             }),
             outlier_detection: Some(OutlierDetection {
-                consecutive_errors: 7,
+                consecutive_errors: Some(7),
+                failure_percentage: Some(FailurePercentage {
+                    threshold: 60,
+                    minimum_hosts: 5,
+                    request_volume: 50,
+                }),
                 interval: ms(3000),
                 ejection_time: ms(3_600_000),
                 max_percent: 50,
@@ -383,7 +463,29 @@ mod tests {
     #[test]
     fn a_bad_value_costs_its_own_setting_and_says_what_would_be_right() {
         let cases: &[(&str, &str, &str)] = &[
-            ("balancer", "rr", "\"rr\" is not one of least_request, round_robin"),
+            (
+                "balancer",
+                "rr",
+                "\"rr\" is not one of least_request, round_robin, ring_hash, client_side_weighted_round_robin, pick_first, random",
+            ),
+            (
+                "hash-on",
+                "header",
+                "\"header\" is not header:NAME, cookie:NAME, cookie:NAME:TIME or source-ip",
+            ),
+            (
+                "hash-on",
+                "header:x user",
+                "\"header:x user\" is not header:NAME, cookie:NAME, cookie:NAME:TIME or source-ip",
+            ),
+            (
+                "hash-on",
+                "source-ip:4",
+                "\"source-ip:4\" is not header:NAME, cookie:NAME, cookie:NAME:TIME or source-ip",
+            ),
+            ("hash-on", "cookie:", "\"\" is no name of a cookie"),
+            ("hash-on", "cookie:a;b", "\"a;b\" is no name of a cookie"),
+            ("hash-on", "cookie:a:0s", "\"0s\" is not above 0 and at most 24h"),
             ("connect-timeout", "5", "\"5\" is not a time such as 250ms, 1.5s, 2m or 1h"),
             ("connect-timeout", "-5s", "\"-5s\" is not a time such as 250ms, 1.5s, 2m or 1h"),
             ("connect-timeout", "0s", "\"0s\" is not above 0 and at most 24h"),
@@ -403,8 +505,10 @@ mod tests {
             (
                 "outlier-max-percent",
                 "5",
-                "has no effect without portolan.dev/outlier-consecutive-errors",
+                "has no effect without portolan.dev/outlier-consecutive-errors or outlier-failure-percent",
             ),
+            ("outlier-failure-percent", "0", "\"0\" is not a whole number in 1..=100"),
+            ("outlier-failure-percent", "101", "\"101\" is not a whole number in 1..=100"),
             ("max-requests", "many", "\"many\" is not a whole number in 1..=1000000000"),
             ("protocol", "spdy", "\"spdy\" is not http, http2, grpc or tcp"),
             ("protocol.web", "spdy", "\"spdy\" is not http, http2, grpc or tcp"),
@@ -421,6 +525,48 @@ mod tests {
         }
         let (_, _, warnings) = read(&[("balancr", "round_robin")]);
         assert!(warnings[0].starts_with("balancr: unknown setting; known: balancer, connect-"));
+    }
+
+    #[test]
+    fn requests_are_told_apart_by_header_cookie_or_address() {
+        let cookie = |name: &str, secs: Option<u64>| HashOn::Cookie {
+            name: name.to_owned(),
+            ttl: secs.map(Duration::from_secs),
+        };
+        let cases = [
+            ("header:X-Session-Id", HashOn::Header("x-session-id".to_owned())),
+            ("cookie:JSESSIONID", cookie("JSESSIONID", None)),
+            ("cookie:portolan:1h", cookie("portolan", Some(3600))),
+            ("source-ip", HashOn::SourceIp),
+        ];
+        for (text, expected) in cases {
+            let (policy, _, warnings) = read(&[("hash-on", text)]);
+            assert_eq!((policy.hash_on, policy.balancer), (Some(expected), None), "{text}");
+            assert_eq!(warnings, [""; 0], "{text}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_effect_beside_another_setting_is_said() {
+        let (policy, _, warnings) = read(&[("balancer", "random"), ("hash-on", "source-ip")]);
+        assert_eq!(warnings, ["hash-on: has no effect with portolan.dev/balancer random"]);
+        assert_eq!((policy.balancer, policy.hash_on), (Some(Balancer::Random), None));
+
+        let (policy, _, warnings) =
+            read(&[("outlier-consecutive-errors", "5"), ("outlier-minimum-hosts", "3")]);
+        let reason = "has no effect without portolan.dev/outlier-failure-percent";
+        assert_eq!(warnings, [format!("outlier-minimum-hosts: {reason}")]);
+        let outlier = policy.outlier_detection.expect("by consecutive errors");
+        assert_eq!(outlier.failure_percentage, None);
+    }
+
+    #[test]
+    fn failures_are_judged_by_share_alone_from_few_endpoints_and_requests_on() {
+        let (policy, _, warnings) = read(&[("outlier-failure-percent", "50")]);
+        assert_eq!(warnings, [""; 0]);
+        let outlier = policy.outlier_detection.expect("by share");
+        let judged = FailurePercentage { threshold: 50, minimum_hosts: 2, request_volume: 20 };
+        assert_eq!((outlier.consecutive_errors, outlier.failure_percentage), (None, Some(judged)));
     }
 
     #[test]

@@ -49,6 +49,27 @@ fn expected(names: &[&str], each: usize) -> Vec<(String, usize)> {
 }
 
 #[tokio::test]
+async fn endpoints_farther_off_get_nothing_until_nothing_nearer_is_left() {
+    let (_backends, addresses) = backends().await;
+    for balancer in [Balancer::RoundRobin, Balancer::LeastRequest] {
+        let upstream = UpstreamProtocol::Auto;
+        let plan = Plan::http(&addresses).cluster("web", balancer, upstream, &addresses);
+        let proxy = start(plan.clone().priorities("web", &[0, 0, 1, 2])).await;
+        let mut client = Client::connect(H1, proxy.web()).await;
+        for (priorities, used) in
+            [(vec![0, 0, 1, 2], vec!["a", "b"]), (vec![1, 2], vec!["c"]), (vec![2], vec!["d"])]
+        {
+            let left = &addresses[addresses.len() - priorities.len()..];
+            proxy.apply(plan.clone().endpoints("web", left).priorities("web", &priorities)).await;
+            let counts = tally(ask(&mut client, 20).await);
+            assert_eq!(counts.into_keys().collect::<Vec<_>>(), used, "{balancer:?}");
+        }
+        drop(client);
+        proxy.finish().await;
+    }
+}
+
+#[tokio::test]
 async fn least_request_uses_all_of_them() {
     let (_backends, addresses) = backends().await;
     let plan = Plan::http(&addresses).cluster(

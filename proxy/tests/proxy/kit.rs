@@ -455,6 +455,16 @@ impl Plan {
         self.0.endpoints.insert(name.into(), Arc::new(set));
         self
     }
+
+    /// Gives the endpoints of a set their priorities, in order.
+    pub(crate) fn priorities(mut self, name: &str, priorities: &[u32]) -> Self {
+        let mut set = (*self.0.endpoints[name]).clone();
+        for (target, priority) in set.endpoints.iter_mut().zip(priorities) {
+            target.priority = *priority;
+        }
+        self.0.endpoints.insert(name.into(), Arc::new(set));
+        self
+    }
 }
 
 /// A running proxy.

@@ -10,6 +10,7 @@ use portolan_model::{
 
 use super::placed::Placed;
 use super::{Catalog, Changed, Name, OVERSIZED};
+use crate::capability::Dialect;
 use crate::config::ResourceConfig;
 use crate::resource::{
     Encoded, ResourceType, cluster, cluster_name, endpoints, generation, listener, route,
@@ -67,6 +68,7 @@ impl<'a> Edit<'a> {
     /// The sockets that proxies open.
     pub(super) fn listeners(&mut self) {
         for spec in &self.config.listeners {
+            self.catalog.sockets.insert(spec.name.clone(), false);
             self.put(ResourceType::Listener, spec.name.clone(), listener::encode_socket(spec));
         }
     }
@@ -89,8 +91,8 @@ impl<'a> Edit<'a> {
         for port in served_ports(entry) {
             let name = cluster_name(&service.key, port.port);
             let zone = config.zone(service.key.scope());
-            let cluster = cluster::encode(service, port, config.balancer, zone);
-            self.put(ResourceType::Cluster, name.clone(), cluster);
+            let cluster = |dialect| cluster::encode(service, port, config.balancer, zone, dialect);
+            self.dialect(name.clone(), cluster(Dialect::Envoy), cluster(Dialect::Grpc));
             let set = endpoints::encode(entry, port).with_ttl(config.endpoints_ttl_secs);
             self.put(ResourceType::Endpoints, name.clone(), set);
             self.place(entry, port.port, name);
@@ -99,15 +101,31 @@ impl<'a> Edit<'a> {
             if write(&mut self.catalog.by_name_only, &target, api) {
                 self.changed.insert((ResourceType::Listener, target.clone()));
             }
-            let routes = route::encode_target(service, port, zone);
+            let routes = route::encode_target(service, port, config.balancer, zone);
             self.put(ResourceType::Route, target, routes);
         }
     }
 
+    /// A cluster in Envoy's words and, where they differ, in gRPC's.
+    fn dialect(&mut self, name: Name, envoy: Encoded, grpc: Encoded) {
+        let of_grpc = &mut self.catalog.of_grpc;
+        let changed = if grpc.version == envoy.version {
+            of_grpc.remove(&name).is_some()
+        } else {
+            write(of_grpc, &name, grpc)
+        };
+        if changed {
+            self.changed.insert((ResourceType::Cluster, name.clone()));
+        }
+        self.put(ResourceType::Cluster, name, envoy);
+    }
+
     fn take_out(&mut self, kind: ResourceType, name: Name) {
         let known = self.catalog.types[kind.index()].remove(&name).is_some();
-        if kind == ResourceType::Endpoints {
-            self.catalog.placed.remove(&name);
+        match kind {
+            ResourceType::Endpoints => drop(self.catalog.placed.remove(&name)),
+            ResourceType::Cluster => drop(self.catalog.of_grpc.remove(&name)),
+            _ => {}
         }
         let hidden =
             kind == ResourceType::Listener && self.catalog.by_name_only.remove(&name).is_some();
@@ -136,7 +154,9 @@ impl<'a> Edit<'a> {
         let made = |entry: Entry<'_>| {
             let served = entry.filter(|e| is_served(&e.service));
             let zone = |e: &ServiceEntry| self.config.zone(e.service.key.scope());
-            served.map(|e| route::virtual_hosts(&e.service, zone(e))).unwrap_or_default()
+            let hosts =
+                |e: &ServiceEntry| route::virtual_hosts(&e.service, self.config.balancer, zone(e));
+            served.map(|e| hosts(e)).unwrap_or_default()
         };
         let (before, after) = (made(old), made(new));
         if before == after {

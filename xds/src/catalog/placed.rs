@@ -33,7 +33,7 @@ impl Placed {
         }
         let entry = snapshot.lookup(&self.service)?;
         let port = entry.service.tcp_port(self.port)?;
-        let place = completed(snapshot, place);
+        let place = entry.place_key(&completed(snapshot, place));
         let key = (place.node.clone(), place.zone.clone());
         let mut made = self.made.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(encoded) = made.get(&key) {

@@ -4,28 +4,32 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use portolan_model::{AppProtocol, Balancer, DnsName, Service, ServicePort};
-use portolan_proto::envoy::cluster::load_balancing_policy::Policy;
-use portolan_proto::envoy::cluster::{Cluster, LoadBalancingPolicy, cluster as cds};
+use portolan_proto::envoy::cluster::{Cluster, cluster as cds};
 use portolan_proto::envoy::core::{
-    AggregatedConfigSource, ApiVersion, ConfigSource, Http2ProtocolOptions, TypedExtensionConfig,
+    AggregatedConfigSource, ApiVersion, ConfigSource, Http2ProtocolOptions,
     config_source::ConfigSourceSpecifier,
 };
-use portolan_proto::envoy::lb::least_request::LeastRequest;
-use portolan_proto::envoy::lb::round_robin::RoundRobin;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options as http;
 
-use super::{Encoded, cluster_name, duration, host_name, pack, policy};
+use super::{Encoded, balancing, cluster_name, duration, host_name, pack, policy};
+use crate::capability::Dialect;
 
 /// Key of the HTTP options in `typed_extension_protocol_options`.
 pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
 /// Limit on establishing a connection to an endpoint.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Encodes the cluster of a port.
+/// Encodes the cluster of a port, for clients of a dialect.
 #[must_use]
-pub fn encode(service: &Service, port: &ServicePort, default: Balancer, zone: &DnsName) -> Encoded {
+pub fn encode(
+    service: &Service,
+    port: &ServicePort,
+    default: Balancer,
+    zone: &DnsName,
+    dialect: Dialect,
+) -> Encoded {
     let name = cluster_name(&service.key, port.port);
     let wanted = &service.policy;
     let cluster = Cluster {
@@ -38,7 +42,7 @@ pub fn encode(service: &Service, port: &ServicePort, default: Balancer, zone: &D
             service_name: name.to_string(),
         }),
         connect_timeout: Some(duration(wanted.timeouts.connect.unwrap_or(CONNECT_TIMEOUT))),
-        load_balancing_policy: Some(balancer(wanted.balancer.unwrap_or(default))),
+        load_balancing_policy: Some(balancing::policies(service, default, dialect)),
         health_checks: (wanted.health_check.iter())
             .filter_map(|check| policy::health_check(check, port, &host_name(&service.key, zone)))
             .collect(),
@@ -58,30 +62,6 @@ pub(super) fn ads() -> ConfigSource {
         resource_api_version: ApiVersion::V3.into(),
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
         ..ConfigSource::default()
-    }
-}
-
-/// gRPC refuses most values of the old `lb_policy` field and skips policies it does not know, so
-/// the list always ends in round robin (gRFC A52).
-fn balancer(balancer: Balancer) -> LoadBalancingPolicy {
-    let round_robin =
-        typed("envoy.load_balancing_policies.round_robin", pack(&RoundRobin::default()));
-    let policies = match balancer {
-        Balancer::RoundRobin => vec![round_robin],
-        Balancer::LeastRequest => {
-            let least_request = pack(&LeastRequest::default());
-            vec![typed("envoy.load_balancing_policies.least_request", least_request), round_robin]
-        }
-    };
-    LoadBalancingPolicy { policies }
-}
-
-fn typed(name: &str, config: Any) -> Policy {
-    Policy {
-        typed_extension_config: Some(TypedExtensionConfig {
-            name: name.to_owned(),
-            typed_config: Some(config),
-        }),
     }
 }
 

@@ -15,46 +15,56 @@ use portolan_proto::envoy::protobuf::UInt32Value;
 
 use super::{Encoded, cluster_name};
 
+/// Endpoints with their sockets.
+type Targets<'a> = Vec<(SocketAddr, &'a Endpoint)>;
+
 /// Encodes the endpoint set of a port. A port without an endpoint to use has an empty set, never
 /// none: Envoy waits up to 15 s for a set that does not come.
+///
+/// Endpoints that are serving and terminating are in it only while none is ready, and then as
+/// healthy ones: of a set that is draining altogether gRPC would use nothing.
 #[must_use]
 pub fn encode(entry: &ServiceEntry, port: &ServicePort) -> Encoded {
-    encode_targets(entry, port, entry.targets(port))
+    encode_tiers(entry, port, vec![entry.targets(port)])
 }
 
-/// Encodes the endpoint set that a client in this place gets of a port.
+/// Encodes the endpoint set that a client in this place gets of a port: the near endpoints as
+/// priority 0, and those of each wider ring as the next, for when nothing nearer can be reached.
 #[must_use]
 pub fn encode_at(entry: &ServiceEntry, port: &ServicePort, place: &Place) -> Encoded {
-    encode_targets(entry, port, entry.targets_at(port, place))
+    encode_tiers(entry, port, entry.tiers_at(port, place))
 }
 
-fn encode_targets(
-    entry: &ServiceEntry,
-    port: &ServicePort,
-    targets: Vec<(SocketAddr, &Endpoint)>,
-) -> Encoded {
+/// Priorities are counted without a gap and no address stands twice, or gRPC refuses the set.
+fn encode_tiers(entry: &ServiceEntry, port: &ServicePort, tiers: Vec<Targets<'_>>) -> Encoded {
     let name = cluster_name(&entry.service.key, port.port);
-    let mut zones: BTreeMap<&str, Vec<LbEndpoint>> = BTreeMap::new();
-    for (address, endpoint) in targets {
-        let zone = endpoint.zone.as_deref().unwrap_or_default();
-        zones.entry(zone).or_default().push(lb_endpoint(address));
+    let mut localities: BTreeMap<(u32, &str), Vec<LbEndpoint>> = BTreeMap::new();
+    for (priority, tier) in (0..).zip(tiers) {
+        for (address, endpoint) in tier {
+            let zone = endpoint.zone.as_deref().unwrap_or_default();
+            localities.entry((priority, zone)).or_default().push(lb_endpoint(address));
+        }
     }
+    let endpoints = localities.into_iter();
     let assignment = ClusterLoadAssignment {
         cluster_name: name.to_string(),
-        endpoints: zones.into_iter().map(|(zone, members)| locality(zone, members)).collect(),
+        endpoints: endpoints
+            .map(|((priority, zone), members)| locality(priority, zone, members))
+            .collect(),
         ..ClusterLoadAssignment::default()
     };
     Encoded::new(&name, &assignment)
 }
 
-/// A locality weighs as much as it has endpoints, so that each endpoint gets the same share.
-/// gRPC skips a locality without a weight.
-fn locality(zone: &str, lb_endpoints: Vec<LbEndpoint>) -> LocalityLbEndpoints {
+/// A locality weighs as much as it has endpoints, so that each endpoint of a priority gets the same
+/// share. gRPC skips a locality without a weight.
+fn locality(priority: u32, zone: &str, lb_endpoints: Vec<LbEndpoint>) -> LocalityLbEndpoints {
     let weight = u32::try_from(lb_endpoints.len()).unwrap_or(u32::MAX);
     LocalityLbEndpoints {
         locality: Some(Locality { zone: zone.to_owned(), ..Locality::default() }),
         load_balancing_weight: Some(UInt32Value { value: weight }),
         lb_endpoints,
+        priority,
         ..LocalityLbEndpoints::default()
     }
 }

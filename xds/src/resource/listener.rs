@@ -1,4 +1,7 @@
-//! LDS: sockets for proxies, and API listeners by which gRPC clients resolve `xds:///` targets.
+//! LDS: sockets for proxies, API listeners by which gRPC clients resolve `xds:///` targets, and
+//! what gRPC servers serve by.
+
+use std::net::SocketAddr;
 
 use portolan_model::{DnsName, ServiceKey};
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
@@ -12,7 +15,12 @@ use portolan_proto::envoy::listener::{
     ApiListener, Filter, FilterChain, Listener, filter::ConfigType,
 };
 use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::route::{
+    NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
+    route_match::PathSpecifier,
+};
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use portolan_proto::envoy::{ConnectionHashPolicy, connection_hash_policy};
 
 use super::cluster::ads;
 use super::endpoints::socket_address;
@@ -24,16 +32,25 @@ const HTTP_FILTER: &str = "envoy.filters.network.http_connection_manager";
 const TCP_FILTER: &str = "envoy.filters.network.tcp_proxy";
 const ROUTER_FILTER: &str = "envoy.filters.http.router";
 
+/// Under this and its address a gRPC server asks for its listener, if its bootstrap says
+/// `"server_listener_resource_name_template": "grpc/server?xds.resource.listening_address=%s"`
+/// (the name of gRFC A36's example).
+pub const SERVER_PREFIX: &str = "grpc/server?xds.resource.listening_address=";
+
 /// Encodes a socket listener.
 #[must_use]
 pub fn encode_socket(spec: &ListenerSpec) -> Encoded {
     let (name, config) = match &spec.target {
-        ListenerTarget::Http => (HTTP_FILTER, pack(&connection_manager(&spec.name, HTTP_ROUTES))),
+        ListenerTarget::Http => {
+            (HTTP_FILTER, pack(&connection_manager(&spec.name, rds(HTTP_ROUTES))))
+        }
         ListenerTarget::Tcp { service, port } => {
             let cluster = ClusterSpecifier::Cluster(cluster_name(service, *port).to_string());
             let proxy = TcpProxy {
                 stat_prefix: spec.name.to_string(),
                 cluster_specifier: Some(cluster),
+                // Of use only to a cluster that picks by hash.
+                hash_policy: vec![by_source_ip()],
                 ..TcpProxy::default()
             };
             (TCP_FILTER, pack(&proxy))
@@ -42,13 +59,7 @@ pub fn encode_socket(spec: &ListenerSpec) -> Encoded {
     let listener = Listener {
         name: spec.name.to_string(),
         address: Some(socket_address(spec.address)),
-        filter_chains: vec![FilterChain {
-            filters: vec![Filter {
-                name: name.to_owned(),
-                config_type: Some(ConfigType::TypedConfig(config)),
-            }],
-            ..FilterChain::default()
-        }],
+        filter_chains: vec![chain(name, config)],
         ..Listener::default()
     };
     Encoded::new(&spec.name, &listener)
@@ -61,21 +72,68 @@ pub fn encode_api(key: &ServiceKey, port: u16, zone: &DnsName) -> Encoded {
     let listener = Listener {
         name: name.to_string(),
         api_listener: Some(ApiListener {
-            api_listener: Some(pack(&connection_manager(&name, &name))),
+            api_listener: Some(pack(&connection_manager(&name, rds(&name)))),
         }),
         ..Listener::default()
     };
     Encoded::new(&name, &listener)
 }
 
-fn connection_manager(stat_prefix: &str, routes: &str) -> HttpConnectionManager {
+/// Encodes the listener of a gRPC server that listens on the address its name holds (gRFC A36):
+/// it serves whatever arrives there. `None` for any other name.
+#[must_use]
+pub fn encode_server(name: &str) -> Option<Encoded> {
+    let address: SocketAddr = name.strip_prefix(SERVER_PREFIX)?.parse().ok()?;
+    if address.port() == 0 {
+        return None;
+    }
+    let serve = Route {
+        r#match: Some(RouteMatch {
+            path_specifier: Some(PathSpecifier::Prefix(String::new())),
+            ..RouteMatch::default()
+        }),
+        action: Some(Action::NonForwardingAction(NonForwardingAction {})),
+        ..Route::default()
+    };
+    let routes = RouteConfiguration {
+        name: name.to_owned(),
+        virtual_hosts: vec![VirtualHost {
+            name: name.to_owned(),
+            domains: vec!["*".to_owned()],
+            routes: vec![serve],
+            ..VirtualHost::default()
+        }],
+        ..RouteConfiguration::default()
+    };
+    let manager = connection_manager(name, RouteSpecifier::RouteConfig(routes));
+    let listener = Listener {
+        name: name.to_owned(),
+        address: Some(socket_address(address)),
+        default_filter_chain: Some(chain(HTTP_FILTER, pack(&manager))),
+        ..Listener::default()
+    };
+    Some(Encoded::new(name, &listener))
+}
+
+fn chain(filter: &str, config: Any) -> FilterChain {
+    FilterChain {
+        filters: vec![Filter {
+            name: filter.to_owned(),
+            config_type: Some(ConfigType::TypedConfig(config)),
+        }],
+        ..FilterChain::default()
+    }
+}
+
+fn rds(routes: &str) -> RouteSpecifier {
+    RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes.to_owned() })
+}
+
+fn connection_manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
     HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         codec_type: CodecType::Auto.into(),
-        route_specifier: Some(RouteSpecifier::Rds(Rds {
-            config_source: Some(ads()),
-            route_config_name: routes.to_owned(),
-        })),
+        route_specifier: Some(routes),
         // A connection manager without the router filter is refused by gRPC (gRFC A39).
         http_filters: vec![HttpFilter {
             name: ROUTER_FILTER.to_owned(),
@@ -88,4 +146,11 @@ fn connection_manager(stat_prefix: &str, routes: &str) -> HttpConnectionManager 
 
 fn router() -> Any {
     pack(&Router::default())
+}
+
+fn by_source_ip() -> ConnectionHashPolicy {
+    let source_ip = connection_hash_policy::SourceIp {};
+    ConnectionHashPolicy {
+        policy_specifier: Some(connection_hash_policy::PolicySpecifier::SourceIp(source_ip)),
+    }
 }

@@ -9,7 +9,7 @@ use portolan_proto::envoy::core::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
 };
 use portolan_proto::envoy::http_codec::CodecClientType;
-use portolan_proto::envoy::protobuf::UInt32Value;
+use portolan_proto::envoy::protobuf::{BoolValue, UInt32Value};
 
 use super::duration;
 
@@ -47,15 +47,26 @@ pub(super) fn health_check(
     })
 }
 
-/// Consecutive errors. gRPC clients know no such count (gRFC A50), and eject nobody for it.
+/// By errors in a row, by their share, or both. gRPC clients know the share alone (gRFC A50).
+/// What is not asked for is turned off: by default Envoy judges by errors in a row and by the
+/// spread of success rates, and gRPC by the latter.
 pub(super) fn outlier_detection(outlier: &OutlierDetection) -> cds::OutlierDetection {
+    let in_a_row = outlier.consecutive_errors;
+    let share = outlier.failure_percentage;
     cds::OutlierDetection {
-        consecutive_5xx: number(outlier.consecutive_errors),
+        consecutive_5xx: in_a_row.and_then(number),
+        enforcing_consecutive_5xx: if in_a_row.is_some() { None } else { number(0) },
+        failure_percentage_threshold: share.and_then(|s| number(s.threshold)),
+        failure_percentage_minimum_hosts: share.and_then(|s| number(s.minimum_hosts)),
+        failure_percentage_request_volume: share.and_then(|s| number(s.request_volume)),
+        enforcing_failure_percentage: share.and_then(|_| number(100)),
+        enforcing_success_rate: number(0),
         interval: Some(duration(outlier.interval)),
         base_ejection_time: Some(duration(outlier.ejection_time)),
         max_ejection_percent: number(outlier.max_percent),
-        // Off: Envoy would judge by success rate as well by default.
-        enforcing_success_rate: number(0),
+        // One of three is more than ten percent: Envoy would then eject nobody, where gRPC ejects
+        // as long as less than that share is out (gRFC A50).
+        always_eject_one_host: Some(BoolValue { value: outlier.max_percent > 0 }),
         ..cds::OutlierDetection::default()
     }
 }

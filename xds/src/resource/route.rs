@@ -9,16 +9,16 @@ use std::sync::Arc;
 use bytes::{BufMut, Bytes, BytesMut};
 use imbl::OrdMap;
 use portolan_model::policy::{Retries, RetryOn};
-use portolan_model::{AppProtocol, DnsName, Protocol, Scope, Service, ServicePort};
+use portolan_model::{AppProtocol, Balancer, DnsName, Protocol, Scope, Service, ServicePort};
 use portolan_proto::envoy::protobuf::UInt32Value;
 use portolan_proto::envoy::route::{
     RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
-    route_action, route_match::PathSpecifier,
+    route_action, route_action::HashPolicy, route_match::PathSpecifier,
 };
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{Message, Name};
 
-use super::{Encoded, cluster_name, duration, host_name, target_name};
+use super::{Encoded, balancing, cluster_name, duration, host_name, target_name};
 
 /// Name of the route table of all HTTP listeners.
 pub const HTTP_ROUTES: &str = "portolan/http";
@@ -27,9 +27,14 @@ const VIRTUAL_HOSTS: u32 = 2;
 
 /// Encodes the route table of a gRPC target: everything to the port's cluster.
 #[must_use]
-pub fn encode_target(service: &Service, port: &ServicePort, zone: &DnsName) -> Encoded {
+pub fn encode_target(
+    service: &Service,
+    port: &ServicePort,
+    default: Balancer,
+    zone: &DnsName,
+) -> Encoded {
     let name = target_name(&service.key, port.port, zone);
-    let mut route = to_cluster(service, port.port);
+    let mut route = to_cluster(service, port.port, balancing::call_hash(service, default));
     if let (Some(Action::Route(action)), Some(limit)) =
         (&mut route.action, service.policy.timeouts.request)
     {
@@ -58,9 +63,14 @@ pub fn encode_target(service: &Service, port: &ServicePort, zone: &DnsName) -> E
 /// `web.shop.svc.cluster.local`), with a port or without. Without one the port is 80 where the
 /// service has it, else its first.
 #[must_use]
-pub fn virtual_hosts(service: &Service, zone: &DnsName) -> Vec<(Arc<str>, Bytes)> {
+pub fn virtual_hosts(
+    service: &Service,
+    default: Balancer,
+    zone: &DnsName,
+) -> Vec<(Arc<str>, Bytes)> {
+    let hash = balancing::http_hash(service, default);
     let ports: Vec<&ServicePort> = http_ports(service).collect();
-    let default = ports.iter().find(|p| p.port == 80).or(ports.first()).map(|p| p.port);
+    let bare = ports.iter().find(|p| p.port == 80).or(ports.first()).map(|p| p.port);
     let (name, namespace) = (service.key.name(), service.key.namespace());
     let full = host_name(&service.key, zone);
     let forms = match service.key.scope() {
@@ -75,14 +85,14 @@ pub fn virtual_hosts(service: &Service, zone: &DnsName) -> Vec<(Arc<str>, Bytes)
         .map(|port| {
             let mut domains: Vec<String> =
                 forms.iter().map(|form| format!("{form}:{}", port.port)).collect();
-            if default == Some(port.port) {
+            if bare == Some(port.port) {
                 domains.extend(forms.iter().cloned());
             }
             let host_name = cluster_name(&service.key, port.port);
             let host = VirtualHost {
                 name: host_name.to_string(),
                 domains,
-                routes: vec![to_cluster(service, port.port)],
+                routes: vec![to_cluster(service, port.port, hash.clone())],
                 ..VirtualHost::default()
             };
             (host_name, host.encode_to_vec().into())
@@ -114,7 +124,7 @@ pub fn encode_http(hosts: &OrdMap<Arc<str>, Bytes>) -> Encoded {
 
 /// All requests to a cluster. No timeout of the whole request unless the service asks for one:
 /// Envoy's default of 15 s would cut gRPC streams.
-fn to_cluster(service: &Service, port: u16) -> Route {
+fn to_cluster(service: &Service, port: u16, hash_policy: Vec<HashPolicy>) -> Route {
     let name = cluster_name(&service.key, port).to_string();
     let timeouts = &service.policy.timeouts;
     Route {
@@ -127,13 +137,15 @@ fn to_cluster(service: &Service, port: u16) -> Route {
             timeout: Some(duration(timeouts.request.unwrap_or_default())),
             idle_timeout: timeouts.idle.map(duration),
             retry_policy: service.policy.retries.as_ref().map(retry_policy),
+            hash_policy,
             ..RouteAction::default()
         })),
         ..Route::default()
     }
 }
 
-/// Envoy and gRPC (gRFC A44) read the same list and skip the words they do not know.
+/// Envoy and gRPC (gRFC A44) read the same list and skip the words they do not know; gRPC has no
+/// limit on a single try.
 fn retry_policy(retries: &Retries) -> RetryPolicy {
     let words: Vec<&str> = retries.on.iter().map(|reason| RetryOn::word(*reason)).collect();
     RetryPolicy {

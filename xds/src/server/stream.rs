@@ -22,6 +22,7 @@ use super::refusals::Refusals;
 use super::session::{MAX_NAME_BYTES, Outcome, Session, Violation};
 use super::wire::Open;
 use crate::NODE_NAME;
+use crate::capability::{Agent, Capabilities};
 use crate::catalog::Catalog;
 use crate::metrics::ServerMetrics;
 use crate::viewer::Viewer;
@@ -236,7 +237,8 @@ pub(super) fn now_ms() -> u64 {
 fn viewer(proven: &Viewer, node: &Node) -> Viewer {
     let features = &node.client_features;
     let ttl = features.iter().any(|feature| feature == "xds.config.supports-resource-ttl");
-    Viewer { place: place(node), ttl, ..proven.clone() }
+    let capabilities = Capabilities::of(&Agent::from(node));
+    Viewer { place: place(node), ttl, capabilities, ..proven.clone() }
 }
 
 /// Where a client says it is: the zone of its locality, and its node by the key that Istio's

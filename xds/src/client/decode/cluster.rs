@@ -1,4 +1,5 @@
-//! `Cluster` -> [`Cluster`]: EDS and static clusters, round robin and least request.
+//! `Cluster` -> [`Cluster`]: EDS and static clusters, round robin and least request. Of a list of
+//! balancers whatever else it names is skipped.
 
 use std::time::Duration;
 

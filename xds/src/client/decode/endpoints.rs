@@ -1,5 +1,5 @@
-//! `ClusterLoadAssignment` -> [`EndpointSet`]: usable endpoints, with locality weights folded into
-//! each endpoint's own.
+//! `ClusterLoadAssignment` -> [`EndpointSet`]: usable endpoints by priority, with locality weights
+//! folded into each endpoint's own.
 
 use std::collections::BTreeSet;
 use std::net::SocketAddr;

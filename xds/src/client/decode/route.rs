@@ -1,4 +1,5 @@
 //! `RouteConfiguration` -> [`RouteTable`]: virtual hosts with prefix and path matches to clusters.
+//! What a route hashes is passed over: no balancer here picks by it yet.
 
 use std::sync::Arc;
 

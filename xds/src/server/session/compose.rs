@@ -152,7 +152,7 @@ impl TypeState {
         let all = asked.catalog.wildcard(asked.kind);
         if !subscription.wildcard {
             names.extend(self.sent.names().cloned());
-        } else if Catalog::is_same_for_all(asked.kind, asked.viewer) {
+        } else if asked.catalog.is_same_for_all(asked.kind, asked.viewer) {
             // Nodes that both maps share are passed over.
             let differs = self.sent.map().diff(all).map(|item| match item {
                 DiffItem::Add(name, _) | DiffItem::Remove(name, _) => name.clone(),
@@ -302,7 +302,7 @@ impl TypeState {
         if wildcard
             && as_is
             && self.refused.is_empty()
-            && Catalog::is_same_for_all(asked.kind, asked.viewer)
+            && asked.catalog.is_same_for_all(asked.kind, asked.viewer)
             && self.sent.map().len() == all.len()
         {
             self.sent.share(all.clone());
