@@ -59,6 +59,7 @@ fn resources() -> ResourceConfig {
         cluster_set_zone: DnsName::parse("clusterset.local").expect("valid"),
         balancer: Balancer::LeastRequest,
         listeners: Vec::new(),
+        load_reports: false,
     }
 }
 

@@ -37,7 +37,7 @@ enum Command {
     Demo(DemoArgs),
     /// Call a gRPC method of a server with reflection, or list its methods.
     Call(CallArgs),
-    /// Show what a running control plane knows: services, endpoints, rejected.
+    /// Show what a running control plane knows: services, endpoints, rejected, load.
     Get(GetArgs),
     /// Show the configuration.
     #[command(subcommand)]
@@ -219,6 +219,8 @@ pub(crate) enum GetWhat {
     Endpoints,
     /// Objects and settings that are not in force, and why.
     Rejected,
+    /// Requests to services as clients report them, over the last interval.
+    Load,
 }
 
 /// How `portolan get` shows it.

@@ -61,6 +61,8 @@ pub(crate) enum Source {
 pub(crate) struct Xds {
     pub(crate) address: SocketAddr,
     pub(crate) max_streams: usize,
+    /// How often clients are asked to report load, if they are.
+    pub(crate) load_reports: Option<Duration>,
 }
 
 #[derive(Clone, Debug)]
@@ -245,7 +247,19 @@ fn xds(r: &mut Reader) -> Option<Xds> {
         1..=1_000_000,
         "Streams open at once; more are refused",
     );
-    Some(Xds { address: address?, max_streams })
+    let load_reports = r.word(
+        "xds.load_reports",
+        &[("off", false), ("on", true)],
+        "Whether clients are asked for load reports (LRS), for portolan get load: off or on",
+    );
+    let interval = r.integer(
+        "xds.load_report_interval_secs",
+        10,
+        1..=3600,
+        "How often they report, in seconds",
+    );
+    let load_reports = load_reports.then(|| Duration::from_secs(interval));
+    Some(Xds { address: address?, max_streams, load_reports })
 }
 
 fn proxy(r: &mut Reader) -> Proxy {

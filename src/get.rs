@@ -29,6 +29,7 @@ fn ask(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Val
         GetWhat::Services => "services",
         GetWhat::Endpoints => "endpoints",
         GetWhat::Rejected => "rejected",
+        GetWhat::Load => "load",
     };
     let address = args.admin.clone();
     let mut request = ureq::get(format!("http://{address}/get/{what}"))
@@ -47,6 +48,9 @@ fn ask(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Val
         request.call().with_context(|| format!("cannot ask the control plane at {address}"))?;
     if !response.status().is_success() {
         let text = response.body_mut().read_to_string().unwrap_or_default();
+        if args.what == GetWhat::Load && response.status() == 404 {
+            bail!("the control plane at {address} takes no load reports: set xds.load_reports");
+        }
         bail!("the control plane at {address} says {}: {}", response.status(), text.trim());
     }
     let lines = BufReader::new(response.into_body().into_reader()).lines();

@@ -15,7 +15,8 @@ use portolan_runtime::admin::Admin;
 use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
 use portolan_xds::{
-    ClientConfig, ResourceConfig, ServerConfig, ServerLimits, XdsClient, XdsServer,
+    ClientConfig, LoadConfig, LoadReports, ResourceConfig, ServerConfig, ServerLimits, XdsClient,
+    XdsServer,
 };
 
 use crate::config::{Config, Source};
@@ -204,6 +205,7 @@ impl Start<'_> {
             balancer: self.config.control.balancer,
             listeners: self.config.listeners.clone(),
             endpoints_ttl_secs: 0,
+            load_reports: self.config.xds.load_reports.is_some(),
         };
         let streams = self.config.xds.max_streams;
         let limits = ServerLimits { streams, ..ServerLimits::default() };
@@ -212,6 +214,11 @@ impl Start<'_> {
         let socket = listen(self.config.xds.address, "xds")?;
         let address = local(&socket)?;
         announce("xds", address);
+        if let Some(interval) = self.config.xds.load_reports {
+            let config = LoadConfig { interval, streams, ..LoadConfig::default() };
+            let reports = LoadReports::new(config, &self.metrics);
+            self.admin = feed::load::add(self.admin.clone(), &reports);
+        }
         let clients = server.clients();
         self.page("clients", move || clients.status());
         let gate = self.readiness.gate("xds");

@@ -48,6 +48,23 @@ const REJECTED: &[Column] = &[
     Column { heading: "REASON", wide: false, text: |row| text(&row["reason"]) },
 ];
 
+const LOAD: &[Column] = &[
+    Column { heading: "SERVICE", wide: false, text: |row| text(&row["cluster"]) },
+    Column { heading: "ZONE", wide: false, text: |row| text(&row["zone"]) },
+    Column { heading: "REQUESTS/S", wide: false, text: |row| rate(&row["requestsPerSec"]) },
+    Column { heading: "ERRORS", wide: false, text: error_share },
+    Column { heading: "IN-PROGRESS", wide: false, text: |row| text(&row["inProgress"]) },
+    Column { heading: "DROPS/S", wide: false, text: |row| rate(&row["dropsPerSec"]) },
+    Column { heading: "REPORTERS", wide: false, text: |row| text(&row["reporters"]) },
+    Column { heading: "AGE", wide: true, text: |row| format!("{}s", row["ageSecs"]) },
+    Column { heading: "DROPPED-FOR", wide: true, text: |row| rates(&row["dropCategories"], rate) },
+    Column {
+        heading: "ENDPOINTS-SAY",
+        wide: true,
+        text: |row| rates(&row["metrics"], |metric| rate(&metric["mean"])),
+    },
+];
+
 /// Writes rows of one kind.
 pub(super) struct Table {
     columns: Vec<&'static Column>,
@@ -62,6 +79,7 @@ impl Table {
             GetWhat::Services => SERVICES,
             GetWhat::Endpoints => ENDPOINTS,
             GetWhat::Rejected => REJECTED,
+            GetWhat::Load => LOAD,
         };
         let columns = all.iter().filter(|column| wide || !column.wide).collect();
         Self { columns, event: false, widths: Vec::new() }
@@ -228,4 +246,54 @@ fn hints(row: &Value) -> String {
         Some(list(&hints[name])).filter(|l| !l.is_empty()).map(|l| format!("{name}={l}"))
     };
     [part("zones"), part("nodes")].into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// A number to two places.
+fn rate(value: &Value) -> String {
+    value.as_f64().map(|rate| format!("{rate:.2}")).unwrap_or_default()
+}
+
+fn error_share(row: &Value) -> String {
+    row["errorPercent"].as_f64().map(|share| format!("{share:.2}%")).unwrap_or_default()
+}
+
+fn rates(value: &Value, shown: fn(&Value) -> String) -> String {
+    let all = value.as_object().into_iter().flatten();
+    all.map(|(name, value)| format!("{name}={}", shown(value))).collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn load_is_shown_in_rates_and_shares() {
+        let full = json!({
+            "cluster": "shop/web:80", "zone": "zone-a", "reporters": 2, "requestsPerSec": 120.5,
+            "errorPercent": 0.4, "inProgress": 3, "dropsPerSec": 0.0, "ageSecs": 4,
+            "dropCategories": {}, "metrics": {"cpu_utilization": {"mean": 0.25}},
+        });
+        let bare = json!({
+            "cluster": "x", "zone": null, "reporters": 1, "requestsPerSec": 0.0,
+            "errorPercent": null, "inProgress": 0, "dropsPerSec": 1.0, "ageSecs": 4,
+            "dropCategories": {"lb": 1.0}, "metrics": {},
+        });
+        let mut out = Vec::new();
+        let rows = [full, bare];
+        Table::new(GetWhat::Load, true).write_all(&rows, &mut out).expect("written");
+        let text = String::from_utf8(out).expect("UTF-8");
+        let lines: Vec<Vec<&str>> =
+            text.lines().map(|line| line.split_whitespace().collect()).collect();
+        assert_eq!(
+            lines[1..],
+            [
+                "shop/web:80 zone-a 120.50 0.40% 3 0.00 2 4s - cpu_utilization=0.25",
+                "x - 0.00 - 0 1.00 1 4s lb=1.00 -",
+            ]
+            .map(|line| line.split(' ').collect::<Vec<_>>())
+        );
+        assert_eq!(lines[0].len(), lines[1].len());
+    }
 }

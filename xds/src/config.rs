@@ -18,6 +18,8 @@ pub struct ResourceConfig {
     pub endpoints_ttl_secs: u32,
     /// Sockets every proxy opens.
     pub listeners: Vec<ListenerSpec>,
+    /// Whether gRPC clients are asked to report load; Envoy asks itself, by its bootstrap.
+    pub load_reports: bool,
 }
 
 impl ResourceConfig {

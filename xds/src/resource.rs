@@ -190,7 +190,7 @@ fn pack<M: Message + Name>(message: &M) -> Any {
     Any { type_url: M::type_url(), value: message.encode_to_vec() }
 }
 
-fn duration(value: std::time::Duration) -> Duration {
+pub(crate) fn duration(value: std::time::Duration) -> Duration {
     let nanos = i32::try_from(value.subsec_nanos()).unwrap_or(0);
     Duration { seconds: i64::try_from(value.as_secs()).unwrap_or(i64::MAX), nanos }
 }

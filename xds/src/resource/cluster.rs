@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use portolan_model::{AppProtocol, Balancer, DnsName, Service, ServicePort};
+use portolan_model::{AppProtocol, Service, ServicePort};
 use portolan_proto::envoy::cluster::{Cluster, cluster as cds};
 use portolan_proto::envoy::core::{
-    AggregatedConfigSource, ApiVersion, ConfigSource, Http2ProtocolOptions,
+    AggregatedConfigSource, ApiVersion, ConfigSource, Http2ProtocolOptions, SelfConfigSource,
     config_source::ConfigSourceSpecifier,
 };
 use portolan_proto::envoy::protobuf::Any;
@@ -26,12 +26,12 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub fn encode(
     service: &Service,
     port: &ServicePort,
-    default: Balancer,
-    zone: &DnsName,
+    config: &ResourceConfig,
     dialect: Dialect,
 ) -> Encoded {
     let name = cluster_name(&service.key, port.port);
     let wanted = &service.policy;
+    let zone = config.zone(service.key.scope());
     let cluster = Cluster {
         name: name.to_string(),
         cluster_discovery_type: Some(cds::ClusterDiscoveryType::Type(
@@ -42,7 +42,7 @@ pub fn encode(
             service_name: name.to_string(),
         }),
         connect_timeout: Some(duration(wanted.timeouts.connect.unwrap_or(CONNECT_TIMEOUT))),
-        load_balancing_policy: Some(balancing::policies(service, default, dialect)),
+        load_balancing_policy: Some(balancing::policies(service, config.balancer, dialect)),
         health_checks: (wanted.health_check.iter())
             .filter_map(|check| policy::health_check(check, port, &host_name(&service.key, zone)))
             .collect(),
@@ -51,6 +51,7 @@ pub fn encode(
         outlier_detection: wanted.outlier_detection.as_ref().map(policy::outlier_detection),
         circuit_breakers: policy::circuit_breakers(&wanted.circuit_breaker),
         typed_extension_protocol_options: http_options(port),
+        lrs_server: config.load_reports.then(this_server),
         ..Cluster::default()
     };
     Encoded::new(&name, &cluster)
@@ -61,6 +62,15 @@ pub(super) fn ads() -> ConfigSource {
     ConfigSource {
         resource_api_version: ApiVersion::V3.into(),
         config_source_specifier: Some(ConfigSourceSpecifier::Ads(AggregatedConfigSource {})),
+        ..ConfigSource::default()
+    }
+}
+
+/// "From the server that this came from": gRPC takes no other for load reports.
+fn this_server() -> ConfigSource {
+    ConfigSource {
+        resource_api_version: ApiVersion::V3.into(),
+        config_source_specifier: Some(ConfigSourceSpecifier::Self_(SelfConfigSource::default())),
         ..ConfigSource::default()
     }
 }

@@ -53,6 +53,7 @@ pub(crate) fn config() -> ResourceConfig {
                 target: ListenerTarget::Tcp { service, port: 5432 },
             },
         ],
+        load_reports: false,
     }
 }
 
