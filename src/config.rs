@@ -1,5 +1,6 @@
 //! The configuration: one TOML or YAML file, variables and flags over it, typed and immutable.
 
+mod certificates;
 mod dns;
 pub(crate) mod print;
 pub(crate) mod reader;
@@ -13,7 +14,7 @@ use ipnet::IpNet;
 use portolan_control::{Connect, Pace, ServiceRanges};
 use portolan_model::{Balancer, DnsName, ServiceKey};
 use portolan_runtime::telemetry::LogFormat;
-use portolan_xds::{ListenerSpec, ListenerTarget};
+use portolan_xds::{CertificateSpec, ListenerSpec, ListenerTarget};
 use serde_json::Value;
 
 pub(crate) use dns::Dns;
@@ -32,6 +33,7 @@ pub(crate) struct Config {
     pub(crate) xds: Xds,
     pub(crate) dns: Dns,
     pub(crate) proxy: Proxy,
+    pub(crate) certificates: Vec<CertificateSpec>,
     pub(crate) listeners: Vec<ListenerSpec>,
 }
 
@@ -138,7 +140,9 @@ fn read(r: &mut Reader) -> Option<Config> {
     let xds = xds(r);
     let dns = dns::read(r);
     let proxy = proxy(r);
+    let certificates = certificates::read(r);
     let listeners = listeners(r);
+    certificates::check(r, &certificates, &listeners);
     Some(Config {
         log_filter: log_filter?,
         log_format,
@@ -150,6 +154,7 @@ fn read(r: &mut Reader) -> Option<Config> {
         xds: xds?,
         dns: dns?,
         proxy,
+        certificates,
         listeners,
     })
 }
@@ -289,13 +294,14 @@ fn proxy(r: &mut Reader) -> Proxy {
 fn listeners(r: &mut Reader) -> Vec<ListenerSpec> {
     let mut listeners: Vec<ListenerSpec> = r.tables(
         "listeners",
-        "Sockets the proxies open: name, address, protocol (http or tcp), service (for tcp)",
+        "Sockets the proxies open: name, address, protocol (http or tcp), service (for tcp), tls (a \
+         certificate), client_ca (true: clients need a certificate too)",
         parse_listener,
     );
     let http: Vec<SocketAddr> = r.texts("proxy.http", &[], "More HTTP listeners, by address alone");
     listeners.extend(http.into_iter().enumerate().map(|(i, address)| {
         let name = if i == 0 { "http".into() } else { format!("http-{}", i + 1).into() };
-        ListenerSpec { name, address, target: ListenerTarget::Http }
+        ListenerSpec { name, address, target: ListenerTarget::Http, tls: None }
     }));
     let tcp: Vec<TcpMapping> =
         r.texts("proxy.tcp", &[], "More TCP listeners, as ADDRESS=namespace/service:port");
@@ -303,6 +309,7 @@ fn listeners(r: &mut Reader) -> Vec<ListenerSpec> {
         name: format!("tcp-{service}:{port}").into(),
         address,
         target: ListenerTarget::Tcp { service, port },
+        tls: None,
     }));
     for (i, listener) in listeners.iter().enumerate() {
         if listeners[..i].iter().any(|l| l.name == listener.name) {
@@ -344,7 +351,7 @@ fn parse_listener(value: &Value) -> Result<ListenerSpec, String> {
     let Value::Object(table) = value else {
         return Err(format!("expected a table, found {value}"));
     };
-    let known = ["name", "address", "protocol", "service"];
+    let known = ["name", "address", "protocol", "service", "tls", "client_ca"];
     if let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) {
         return Err(format!("{key}: unknown setting; known: {}", known.join(", ")));
     }
@@ -368,5 +375,6 @@ fn parse_listener(value: &Value) -> Result<ListenerSpec, String> {
         }
         (other, _) => return Err(format!("protocol: {other:?} is not http or tcp")),
     };
-    Ok(ListenerSpec { name, address, target })
+    let tls = certificates::listener_tls(table)?;
+    Ok(ListenerSpec { name, address, target, tls })
 }

@@ -15,9 +15,10 @@ use portolan_runtime::admin::Admin;
 use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
 use portolan_xds::{
-    ClientConfig, LoadConfig, LoadReports, ResourceConfig, ServerConfig, ServerLimits, XdsClient,
-    XdsServer,
+    ClientConfig, LoadConfig, LoadReports, ResourceConfig, SecretSet, Secrets, ServerConfig,
+    ServerLimits, XdsClient, XdsServer,
 };
+use tokio::sync::watch;
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
@@ -219,11 +220,25 @@ impl Start<'_> {
             let reports = LoadReports::new(config, &self.metrics);
             self.admin = feed::load::add(self.admin.clone(), &reports);
         }
+        // Nobody is sent these yet: there is no SDS.
+        let _secrets = self.secrets()?;
         let clients = server.clients();
         self.page("clients", move || clients.status());
         let gate = self.readiness.gate("xds");
         self.tasks.spawn("xds", server.run(socket, snapshots, gate, self.lifecycle.clone()));
         Ok(address)
+    }
+
+    /// The certificates of listeners as resources, followed while the process runs.
+    fn secrets(&mut self) -> anyhow::Result<watch::Receiver<SecretSet>> {
+        let (secrets, receiver) =
+            Secrets::open(&self.config.certificates, &self.metrics).map_err(cannot_start)?;
+        let follow = secrets.follow(self.lifecycle.clone());
+        self.tasks.spawn("certificates", async {
+            follow.await;
+            Ok::<(), std::convert::Infallible>(())
+        });
+        Ok(receiver)
     }
 
     fn dns(&mut self, snapshots: Subscriber) -> anyhow::Result<Vec<SocketAddr>> {

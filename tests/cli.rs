@@ -139,6 +139,75 @@ fn what_is_wrong_with_a_setting_of_dns_is_named() {
 }
 
 #[test]
+fn what_is_wrong_with_a_certificate_of_listeners_is_named() {
+    let text = "\
+[[certificates]]
+name = \"web\"
+chain = \"c\"
+key = \"k\"
+[[certificates]]
+name = \"web\"
+chain = \"c\"
+key = \"k\"
+[[certificates]]
+name = \"a/b\"
+chain = \"c\"
+key = \"k\"
+[[certificates]]
+name = \"c\"
+chain = \"c\"
+[[listeners]]
+name = \"one\"
+address = \"127.0.0.1:0\"
+protocol = \"http\"
+tls = \"nobody\"
+[[listeners]]
+name = \"two\"
+address = \"127.0.0.1:0\"
+protocol = \"http\"
+tls = \"web\"
+client_ca = true
+[[listeners]]
+name = \"three\"
+address = \"127.0.0.1:0\"
+protocol = \"http\"
+client_ca = true
+[[listeners]]
+name = \"four\"
+address = \"127.0.0.1:0\"
+protocol = \"http\"
+tls = \"web\"
+client_ca = \"yes\"
+";
+    let (_folder, path) = config_file(text, "portolan.toml");
+    let said = refused(&output(&["config", "print", "--config", &path]));
+    let problems: Vec<&str> = said.lines().skip(1).map(str::trim).collect();
+    let expected = [
+        "certificates[2]: name: \"a/b\" is not up to 253 letters, digits, '-', '.' and '_' (in the \
+         file)",
+        "certificates[3]: key: missing (in the file)",
+        "certificates: the name \"web\" stands twice",
+        "listeners[2]: client_ca: only a listener with tls has one (in the file)",
+        "listeners[3]: client_ca: expected true or false, found \"yes\" (in the file)",
+        "listeners: \"one\": tls: there is no certificate \"nobody\"",
+        "listeners: \"two\": client_ca: the certificate \"web\" has no trusted_ca",
+    ];
+    assert_eq!(problems, expected, "{said}");
+
+    let missing = "[[certificates]]\nname = \"web\"\nchain = \"/no/such/chain\"\nkey = \"k\"\n";
+    let (_folder, path) = config_file(missing, "portolan.toml");
+    let folder = tempfile::tempdir().expect("a folder");
+    let manifests = folder.path().to_str().expect("UTF-8");
+    let mut args = vec!["control", "--config", &path, "--manifests", manifests];
+    args.extend(&FREE[..4]);
+    let said = refused(&output(&args));
+    assert!(
+        said.contains("certificate \"web\": cannot use /no/such/chain: No such file"),
+        "{said}"
+    );
+}
+
+#[test]
 fn dns_that_cannot_be_served_as_asked_says_why() {
     let folder = tempfile::tempdir().expect("a folder");
     let manifests = folder.path().to_str().expect("UTF-8");
@@ -177,11 +246,18 @@ fn the_printed_configuration_can_be_used_and_says_the_same() {
 ttl_secs = 7
 [proxy]
 http = [\"127.0.0.1:81\"]
+[[certificates]]
+name = \"web\"
+chain = \"chain.pem\"
+key = \"key.pem\"
+trusted_ca = \"ca.pem\"
 [[listeners]]
 name = \"db\"
 address = \"127.0.0.1:15432\"
 protocol = \"tcp\"
 service = \"shop/db:5432\"
+tls = \"web\"
+client_ca = true
 ";
     let (_folder, path) = config_file(text, "portolan.toml");
     let printed = print(&["--config", &path, "--zone", "example.test"]);
@@ -193,7 +269,8 @@ service = \"shop/db:5432\"
 
     let yaml = "dns: {ttl_secs: 7}\nproxy: {http: [\"127.0.0.1:81\"]}\nzone: example.test\n\
                 listeners:\n- {name: db, address: \"127.0.0.1:15432\", protocol: tcp, service: \
-                \"shop/db:5432\"}\n";
+                \"shop/db:5432\", tls: web, client_ca: true}\ncertificates:\n- {name: web, chain: \
+                chain.pem, key: key.pem, trusted_ca: ca.pem}\n";
     let (_yaml, path) = config_file(yaml, "portolan.yaml");
     assert_eq!(print(&["--config", &path]), printed, "TOML and YAML say the same");
 }

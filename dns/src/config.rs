@@ -16,6 +16,7 @@ use portolan_model::DnsName;
 pub use access::{AccessAction, AccessRule};
 pub(crate) use forward::address as upstream_address;
 pub use forward::{ForwardConfig, ForwardPolicy, ForwardRule, Proto, UpstreamSpec};
+pub use portolan_runtime::certificate::CertificateFiles;
 pub use records::{Rewrite, SearchNamespace, StaticRecord};
 
 /// Configuration of the DNS role.
@@ -164,15 +165,6 @@ pub enum QueryLog {
     Errors,
     /// All.
     All,
-}
-
-/// Files of a certificate.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CertificateFiles {
-    /// The chain, leaf first.
-    pub chain: PathBuf,
-    /// The private key.
-    pub key: PathBuf,
 }
 
 impl Default for DnsConfig {

@@ -1,6 +1,5 @@
-//! Encrypted DNS: the certificate that TLS, HTTPS and QUIC share, and the listeners of the last two.
+//! Encrypted DNS: TLS as its listeners speak it, and the listeners over HTTPS and QUIC.
 
-pub(crate) mod certificate;
 pub(crate) mod https;
 pub(crate) mod quic;
 

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use portolan_runtime::CertificateError;
 use portolan_runtime::bind::BindError;
 use tokio::task::JoinError;
 
@@ -51,6 +52,9 @@ pub enum DnsError {
         /// Why.
         reason: String,
     },
+    /// The certificate cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
     /// Upstreams are to be asked over TLS, and nothing says whose certificates count.
     #[error("the system has no certificate authorities; name a file with dns.forward_ca")]
     NoAuthorities,

@@ -7,14 +7,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use portolan_model::Changes;
 use portolan_runtime::bind::{self, BindError, Sharing};
-use portolan_runtime::{Gate, Lifecycle, Metrics, Subscriber, Update};
+use portolan_runtime::{Certificate, Gate, Lifecycle, Metrics, Subscriber, Update};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::admission::Admission;
 use crate::config::DnsConfig;
 use crate::context::Rules;
-use crate::encrypted::certificate::Certificate;
 use crate::error::DnsError;
 use crate::explain::Explainer;
 use crate::forward::Forwarder;
@@ -214,7 +213,7 @@ impl DnsServer {
         if let Some(certificate) = self.certificate {
             let (metrics, serving) = (self.metrics.clone(), serving.clone());
             tasks.spawn(async move {
-                certificate.follow(&metrics, &serving).await;
+                certificate.follow("dns", &metrics.certificate_errors, &serving).await;
                 "dns certificate"
             });
         }

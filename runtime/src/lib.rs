@@ -4,6 +4,7 @@
 pub mod admin;
 pub mod bind;
 pub mod causes;
+pub mod certificate;
 pub mod lifecycle;
 pub mod pause;
 pub mod publish;
@@ -11,6 +12,7 @@ pub mod readiness;
 pub mod tasks;
 pub mod telemetry;
 
+pub use certificate::{Certificate, CertificateError, CertificateFiles};
 pub use lifecycle::Lifecycle;
 pub use publish::{Publisher, Subscriber, Update};
 pub use readiness::{Gate, Readiness, Staleness};

@@ -13,8 +13,8 @@ pub(crate) fn to_toml(shown: &[Shown]) -> String {
     let mut tables = String::new();
     for setting in shown {
         let (section, key) = setting.path.rsplit_once('.').unwrap_or(("", &setting.path));
-        if is_table_list(setting) {
-            write_tables(&mut tables, setting);
+        if let Some(example) = example(setting) {
+            write_tables(&mut tables, setting, example);
             continue;
         }
         let text = sections.entry(section).or_default();
@@ -31,19 +31,28 @@ pub(crate) fn to_toml(shown: &[Shown]) -> String {
     out
 }
 
-/// `listeners` is the one list of tables; tables come last in TOML.
-fn is_table_list(setting: &Shown) -> bool {
-    setting.path == "listeners"
+/// Lists of tables, each with an example; tables come last in TOML.
+const TABLE_LISTS: [(&str, &str); 2] = [
+    (
+        "certificates",
+        "# [[certificates]]\n# name = \"web\"\n# chain = \"tls.crt\"\n# key = \"tls.key\"\n",
+    ),
+    (
+        "listeners",
+        "# [[listeners]]\n# name = \"http\"\n# address = \"127.0.0.1:8080\"\n\
+         # protocol = \"http\"\n",
+    ),
+];
+
+fn example(setting: &Shown) -> Option<&'static str> {
+    TABLE_LISTS.iter().find(|(path, _)| setting.path == *path).map(|(_, example)| *example)
 }
 
-fn write_tables(out: &mut String, setting: &Shown) {
+fn write_tables(out: &mut String, setting: &Shown, example: &str) {
     let _infallible = write!(out, "\n# {}\n", setting.help);
     let Value::Array(items) = &setting.value else { return };
     if items.is_empty() {
-        out.push_str(
-            "# [[listeners]]\n# name = \"http\"\n# address = \"127.0.0.1:8080\"\n\
-             # protocol = \"http\"\n",
-        );
+        out.push_str(example);
     }
     for item in items {
         let _infallible = writeln!(out, "[[{}]]", setting.path);

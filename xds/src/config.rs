@@ -1,9 +1,11 @@
 //! What shapes the resources besides the snapshot: the DNS zone, the proxies' listeners, defaults.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use portolan_model::{Balancer, DnsName, Scope, ServiceKey};
+use portolan_runtime::CertificateFiles;
 
 /// Settings of the resources served.
 #[derive(Clone, Debug)]
@@ -42,6 +44,29 @@ pub struct ListenerSpec {
     pub address: SocketAddr,
     /// Where what arrives goes.
     pub target: ListenerTarget,
+    /// TLS with whoever connects. Our own proxy cannot end TLS yet and refuses such a listener.
+    pub tls: Option<ListenerTls>,
+}
+
+/// TLS of a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerTls {
+    /// Name of the certificate, one of [`CertificateSpec`].
+    pub certificate: Arc<str>,
+    /// Whether clients need a certificate that ends in the authorities of the same
+    /// [`CertificateSpec`].
+    pub client_ca: bool,
+}
+
+/// A certificate that listeners may name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateSpec {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Chain and key.
+    pub files: CertificateFiles,
+    /// Authorities that certificates of clients may end in.
+    pub trusted_ca: Option<PathBuf>,
 }
 
 /// Where a listener's traffic goes.

@@ -10,6 +10,7 @@ pub mod config;
 pub mod load;
 pub mod metrics;
 pub mod resource;
+pub mod secrets;
 pub mod server;
 pub mod viewer;
 
@@ -18,6 +19,7 @@ pub const NODE_NAME: &str = "NODE_NAME";
 
 pub use capability::{Agent, Capabilities, ClientKind, Dialect, Feature};
 pub use client::{ClientConfig, ClientTls, Token, XdsClient};
-pub use config::{ListenerSpec, ListenerTarget, ResourceConfig};
+pub use config::{CertificateSpec, ListenerSpec, ListenerTarget, ListenerTls, ResourceConfig};
 pub use load::{LoadConfig, LoadReports, LoadRow};
 pub use server::{ServerConfig, ServerLimits, TlsFiles, XdsServer};
+pub use secrets::{SecretSet, Secrets};

@@ -7,6 +7,7 @@ pub mod generation;
 pub mod listener;
 mod policy;
 pub mod route;
+pub mod secret;
 
 use std::sync::Arc;
 

@@ -95,8 +95,9 @@ fn shown(table: &mut Table, now: Instant) -> Vec<String> {
 #[test]
 fn rows_are_sums_over_clients_of_rates_over_the_last_interval() {
     let web = || cluster("shop/web:80", &[locality("a", [20, 10, 5, 3])]);
+    type Reports = Vec<Vec<ClusterStats>>;
     // Each client's reports in turn, and the rows after all of them.
-    let cases: [(&str, Vec<Vec<Vec<ClusterStats>>>, &[&str]); 8] = [
+    let cases: [(&str, Vec<Reports>, &[&str]); 8] = [
         ("one report", vec![vec![vec![web()]]], &["shop/web:80 a by 1: 2 1 0.5 0 3"]),
         (
             "a report takes the place of the one before",

@@ -3,14 +3,13 @@
 use std::net::{SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 
-use portolan_runtime::Lifecycle;
 use portolan_runtime::bind::{self, BindError, Sharing};
+use portolan_runtime::{Certificate, Lifecycle};
 use tokio::task::JoinSet;
 use tokio_rustls::TlsAcceptor;
 
 use super::{into_tokio, server_name};
 use crate::config::DnsConfig;
-use crate::encrypted::certificate::Certificate;
 use crate::encrypted::https::Https;
 use crate::encrypted::{quic, server_config};
 use crate::error::DnsError;

@@ -15,6 +15,7 @@ use portolan_proto::envoy::upstream_http::http_protocol_options as http;
 
 use super::{Encoded, balancing, cluster_name, duration, host_name, pack, policy};
 use crate::capability::Dialect;
+use crate::config::ResourceConfig;
 
 /// Key of the HTTP options in `typed_extension_protocol_options`.
 pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";

@@ -4,6 +4,7 @@
 use std::net::SocketAddr;
 
 use portolan_model::{DnsName, ServiceKey};
+use portolan_proto::envoy::core::{TransportSocket, transport_socket};
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
     CodecType, RouteSpecifier,
 };
@@ -14,22 +15,25 @@ use portolan_proto::envoy::http_router::Router;
 use portolan_proto::envoy::listener::{
     ApiListener, Filter, FilterChain, Listener, filter::ConfigType,
 };
-use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::protobuf::{Any, BoolValue};
 use portolan_proto::envoy::route::{
     NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
     route_match::PathSpecifier,
 };
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use portolan_proto::envoy::{ConnectionHashPolicy, connection_hash_policy};
+use portolan_proto::envoy::tls::common_tls_context::ValidationContextType;
+use portolan_proto::envoy::tls::{CommonTlsContext, DownstreamTlsContext, SdsSecretConfig};
 
 use super::cluster::ads;
 use super::endpoints::socket_address;
 use super::route::HTTP_ROUTES;
-use super::{Encoded, cluster_name, pack, target_name};
-use crate::config::{ListenerSpec, ListenerTarget};
+use super::{Encoded, cluster_name, pack, secret, target_name};
+use crate::config::{ListenerSpec, ListenerTarget, ListenerTls};
 
 const HTTP_FILTER: &str = "envoy.filters.network.http_connection_manager";
 const TCP_FILTER: &str = "envoy.filters.network.tcp_proxy";
+const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 const ROUTER_FILTER: &str = "envoy.filters.http.router";
 
 /// Under this and its address a gRPC server asks for its listener, if its bootstrap says
@@ -59,10 +63,40 @@ pub fn encode_socket(spec: &ListenerSpec) -> Encoded {
     let listener = Listener {
         name: spec.name.to_string(),
         address: Some(socket_address(spec.address)),
-        filter_chains: vec![chain(name, config)],
+        filter_chains: vec![FilterChain {
+            transport_socket: spec.tls.as_ref().map(|tls| transport_socket(tls, &spec.target)),
+            ..chain(name, config)
+        }],
         ..Listener::default()
     };
     Encoded::new(&spec.name, &listener)
+}
+
+/// TLS with secrets that come over the same stream (SDS).
+fn transport_socket(tls: &ListenerTls, target: &ListenerTarget) -> TransportSocket {
+    let secret = |name: String| SdsSecretConfig { name, sds_config: Some(ads()) };
+    let alpn: &[&str] = match target {
+        ListenerTarget::Http => &["h2", "http/1.1"],
+        ListenerTarget::Tcp { .. } => &[],
+    };
+    let authorities = tls.client_ca.then(|| {
+        let name = secret::authorities_name(&tls.certificate).to_string();
+        ValidationContextType::ValidationContextSdsSecretConfig(secret(name))
+    });
+    let context = DownstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![secret(tls.certificate.to_string())],
+            alpn_protocols: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
+            validation_context_type: authorities,
+            ..CommonTlsContext::default()
+        }),
+        require_client_certificate: Some(BoolValue { value: tls.client_ca }),
+        ..DownstreamTlsContext::default()
+    };
+    TransportSocket {
+        name: TLS_SOCKET.to_owned(),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(pack(&context))),
+    }
 }
 
 /// Encodes the API listener of a port: its name is the target path, port included.

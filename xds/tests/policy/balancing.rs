@@ -29,8 +29,8 @@ fn service(change: impl FnOnce(&mut Service)) -> Service {
 }
 
 fn encode(service: &Service, default: Balancer, dialect: Dialect) -> Encoded {
-    let ResourceConfig { zone, .. } = config();
-    cluster::encode(service, &service.ports[0], default, &zone, dialect)
+    let config = ResourceConfig { balancer: default, ..config() };
+    cluster::encode(service, &service.ports[0], &config, dialect)
 }
 
 fn cluster_of(encoded: &Encoded) -> Cluster {

@@ -46,11 +46,12 @@ pub(crate) fn config() -> ResourceConfig {
         balancer: Balancer::LeastRequest,
         endpoints_ttl_secs: 0,
         listeners: vec![
-            ListenerSpec { name: "http".into(), address, target: ListenerTarget::Http },
+            ListenerSpec { name: "http".into(), address, target: ListenerTarget::Http, tls: None },
             ListenerSpec {
                 name: "db".into(),
                 address,
                 target: ListenerTarget::Tcp { service, port: 5432 },
+                tls: None,
             },
         ],
         load_reports: false,

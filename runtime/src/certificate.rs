@@ -1,0 +1,193 @@
+//! A certificate on disk: chain and key that belong together, read anew when their files change;
+//! the last good pair stays in force.
+
+use std::fmt;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::sign::CertifiedKey;
+use tokio::time::sleep;
+
+use crate::Lifecycle;
+
+/// How often files are looked at.
+const EVERY: Duration = Duration::from_secs(1);
+/// Largest file read, in octets: a bundle of every public authority takes a quarter.
+const MAX_FILE_BYTES: u64 = 1024 * 1024;
+
+/// Files of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// The chain, leaf first.
+    pub chain: PathBuf,
+    /// The private key.
+    pub key: PathBuf,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot use {}: {reason}", path.display())]
+pub struct CertificateError {
+    /// The file.
+    pub path: PathBuf,
+    /// Why.
+    pub reason: String,
+}
+
+/// A chain and its key, as they stand in the files and as TLS uses them.
+pub struct Pair {
+    /// The chain's file.
+    pub chain_pem: Vec<u8>,
+    /// The key's file.
+    pub key_pem: Vec<u8>,
+    /// Both, checked to belong together.
+    pub certified: CertifiedKey,
+}
+
+/// The certificate in force.
+#[derive(Debug)]
+pub struct Certificate {
+    files: CertificateFiles,
+    /// What the files were when they were first read.
+    first: Stamp,
+    current: ArcSwap<CertifiedKey>,
+}
+
+/// When files were last changed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp(Vec<Option<SystemTime>>);
+
+impl Stamp {
+    /// When these were.
+    pub fn of<'a>(paths: impl IntoIterator<Item = &'a Path>) -> Self {
+        let modified = |path: &Path| std::fs::metadata(path).and_then(|m| m.modified()).ok();
+        Self(paths.into_iter().map(modified).collect())
+    }
+}
+
+impl CertificateFiles {
+    /// When both were last changed.
+    #[must_use]
+    pub fn stamp(&self) -> Stamp {
+        Stamp::of([&*self.chain, &*self.key])
+    }
+}
+
+impl fmt::Debug for Pair {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key is nobody's business.
+        f.debug_struct("Pair").field("chain", &self.certified.cert.len()).finish_non_exhaustive()
+    }
+}
+
+impl Pair {
+    /// Reads and checks the files.
+    ///
+    /// # Errors
+    /// Files that cannot be read, or that do not belong together.
+    pub fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
+        let chain_pem = read(&files.chain)?;
+        let chain = certificates(&files.chain, &chain_pem)?;
+        let key_pem = read(&files.key)?;
+        let key = PrivateKeyDer::from_pem_slice(&key_pem)
+            .map_err(|error| refuse(&files.key, error.to_string()))?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let certified = CertifiedKey::from_der(chain, key, &provider)
+            .map_err(|error| refuse(&files.key, error.to_string()))?;
+        Ok(Self { chain_pem, key_pem, certified })
+    }
+}
+
+/// Reads a file of authorities; its octets.
+///
+/// # Errors
+/// When it cannot be read, or holds no certificate.
+pub fn read_authorities(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    let pem = read(path)?;
+    certificates(path, &pem)?;
+    Ok(pem)
+}
+
+/// Completes once it is time to look at files again; `false` once the process drains.
+pub async fn look_again(lifecycle: &Lifecycle) -> bool {
+    tokio::select! {
+        () = sleep(EVERY) => true,
+        () = lifecycle.draining() => false,
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
+    let mut octets = Vec::new();
+    let file = std::fs::File::open(path).map_err(|error| refuse(path, error.to_string()))?;
+    file.take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut octets)
+        .map_err(|error| refuse(path, error.to_string()))?;
+    if u64::try_from(octets.len()).is_ok_and(|length| length <= MAX_FILE_BYTES) {
+        Ok(octets)
+    } else {
+        Err(refuse(path, format!("it is larger than {MAX_FILE_BYTES} octets")))
+    }
+}
+
+fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>, CertificateError> {
+    let chain = CertificateDer::pem_slice_iter(pem)
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| refuse(path, error.to_string()))?;
+    if chain.is_empty() {
+        return Err(refuse(path, "it holds no certificate".to_owned()));
+    }
+    Ok(chain)
+}
+
+fn refuse(path: &Path, reason: String) -> CertificateError {
+    CertificateError { path: path.to_owned(), reason }
+}
+
+impl Certificate {
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Files that cannot be read, or that do not belong together.
+    pub fn open(files: &CertificateFiles) -> Result<Arc<Self>, CertificateError> {
+        let first = files.stamp();
+        let current = ArcSwap::from_pointee(Pair::read(files)?.certified);
+        Ok(Arc::new(Self { files: files.clone(), first, current }))
+    }
+
+    /// Follows the files until the process drains. `purpose` is what the certificate is for, in
+    /// the log; `failures` counts changes that could not be used.
+    pub async fn follow(&self, purpose: &'static str, failures: &Counter, lifecycle: &Lifecycle) {
+        let mut seen = self.first.clone();
+        while look_again(lifecycle).await {
+            let now = self.files.stamp();
+            if now == seen {
+                continue;
+            }
+            seen = now;
+            match Pair::read(&self.files) {
+                Ok(pair) => {
+                    self.current.store(Arc::new(pair.certified));
+                    tracing::info!(purpose, chain = %self.files.chain.display(), "a new certificate");
+                }
+                // Half of a renewal, most likely: the other half changes the stamp again.
+                Err(error) => {
+                    failures.inc();
+                    tracing::warn!(purpose, %error, "the certificate stays as it was");
+                }
+            }
+        }
+    }
+}
+
+impl ResolvesServerCert for Certificate {
+    fn resolve(&self, _hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
+        Some(self.current.load_full())
+    }
+}
