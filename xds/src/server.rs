@@ -23,16 +23,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
+use imbl::OrdMap;
+use portolan_model::Generation;
 use portolan_proto::envoy::status::client_status_discovery_service_server::ClientStatusDiscoveryServiceServer;
+use portolan_runtime::certificate::CertificateError;
 use portolan_runtime::{Gate, Lifecycle, Metrics, Subscriber};
+use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::transport::Server;
 
-use crate::catalog::{Catalog, Changed};
+use crate::catalog::{Catalog, Changed, Name};
 use crate::config::ResourceConfig;
 use crate::metrics::ServerMetrics;
-use crate::resource::ResourceType;
+use crate::load::LoadReports;
+use crate::resource::{Encoded, ResourceType};
+use crate::secrets::SecretSet;
 use admission::Admission;
 use authorize::Authorization;
 use clients::Clients;
@@ -45,7 +51,7 @@ use raw::{Commands, RawResources};
 use refusals::Refusals;
 use stream::Streams;
 use tls::ServerTls;
-pub use tls::{TlsError, TlsFiles};
+pub use tls::TlsFiles;
 
 /// Limits of the server.
 #[derive(Clone, Debug)]
@@ -74,6 +80,9 @@ pub struct XdsServer {
     tls: Option<ServerTls>,
     /// A way in for this process alone, and the token it shows there.
     internal: Option<(TcpListener, Arc<str>)>,
+    /// Certificates of listeners, as they change.
+    secrets: Option<watch::Receiver<SecretSet>>,
+    load: Option<LoadReports>,
     progress: Progress,
     refusals: Refusals,
     raw: RawResources,
@@ -126,15 +135,26 @@ impl XdsServer {
         resources: ResourceConfig,
         config: ServerConfig,
         metrics: &Metrics,
-    ) -> Result<Self, TlsError> {
+    ) -> Result<Self, CertificateError> {
         let tls = config.tls.as_ref().map(ServerTls::open).transpose()?;
         let clients = Clients::new(config.limits.streams);
         let progress = Progress { catalog: Arc::default(), clients };
         let (raw, commands) = raw::channel();
         let metrics = ServerMetrics::new(metrics);
         let refusals = Refusals::default();
-        let internal = None;
-        Ok(Self { resources, config, tls, internal, progress, refusals, raw, commands, metrics })
+        Ok(Self {
+            resources,
+            config,
+            tls,
+            internal: None,
+            secrets: None,
+            load: None,
+            progress,
+            refusals,
+            raw,
+            commands,
+            metrics,
+        })
     }
 
     /// Opens a way in for this process alone, where clients need neither TLS nor an identity but
@@ -142,6 +162,22 @@ impl XdsServer {
     #[must_use]
     pub fn with_internal(mut self, listener: TcpListener, token: Arc<str>) -> Self {
         self.internal = Some((listener, token));
+        self
+    }
+
+    /// Serves these certificates by SDS.
+    #[must_use]
+    pub fn with_secrets(mut self, mut secrets: watch::Receiver<SecretSet>) -> Self {
+        // Those that are there already are news, too.
+        secrets.mark_changed();
+        self.secrets = Some(secrets);
+        self
+    }
+
+    /// Takes load reports (LRS).
+    #[must_use]
+    pub fn with_load_reports(mut self, reports: LoadReports) -> Self {
+        self.load = Some(reports);
         self
     }
 
@@ -212,6 +248,7 @@ impl XdsServer {
             .http2_keepalive_interval(Some(limits.keepalive))
             .http2_keepalive_timeout(Some(limits.keepalive))
             .add_routes(Routes::from(router))
+            .add_optional_service(self.load.as_ref().map(|load| load.service(lifecycle.clone())))
             .add_service(ClientStatusDiscoveryServiceServer::new(Csds(streams.clone())))
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), lifecycle.draining());
         let following = async {
@@ -225,30 +262,36 @@ impl XdsServer {
             tokio::join!(public, OptionFuture::from(internal));
             drop(sender);
         };
-        let publishing = publish(&self.resources, self.commands, snapshots, &streams, &gate);
+        let news = News { snapshots, secrets: self.secrets, commands: self.commands };
+        let publishing = publish(&self.resources, news, &streams, &gate);
         let (served, (), (), ()) = tokio::join!(served, publishing, accepting, following);
         self.progress.clients.drained().await;
         Ok(served?)
     }
 }
 
-/// Turns snapshots, and what is put in by hand, into catalogs until draining.
-async fn publish(
-    resources: &ResourceConfig,
-    mut commands: Commands,
-    mut snapshots: Subscriber,
-    streams: &Streams,
-    gate: &Gate,
-) {
+/// What makes a new catalog.
+struct News {
+    snapshots: Subscriber,
+    secrets: Option<watch::Receiver<SecretSet>>,
+    commands: Commands,
+}
+
+/// Turns news into catalogs until draining.
+async fn publish(resources: &ResourceConfig, mut news: News, streams: &Streams, gate: &Gate) {
     loop {
         let old = streams.catalog.load_full();
         let (catalog, changed, done) = tokio::select! {
-            update = snapshots.next() => {
+            update = news.snapshots.next() => {
                 let Some(update) = update else { return };
                 let (catalog, changed) = old.next(&update.snapshot, &update.changes, resources);
                 (catalog, changed, None)
             }
-            Some(command) = commands.next() => {
+            Some(secrets) = next_secrets(&mut news.secrets) => {
+                let (catalog, changed) = old.with_secrets(secrets);
+                (catalog, changed, None)
+            }
+            Some(command) = news.commands.next() => {
                 let (catalog, changed, done) = command.apply(&old);
                 (catalog, changed, Some(done))
             }
@@ -259,9 +302,24 @@ async fn publish(
         put_in_force(catalog, &changed, streams);
         match done {
             Some(done) => done.tell(),
-            None => gate.applied(generation),
+            None if generation > Generation(0) => gate.applied(generation),
+            None => {}
         }
     }
+}
+
+/// The certificates of listeners once they are there or changed; never again once nobody follows
+/// them.
+async fn next_secrets(
+    secrets: &mut Option<watch::Receiver<SecretSet>>,
+) -> Option<OrdMap<Name, Encoded>> {
+    let receiver = secrets.as_mut()?;
+    if receiver.changed().await.is_err() {
+        *secrets = None;
+        return None;
+    }
+    let set = receiver.borrow_and_update().clone();
+    Some(set.iter().map(|(name, encoded)| (name.clone(), encoded.clone())).collect())
 }
 
 /// In this order: a stream that is told to look finds the new catalog, and a generation counts as

@@ -68,7 +68,7 @@ impl<'a> Edit<'a> {
     /// The sockets that proxies open.
     pub(super) fn listeners(&mut self) {
         for spec in &self.config.listeners {
-            self.catalog.sockets.insert(spec.name.clone(), false);
+            self.catalog.sockets.insert(spec.name.clone(), spec.tls.is_some());
             self.put(ResourceType::Listener, spec.name.clone(), listener::encode_socket(spec));
         }
     }
@@ -91,7 +91,7 @@ impl<'a> Edit<'a> {
         for port in served_ports(entry) {
             let name = cluster_name(&service.key, port.port);
             let zone = config.zone(service.key.scope());
-            let cluster = |dialect| cluster::encode(service, port, config.balancer, zone, dialect);
+            let cluster = |dialect| cluster::encode(service, port, config, dialect);
             self.dialect(name.clone(), cluster(Dialect::Envoy), cluster(Dialect::Grpc));
             let set = endpoints::encode(entry, port).with_ttl(config.endpoints_ttl_secs);
             self.put(ResourceType::Endpoints, name.clone(), set);

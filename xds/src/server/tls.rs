@@ -1,43 +1,32 @@
 //! TLS of the server: certificate and trusted issuers from files, read anew when they change.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portolan_runtime::Lifecycle;
+use portolan_runtime::certificate::{
+    CertificateError, CertificateFiles, Pair, Stamp, look_again, read_authorities,
+};
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::WebPkiClientVerifier;
+use rustls::sign::SingleCertAndKey;
 use rustls::{RootCertStore, ServerConfig};
-use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 use x509_parser::extensions::GeneralName;
 use x509_parser::prelude::{FromDer as _, X509Certificate};
 
-/// How often the files are looked at.
-const EVERY: Duration = Duration::from_secs(1);
-
-/// Files of the server's certificate.
+/// Files of the server's TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsFiles {
-    /// Certificate chain, PEM.
-    pub chain: PathBuf,
-    /// Private key, PEM.
-    pub key: PathBuf,
-    /// Issuers of clients' certificates, PEM; without it clients are asked for none.
+    /// The server's chain and key.
+    pub certificate: CertificateFiles,
+    /// Issuers of clients' certificates; without it clients are asked for none.
     pub client_ca: Option<PathBuf>,
     /// Whether a client without a certificate is refused.
     pub client_required: bool,
-}
-
-/// A file that cannot be used.
-#[derive(Debug, thiserror::Error)]
-#[error("{}: {reason}", path.display())]
-pub struct TlsError {
-    path: PathBuf,
-    reason: String,
 }
 
 /// The settings in force; cheap to clone.
@@ -45,7 +34,7 @@ pub struct TlsError {
 pub(super) struct ServerTls {
     files: Arc<TlsFiles>,
     current: Arc<ArcSwap<ServerConfig>>,
-    first: Vec<Option<SystemTime>>,
+    first: Stamp,
 }
 
 impl fmt::Debug for ServerTls {
@@ -54,10 +43,17 @@ impl fmt::Debug for ServerTls {
     }
 }
 
+impl TlsFiles {
+    fn stamp(&self) -> Stamp {
+        let CertificateFiles { chain, key } = &self.certificate;
+        Stamp::of([&**chain, &**key].into_iter().chain(self.client_ca.as_deref()))
+    }
+}
+
 impl ServerTls {
     /// Reads the files.
-    pub(super) fn open(files: &TlsFiles) -> Result<Self, TlsError> {
-        let first = stamp(files);
+    pub(super) fn open(files: &TlsFiles) -> Result<Self, CertificateError> {
+        let first = files.stamp();
         let current = Arc::new(ArcSwap::from_pointee(read(files)?));
         Ok(Self { files: Arc::new(files.clone()), current, first })
     }
@@ -70,12 +66,8 @@ impl ServerTls {
     /// Follows the files until draining. What cannot be used leaves the last good ones in force.
     pub(super) async fn follow(&self, lifecycle: &Lifecycle) {
         let mut seen = self.first.clone();
-        loop {
-            tokio::select! {
-                () = sleep(EVERY) => {}
-                () = lifecycle.draining() => return,
-            }
-            let now = stamp(&self.files);
+        while look_again(lifecycle).await {
+            let now = self.files.stamp();
             if now == seen {
                 continue;
             }
@@ -83,38 +75,28 @@ impl ServerTls {
             match read(&self.files) {
                 Ok(config) => {
                     self.current.store(Arc::new(config));
-                    tracing::info!(chain = %self.files.chain.display(), "a new xDS certificate");
+                    tracing::info!("a new certificate of the xDS server");
                 }
                 // Half of a renewal, most likely: the other half changes the stamp again.
-                Err(error) => tracing::warn!(%error, "the xDS certificate stays as it was"),
+                Err(error) => tracing::warn!(%error, "the xDS server's TLS stays as it was"),
             }
         }
     }
 }
 
-fn stamp(files: &TlsFiles) -> Vec<Option<SystemTime>> {
-    let modified = |path: &PathBuf| std::fs::metadata(path).and_then(|m| m.modified()).ok();
-    [Some(&files.chain), Some(&files.key), files.client_ca.as_ref()]
-        .into_iter()
-        .flatten()
-        .map(modified)
-        .collect()
-}
-
-fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
-    let refuse = |path: &Path, reason: String| TlsError { path: path.to_owned(), reason };
-    let chain = certificates(&files.chain)?;
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|error| refuse(&files.key, error.to_string()))?;
+fn read(files: &TlsFiles) -> Result<ServerConfig, CertificateError> {
+    let pair = Pair::read(&files.certificate)?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let refuse = |path: &PathBuf, reason: String| CertificateError { path: path.clone(), reason };
     let builder = ServerConfig::builder_with_provider(provider.clone())
         .with_safe_default_protocol_versions()
-        .map_err(|error| refuse(&files.chain, error.to_string()))?;
+        .map_err(|error| refuse(&files.certificate.chain, error.to_string()))?;
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
             let mut roots = RootCertStore::empty();
-            for certificate in certificates(path)? {
+            for certificate in CertificateDer::pem_slice_iter(&read_authorities(path)?) {
+                let certificate = certificate.map_err(|error| refuse(path, error.to_string()))?;
                 roots.add(certificate).map_err(|error| refuse(path, error.to_string()))?;
             }
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
@@ -124,22 +106,10 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, TlsError> {
             builder.with_client_cert_verifier(verifier)
         }
     };
-    let mut config = builder
-        .with_single_cert(chain, key)
-        .map_err(|error| refuse(&files.key, error.to_string()))?;
+    let certified = SingleCertAndKey::from(pair.certified);
+    let mut config = builder.with_cert_resolver(Arc::new(certified));
     config.alpn_protocols = vec![b"h2".to_vec()];
     Ok(config)
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let refuse = |reason: String| TlsError { path: path.to_owned(), reason };
-    let certificates = CertificateDer::pem_file_iter(path)
-        .and_then(Iterator::collect::<Result<Vec<_>, _>>)
-        .map_err(|error| refuse(error.to_string()))?;
-    if certificates.is_empty() {
-        return Err(refuse("it holds no certificate".to_owned()));
-    }
-    Ok(certificates)
 }
 
 /// The URIs that the first certificate of a verified chain is for (RFC 5280 §4.2.1.6).
