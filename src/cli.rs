@@ -10,7 +10,7 @@ use crate::config::reader::Texts;
 use crate::config::{self, Config, print};
 use crate::exit::cannot_start;
 use crate::roles::Roles;
-use crate::{call, check, demo, explain, get, import, roles};
+use crate::{call, check, demo, explain, get, import, raw, roles, wait};
 
 /// Service discovery, cluster DNS and load balancing from one numbered snapshot.
 #[derive(Debug, Parser)]
@@ -37,8 +37,12 @@ enum Command {
     Demo(DemoArgs),
     /// Call a gRPC method of a server with reflection, or list its methods.
     Call(CallArgs),
-    /// Show what a running control plane knows: services, endpoints, rejected, load.
+    /// Show what a running control plane knows: services, endpoints, rejected, clients, load.
     Get(GetArgs),
+    /// Wait until every connected client has a generation, and name those that do not.
+    Wait(WaitArgs),
+    /// Put xDS resources into a running control plane by hand.
+    Raw(RawArgs),
     /// Show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -208,6 +212,62 @@ pub(crate) struct GetArgs {
     pub(crate) admin: String,
 }
 
+#[derive(Debug, Args)]
+pub(crate) struct WaitArgs {
+    /// The generation; without it and --service the one that is newest now.
+    #[arg(long, value_name = "NUMBER", conflicts_with = "service")]
+    pub(crate) generation: Option<u64>,
+    /// The newest state of this service, as NAMESPACE/NAME.
+    #[arg(long, value_name = "SERVICE")]
+    pub(crate) service: Option<String>,
+    /// Longest wait in seconds.
+    #[arg(long, default_value_t = 60.0)]
+    pub(crate) timeout: f64,
+    /// Admin address of the control plane, as HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
+    pub(crate) admin: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RawArgs {
+    #[command(subcommand)]
+    pub(crate) command: RawCommand,
+    /// Admin address of the control plane, as HOST:PORT.
+    #[arg(long, global = true, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
+    pub(crate) admin: String,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum RawCommand {
+    /// List what was put in.
+    List,
+    /// Put a resource in, in place of one of this name.
+    Put {
+        /// Type: a type URL, or cds, eds, leds, sds, lds, ecds, srds, rds, vhds, rtds.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// Name.
+        name: String,
+        /// File with the encoded message, or an encoded google.protobuf.Any around it.
+        file: PathBuf,
+        /// For how many seconds clients use it without hearing of it; 0 for ever.
+        #[arg(long, default_value_t = 0)]
+        ttl_secs: u32,
+    },
+    /// Take a resource out again.
+    Remove {
+        /// Type.
+        #[arg(value_name = "TYPE")]
+        kind: String,
+        /// Name.
+        name: String,
+    },
+    /// Take all of them out.
+    Clear,
+}
+
 /// What `portolan get` shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub(crate) enum GetWhat {
@@ -219,6 +279,9 @@ pub(crate) enum GetWhat {
     Endpoints,
     /// Objects and settings that are not in force, and why.
     Rejected,
+    /// Connected xDS clients, what each has and what it refuses.
+    #[value(alias = "client")]
+    Clients,
     /// Requests to services as clients report them, over the last interval.
     Load,
 }
@@ -259,6 +322,8 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Call(args) => call::run(args),
             Command::Get(args) => get::run(&args),
+            Command::Wait(args) => wait::run(&args),
+            Command::Raw(args) => raw::run(&args),
             Command::Config(ConfigCommand::Print(settings)) => {
                 let (_, shown) = settings.load_shown()?;
                 print!("{}", print::to_toml(&shown));

@@ -4,6 +4,7 @@ mod certificates;
 mod dns;
 pub(crate) mod print;
 pub(crate) mod reader;
+mod xds;
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,11 +15,12 @@ use ipnet::IpNet;
 use portolan_control::{Connect, Pace, ServiceRanges};
 use portolan_model::{Balancer, DnsName, ServiceKey};
 use portolan_runtime::telemetry::LogFormat;
-use portolan_xds::{CertificateSpec, ListenerSpec, ListenerTarget};
+use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, ListenerTarget, Token};
 use serde_json::Value;
 
 pub(crate) use dns::Dns;
 use reader::{Reader, Shown, Texts};
+pub(crate) use xds::Xds;
 
 /// Everything that can be set.
 #[derive(Clone, Debug)]
@@ -60,16 +62,10 @@ pub(crate) enum Source {
 }
 
 #[derive(Clone, Debug)]
-pub(crate) struct Xds {
-    pub(crate) address: SocketAddr,
-    pub(crate) max_streams: usize,
-    /// How often clients are asked to report load, if they are.
-    pub(crate) load_reports: Option<Duration>,
-}
-
-#[derive(Clone, Debug)]
 pub(crate) struct Proxy {
     pub(crate) control: Option<String>,
+    pub(crate) tls: ClientTls,
+    pub(crate) token: Option<Token>,
     pub(crate) node_id: String,
     pub(crate) node_name: Option<String>,
     pub(crate) zone: Option<String>,
@@ -137,10 +133,10 @@ fn read(r: &mut Reader) -> Option<Config> {
         "Longest time in seconds for what is in flight when asked to stop",
     );
     let control = control(r);
-    let xds = xds(r);
+    let certificates = certificates::read(r);
+    let xds = xds::read(r, &certificates);
     let dns = dns::read(r);
     let proxy = proxy(r);
-    let certificates = certificates::read(r);
     let listeners = listeners(r);
     certificates::check(r, &certificates, &listeners);
     Some(Config {
@@ -244,37 +240,21 @@ fn source(r: &mut Reader) -> Source {
     }
 }
 
-fn xds(r: &mut Reader) -> Option<Xds> {
-    let address = r.text("xds.address", "127.0.0.1:15010", "Where xDS is served over gRPC");
-    let max_streams = r.integer(
-        "xds.max_streams",
-        10_000,
-        1..=1_000_000,
-        "Streams open at once; more are refused",
-    );
-    let load_reports = r.word(
-        "xds.load_reports",
-        &[("off", false), ("on", true)],
-        "Whether clients are asked for load reports (LRS), for portolan get load: off or on",
-    );
-    let interval = r.integer(
-        "xds.load_report_interval_secs",
-        10,
-        1..=3600,
-        "How often they report, in seconds",
-    );
-    let load_reports = load_reports.then(|| Duration::from_secs(interval));
-    Some(Xds { address: address?, max_streams, load_reports })
-}
-
 fn proxy(r: &mut Reader) -> Proxy {
     let control = r.optional(
         "proxy.control",
         "Control plane of a proxy that runs alone, such as http://10.0.0.1:15010",
     );
+    let tls = client_tls(r);
+    let token = r.optional(
+        "proxy.token_file",
+        "File with the token that a proxy that runs alone shows the control plane",
+    );
     let node_id = r.optional("proxy.node_id", "Id of this proxy; empty: made from the process id");
     Proxy {
         control,
+        tls,
+        token: token.map(|path| Token::File(path.into())),
         node_id: node_id.unwrap_or_else(|| format!("portolan-{}", std::process::id())),
         node_name: r.optional(
             "proxy.node_name",
@@ -289,6 +269,33 @@ fn proxy(r: &mut Reader) -> Proxy {
             "Connections per worker and listener; more are closed at once",
         ),
     }
+}
+
+/// TLS of a proxy that runs alone with an `https` control plane.
+fn client_tls(r: &mut Reader) -> ClientTls {
+    let ca = r.optional(
+        "proxy.control_ca",
+        "PEM file of the authorities that the certificate of an https control plane may be from",
+    );
+    let chain = r.optional("proxy.certificate", "PEM file of the proxy's own certificate chain");
+    let key = r.optional("proxy.key", "PEM file of its key");
+    let server_name = r.optional(
+        "proxy.control_name",
+        "Name the control plane's certificate has to be for; empty: that of its address",
+    );
+    let identity = match (chain, key) {
+        (Some(chain), Some(key)) => Some((chain.into(), key.into())),
+        (None, None) => None,
+        (Some(_), None) => {
+            r.reject("proxy.key", "missing: proxy.certificate needs it");
+            None
+        }
+        (None, Some(_)) => {
+            r.reject("proxy.certificate", "missing: proxy.key needs it");
+            None
+        }
+    };
+    ClientTls { ca: ca.map(Into::into), identity, server_name }
 }
 
 fn listeners(r: &mut Reader) -> Vec<ListenerSpec> {

@@ -1,5 +1,7 @@
 //! The feeds behind `portolan get`: snapshots and reports as lines of JSON, and what changes.
 
+pub(crate) mod clients;
+mod interval;
 pub(crate) mod load;
 
 use std::collections::{BTreeSet, VecDeque};

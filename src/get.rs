@@ -29,6 +29,7 @@ fn ask(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Val
         GetWhat::Services => "services",
         GetWhat::Endpoints => "endpoints",
         GetWhat::Rejected => "rejected",
+        GetWhat::Clients => "clients",
         GetWhat::Load => "load",
     };
     let address = args.admin.clone();

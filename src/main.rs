@@ -12,7 +12,9 @@ mod explain;
 mod feed;
 mod get;
 mod import;
+mod raw;
 mod roles;
+mod wait;
 
 use std::process::ExitCode;
 

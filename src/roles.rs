@@ -1,8 +1,11 @@
 //! Wires the roles: binds every socket, then starts every task, then waits for the end.
 
+mod xds;
+
 use std::net::{SocketAddr, TcpListener};
 use std::num::NonZeroUsize;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
@@ -14,11 +17,7 @@ use portolan_proxy::{Proxy, ProxyConfig};
 use portolan_runtime::admin::Admin;
 use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
-use portolan_xds::{
-    ClientConfig, LoadConfig, LoadReports, ResourceConfig, SecretSet, Secrets, ServerConfig,
-    ServerLimits, XdsClient, XdsServer,
-};
-use tokio::sync::watch;
+use portolan_xds::{ClientConfig, Token, XdsClient};
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
@@ -112,16 +111,19 @@ impl Process {
 
         let mut dns = Vec::new();
         let mut control = config.proxy.control.clone();
+        let mut own = None;
         if roles.control || roles.dns {
             let snapshots = start.source(roles.dns).await?;
             if roles.control {
-                control = Some(format!("http://{}", start.xds_server(snapshots.clone())?));
+                let (address, token) = start.xds_server(snapshots.clone(), roles.proxy).await?;
+                control = Some(format!("http://{address}"));
+                own = token;
             }
             if roles.dns {
                 dns = start.dns(snapshots)?;
             }
         }
-        let proxy = if roles.proxy { Some(start.proxy(control)?) } else { None };
+        let proxy = if roles.proxy { Some(start.proxy(control, own)?) } else { None };
 
         // What goes on being answered for a while is drained after it.
         let lameduck = if roles.dns { config.dns.config.lameduck } else { Duration::ZERO };
@@ -199,48 +201,6 @@ impl Start<'_> {
         }
     }
 
-    fn xds_server(&mut self, snapshots: Subscriber) -> anyhow::Result<SocketAddr> {
-        let resources = ResourceConfig {
-            zone: self.config.zone.clone(),
-            cluster_set_zone: self.config.cluster_set_zone.clone(),
-            balancer: self.config.control.balancer,
-            listeners: self.config.listeners.clone(),
-            endpoints_ttl_secs: 0,
-            load_reports: self.config.xds.load_reports.is_some(),
-        };
-        let streams = self.config.xds.max_streams;
-        let limits = ServerLimits { streams, ..ServerLimits::default() };
-        let config = ServerConfig { limits, ..ServerConfig::default() };
-        let server = XdsServer::new(resources, config, &self.metrics).map_err(cannot_start)?;
-        let socket = listen(self.config.xds.address, "xds")?;
-        let address = local(&socket)?;
-        announce("xds", address);
-        if let Some(interval) = self.config.xds.load_reports {
-            let config = LoadConfig { interval, streams, ..LoadConfig::default() };
-            let reports = LoadReports::new(config, &self.metrics);
-            self.admin = feed::load::add(self.admin.clone(), &reports);
-        }
-        // Nobody is sent these yet: there is no SDS.
-        let _secrets = self.secrets()?;
-        let clients = server.clients();
-        self.page("clients", move || clients.status());
-        let gate = self.readiness.gate("xds");
-        self.tasks.spawn("xds", server.run(socket, snapshots, gate, self.lifecycle.clone()));
-        Ok(address)
-    }
-
-    /// The certificates of listeners as resources, followed while the process runs.
-    fn secrets(&mut self) -> anyhow::Result<watch::Receiver<SecretSet>> {
-        let (secrets, receiver) =
-            Secrets::open(&self.config.certificates, &self.metrics).map_err(cannot_start)?;
-        let follow = secrets.follow(self.lifecycle.clone());
-        self.tasks.spawn("certificates", async {
-            follow.await;
-            Ok::<(), std::convert::Infallible>(())
-        });
-        Ok(receiver)
-    }
-
     fn dns(&mut self, snapshots: Subscriber) -> anyhow::Result<Vec<SocketAddr>> {
         let settings = &self.config.dns;
         let specific =
@@ -275,7 +235,12 @@ impl Start<'_> {
         Ok(addresses)
     }
 
-    fn proxy(&mut self, control: Option<String>) -> anyhow::Result<portolan_proxy::StateHandle> {
+    /// `own`: the token of the way in that the control role of this process keeps for it.
+    fn proxy(
+        &mut self,
+        control: Option<String>,
+        own: Option<Arc<str>>,
+    ) -> anyhow::Result<portolan_proxy::StateHandle> {
         let Some(control) = control else {
             let text = "proxy.control is not set: name the control plane with --xds";
             return Err(cannot_start(anyhow!(text)));
@@ -286,6 +251,8 @@ impl Start<'_> {
             node_id: settings.node_id.clone(),
             zone: settings.zone.clone(),
             node_name: settings.node_name.clone(),
+            tls: settings.tls.clone(),
+            token: own.map(Token::Text).or_else(|| settings.token.clone()),
         };
         let (client, traffic) = XdsClient::new(&client, &self.metrics).map_err(cannot_start)?;
         let defaults = ProxyConfig::default();

@@ -8,6 +8,7 @@ pub mod connect;
 pub mod guard;
 mod item;
 pub mod store;
+mod tokens;
 mod trouble;
 mod watch;
 
@@ -35,6 +36,7 @@ use watch::Message;
 pub use announce::Announcer;
 pub use connect::{Connect, ConnectError};
 pub use item::Read;
+pub use tokens::TokenReviewer;
 pub use watch::WatchLimits;
 
 /// Events that may wait for the loop, over all kinds; at the bound the watches wait.

@@ -1,17 +1,14 @@
 //! The feed behind `portolan get load`. Nobody says when a load changed: whoever watches is told at
 //! each interval.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures_util::StreamExt;
-use futures_util::stream::{self, BoxStream};
-use portolan_control::view::{Change, ChangeKind};
+use futures_util::stream::BoxStream;
 use portolan_runtime::admin::{Admin, Question};
 use portolan_xds::{LoadReports, LoadRow};
-use tokio::time::{Interval, MissedTickBehavior, interval};
 
-use super::line;
+use super::interval::{Source, lines};
 
 /// Adds the feed.
 pub(crate) fn add(admin: Admin, reports: &LoadReports) -> Admin {
@@ -22,62 +19,39 @@ pub(crate) fn add(admin: Admin, reports: &LoadReports) -> Admin {
 /// Cluster and zone.
 type Key = (Arc<str>, Option<Arc<str>>);
 
-struct Rows {
+struct Load {
     reports: LoadReports,
     question: Question,
-    seen: BTreeMap<Key, LoadRow>,
-    waiting: VecDeque<String>,
-    /// When to look again; none once whoever does not watch was told.
-    ticks: Option<Interval>,
 }
 
 fn load(reports: LoadReports, question: Question) -> BoxStream<'static, String> {
-    let mut ticks = interval(reports.interval());
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (seen, waiting) = (BTreeMap::new(), VecDeque::new());
-    let rows = Rows { reports, question, seen, waiting, ticks: Some(ticks) };
-    let next = async |mut rows: Rows| loop {
-        if let Some(line) = rows.waiting.pop_front() {
-            return Some((line, rows));
-        }
-        // The first tick is at once.
-        rows.ticks.as_mut()?.tick().await;
-        rows.look();
-        if !rows.question.watch {
-            rows.ticks = None;
-        }
-    };
-    stream::unfold(rows, next).boxed()
+    let (every, watch) = (reports.interval(), question.watch);
+    lines(Load { reports, question }, every, watch)
 }
 
-impl Rows {
-    /// Compares what there is with what was told.
-    fn look(&mut self) {
+impl Source for Load {
+    type Key = Key;
+    type Row = LoadRow;
+
+    fn look(&self) -> BTreeMap<Key, LoadRow> {
         let Question { namespace, name, .. } = &self.question;
         let fits = |wanted: &Option<String>, there: &Option<Arc<str>>| {
             wanted.as_deref().is_none_or(|wanted| there.as_deref() == Some(wanted))
         };
         let rows = self.reports.view().into_iter();
-        let new: BTreeMap<Key, LoadRow> = rows
-            .filter(|row| fits(namespace, &row.namespace) && fits(name, &row.service))
+        rows.filter(|row| fits(namespace, &row.namespace) && fits(name, &row.service))
             .map(|row| ((row.cluster.clone(), row.zone.clone()), row))
-            .collect();
-        let old = std::mem::take(&mut self.seen);
-        let change = |kind, row: &LoadRow| line(&Change { kind, object: row.clone() });
-        let gone = old.iter().filter(|(key, _)| !new.contains_key(*key));
-        self.waiting.extend(gone.map(|(_, row)| change(ChangeKind::Deleted, row)));
-        let changed = new.iter().filter_map(|(key, row)| match old.get(key) {
-            None => Some(change(ChangeKind::Added, row)),
-            Some(before) if before.says_the_same(row) => None,
-            Some(_) => Some(change(ChangeKind::Modified, row)),
-        });
-        self.waiting.extend(changed);
-        self.seen = new;
+            .collect()
+    }
+
+    fn is_same(before: &LoadRow, after: &LoadRow) -> bool {
+        before.says_the_same(after)
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use futures_util::StreamExt;
     use portolan_runtime::Metrics;
     use portolan_xds::LoadConfig;
     use portolan_xds::load::report::{ClusterLoad, Report, ZoneLoad};

@@ -65,6 +65,18 @@ const LOAD: &[Column] = &[
     },
 ];
 
+const CLIENTS: &[Column] = &[
+    Column { heading: "NODE", wide: false, text: client_node },
+    Column { heading: "AGENT", wide: false, text: |row| text(&row["agent"]) },
+    Column { heading: "PROTOCOL", wide: false, text: |row| text(&row["protocol"]) },
+    Column { heading: "GENERATION", wide: false, text: |row| row["generation"].to_string() },
+    Column { heading: "STATE", wide: false, text: client_state },
+    Column { heading: "REFUSED", wide: false, text: client_refused },
+    Column { heading: "PEER", wide: true, text: |row| text(&row["peer"]) },
+    Column { heading: "IDENTITY", wide: true, text: |row| text(&row["identity"]) },
+    Column { heading: "SUBSCRIBED", wide: true, text: client_subscribed },
+];
+
 /// Writes rows of one kind.
 pub(super) struct Table {
     columns: Vec<&'static Column>,
@@ -79,6 +91,7 @@ impl Table {
             GetWhat::Services => SERVICES,
             GetWhat::Endpoints => ENDPOINTS,
             GetWhat::Rejected => REJECTED,
+            GetWhat::Clients => CLIENTS,
             GetWhat::Load => LOAD,
         };
         let columns = all.iter().filter(|column| wide || !column.wide).collect();
@@ -260,6 +273,41 @@ fn error_share(row: &Value) -> String {
 fn rates(value: &Value, shown: fn(&Value) -> String) -> String {
     let all = value.as_object().into_iter().flatten();
     all.map(|(name, value)| format!("{name}={}", shown(value))).collect::<Vec<_>>().join(",")
+}
+
+fn client_node(row: &Value) -> String {
+    let node = text(&row["node"]);
+    if node.is_empty() { text(&row["peer"]) } else { node }
+}
+
+fn client_state(row: &Value) -> String {
+    let refused = client_types(row).any(|(_, status)| status["nacked"].is_string());
+    match (refused, row["pending"].as_bool()) {
+        (true, _) => "refuses",
+        (false, Some(true)) => "pending",
+        _ => "current",
+    }
+    .to_owned()
+}
+
+/// The client's words, by type.
+fn client_refused(row: &Value) -> String {
+    let words = |(kind, status): (&String, &Value)| {
+        status["nacked"].as_str().map(|words| format!("{kind}: {words}"))
+    };
+    client_types(row).filter_map(words).collect::<Vec<_>>().join("; ")
+}
+
+fn client_subscribed(row: &Value) -> String {
+    let count = |(kind, status): (&String, &Value)| match status["wildcard"].as_bool() {
+        Some(true) => format!("{kind} *"),
+        _ => format!("{kind} {}", status["names"]),
+    };
+    client_types(row).map(count).collect::<Vec<_>>().join(", ")
+}
+
+fn client_types(row: &Value) -> impl Iterator<Item = (&String, &Value)> {
+    row["types"].as_object().into_iter().flatten()
 }
 
 #[cfg(test)]

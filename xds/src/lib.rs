@@ -21,5 +21,5 @@ pub use capability::{Agent, Capabilities, ClientKind, Dialect, Feature};
 pub use client::{ClientConfig, ClientTls, Token, XdsClient};
 pub use config::{CertificateSpec, ListenerSpec, ListenerTarget, ListenerTls, ResourceConfig};
 pub use load::{LoadConfig, LoadReports, LoadRow};
-pub use server::{ServerConfig, ServerLimits, TlsFiles, XdsServer};
 pub use secrets::{SecretSet, Secrets};
+pub use server::{ServerConfig, ServerLimits, TlsFiles, XdsServer};

@@ -35,8 +35,8 @@ use tonic::transport::Server;
 
 use crate::catalog::{Catalog, Changed, Name};
 use crate::config::ResourceConfig;
-use crate::metrics::ServerMetrics;
 use crate::load::LoadReports;
+use crate::metrics::ServerMetrics;
 use crate::resource::{Encoded, ResourceType};
 use crate::secrets::SecretSet;
 use admission::Admission;

@@ -8,6 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use portolan_runtime::causes::chain;
 
+use super::TokenReviewer;
 use super::guard::{GuardLayer, RequestLimits};
 
 /// Limit on establishing a connection.
@@ -59,6 +60,14 @@ impl Connect {
         config.default_retry = false;
         let guard = GuardLayer::new(RequestLimits::default());
         Ok(ClientBuilder::try_from(config)?.with_layer(&guard).build())
+    }
+
+    /// Whoever says whose tokens are; nothing is sent yet.
+    ///
+    /// # Errors
+    /// [`ConnectError`] saying which file or setting is at fault.
+    pub async fn token_reviewer(&self) -> Result<TokenReviewer, ConnectError> {
+        Ok(TokenReviewer::new(self.client().await?))
     }
 
     async fn config(&self) -> Result<Config, ConnectError> {

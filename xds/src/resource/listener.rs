@@ -21,9 +21,9 @@ use portolan_proto::envoy::route::{
     route_match::PathSpecifier,
 };
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
-use portolan_proto::envoy::{ConnectionHashPolicy, connection_hash_policy};
 use portolan_proto::envoy::tls::common_tls_context::ValidationContextType;
 use portolan_proto::envoy::tls::{CommonTlsContext, DownstreamTlsContext, SdsSecretConfig};
+use portolan_proto::envoy::{ConnectionHashPolicy, connection_hash_policy};
 
 use super::cluster::ads;
 use super::endpoints::socket_address;

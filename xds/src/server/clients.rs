@@ -86,7 +86,7 @@ pub struct ClientHandle {
 }
 
 /// What is known of a client.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct ClientStatus {
     /// Number of its stream, since the process started.
