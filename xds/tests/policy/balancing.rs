@@ -46,6 +46,13 @@ fn policies(cluster: &Cluster) -> Vec<(String, Any)> {
     configs.map(|c| (short(&c.name), c.typed_config.expect("a configuration"))).collect()
 }
 
+/// What it is about, the service, the default, and what stands before round robin for Envoy and gRPC.
+type ListCase = (&'static str, Service, Balancer, &'static [&'static str], &'static [&'static str]);
+
+/// What it is about, what is hashed, what else the service says, and what Envoy and gRPC hash.
+type HashCase =
+    (&'static str, Option<HashOn>, fn(&mut Service), Option<&'static str>, Option<&'static str>);
+
 fn cookie(ttl: Option<u64>) -> HashOn {
     HashOn::Cookie { name: "user".into(), ttl: ttl.map(Duration::from_secs) }
 }
@@ -59,15 +66,14 @@ fn every_list_of_policies_ends_in_round_robin_and_nobody_refuses_it() {
     let hashed = |on: HashOn| service(|s| s.policy.hash_on = Some(on));
     let affine = service(|s| s.traffic.affinity_secs = Some(10_800));
     let plain = service(|_| {});
-    let (ring, least): (&[&str], &[&str]) = (&["ring_hash"], &["least_request"]);
-    let weighted = "client_side_weighted_round_robin";
+    let (ring, least): (&'static [&str], &'static [&str]) = (&["ring_hash"], &["least_request"]);
+    let weighted: &[&str] = &["client_side_weighted_round_robin"];
     #[rustfmt::skip]
-    let cases: [(&str, Service, Balancer, &[&str], &[&str]); 14] = [
-        // What it is about, the service, the default, and before round robin for Envoy and gRPC.
+    let cases: [ListCase; 14] = [
         ("round robin", named(RoundRobin), LeastRequest, &[], &[]),
         ("least request", named(LeastRequest), RoundRobin, least, least),
         ("ring hash", named(RingHash), RoundRobin, ring, ring),
-        ("weighted", named(ClientSideWeightedRoundRobin), LeastRequest, &[weighted], &[weighted]),
+        ("weighted", named(ClientSideWeightedRoundRobin), LeastRequest, weighted, weighted),
         ("pick first, which Envoy has not", named(PickFirst), LeastRequest, &[], &["pick_first"]),
         ("random", named(Random), LeastRequest, &["random"], &["random"]),
         ("the default", plain.clone(), LeastRequest, least, least),
@@ -77,7 +83,7 @@ fn every_list_of_policies_ends_in_round_robin_and_nobody_refuses_it() {
         ("by address", hashed(HashOn::SourceIp), LeastRequest, ring, ring),
         // gRPC knows no cookies.
         ("by cookie", hashed(cookie(None)), LeastRequest, ring, least),
-        ("by cookie, else weighted", hashed(cookie(Some(60))), ClientSideWeightedRoundRobin, ring, &[weighted]),
+        ("by cookie, else weighted", hashed(cookie(Some(60))), ClientSideWeightedRoundRobin, ring, weighted),
         ("by cookie, else round robin", hashed(cookie(None)), RoundRobin, ring, &[]),
     ];
     for (about, service, default, envoy, grpc) in cases {
@@ -114,9 +120,7 @@ fn a_ring_has_the_one_function_that_grpc_knows_and_pick_first_shuffles() {
 #[test]
 fn routes_hash_what_the_service_names_in_the_words_that_each_side_knows() {
     let header = || HashOn::Header("x-user".into());
-    type Say = fn(&mut Service);
-    // What it is about, the service, and what Envoy and gRPC hash.
-    let cases: [(&str, Option<HashOn>, Say, Option<&str>, Option<&str>); 7] = [
+    let cases: [HashCase; 7] = [
         ("nothing", None, |_| {}, None, None),
         ("a header", Some(header()), |_| {}, Some("header x-user"), Some("header x-user")),
         ("a cookie of theirs", Some(cookie(None)), |_| {}, Some("cookie user None "), None),
