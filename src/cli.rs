@@ -1,5 +1,7 @@
 //! The command line.
 
+mod bootstrap;
+
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -11,6 +13,7 @@ use crate::config::{self, Config, print};
 use crate::exit::cannot_start;
 use crate::roles::Roles;
 use crate::{call, check, demo, explain, get, import, raw, roles, wait};
+pub(crate) use bootstrap::{BootstrapCommand, BootstrapOutput, ClientArgs};
 
 /// Service discovery, cluster DNS and load balancing from one numbered snapshot.
 #[derive(Debug, Parser)]
@@ -43,6 +46,9 @@ enum Command {
     Wait(WaitArgs),
     /// Put xDS resources into a running control plane by hand.
     Raw(RawArgs),
+    /// Print what a client has to be given to find the control plane.
+    #[command(subcommand)]
+    Bootstrap(BootstrapCommand),
     /// Show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -324,6 +330,7 @@ impl Cli {
             Command::Get(args) => get::run(&args),
             Command::Wait(args) => wait::run(&args),
             Command::Raw(args) => raw::run(&args),
+            Command::Bootstrap(command) => crate::bootstrap::run(&command),
             Command::Config(ConfigCommand::Print(settings)) => {
                 let (_, shown) = settings.load_shown()?;
                 print!("{}", print::to_toml(&shown));

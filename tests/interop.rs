@@ -82,6 +82,12 @@ fn envoy_keeps_the_traffic_while_the_control_plane_is_away() {
     run(script(&mut python, "envoy_outage.py").args(["--portolan", env!("CARGO_BIN_EXE_portolan")]));
 }
 
+#[test]
+fn envoy_and_grpc_take_every_bootstrap_that_is_printed_for_them() {
+    let Some(mut python) = foreign::python(&["grpc", "envoy", "cryptography"]) else { return };
+    run(script(&mut python, "bootstrap_accepted.py"));
+}
+
 /// A running `portolan demo`, every address of it a free one.
 struct Demo {
     child: Child,
@@ -147,6 +153,8 @@ fn root() -> &'static Path {
 /// A script of `tests/interop/` for an interpreter.
 fn script<'a>(python: &'a mut Command, name: &str) -> &'a mut Command {
     python.arg(root().join("tests/interop").join(name));
+    // For `portolan bootstrap` (bootstraps.py).
+    python.env("INTEROP_PORTOLAN", env!("CARGO_BIN_EXE_portolan"));
     // A proxy of the machine's has no part in what is said on the loopback.
     let proxies = ["http_proxy", "https_proxy", "all_proxy", "grpc_proxy"];
     for name in proxies.iter().flat_map(|name| [(*name).to_owned(), name.to_uppercase()]) {

@@ -1,4 +1,4 @@
-"""A real Envoy that is configured by nothing but Portolan's ADS: starting it, asking its admin
+"""A real Envoy that is given nothing but `portolan bootstrap envoy`: starting it, asking its admin
 port, stopping it."""
 
 import contextlib
@@ -10,6 +10,7 @@ import urllib.parse
 import urllib.request
 from pathlib import Path
 
+import bootstraps
 import kit
 
 NODE = "interop-envoy"
@@ -17,71 +18,6 @@ NODE = "interop-envoy"
 REFUSALS = r"(update_rejected|init_fetch_timeout|listener_create_failure|no_cluster)$"
 # What Envoy warns of in its own settings, whoever configures it.
 NOT_OURS = "There is no configured limit to the number of allowed active downstream connections"
-
-
-def bootstrap(xds):
-    """One stream, state of the world, for everything. Only the way to the control plane is
-    static."""
-    host, port = kit.split(xds)
-    ads = {"resource_api_version": "V3", "ads": {}, "initial_fetch_timeout": "15s"}
-    http2 = {
-        "@type": "type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions",
-        "explicit_http_config": {"http2_protocol_options": {}},
-    }
-    return {
-        "node": {"id": NODE, "cluster": "interop"},
-        "admin": {"address": {"socket_address": {"address": "127.0.0.1", "port_value": 0}}},
-        "dynamic_resources": {
-            "lds_config": ads,
-            "cds_config": ads,
-            "ads_config": {
-                "api_type": "GRPC",
-                "transport_api_version": "V3",
-                "grpc_services": [
-                    {
-                        "envoy_grpc": {
-                            "cluster_name": "portolan",
-                            # Without it Envoy waits up to 30 s before it tries again.
-                            "retry_policy": {
-                                "retry_back_off": {"base_interval": "0.1s", "max_interval": "1s"}
-                            },
-                        }
-                    }
-                ],
-            },
-        },
-        "static_resources": {
-            "clusters": [
-                {
-                    "name": "portolan",
-                    "type": "STATIC",
-                    "connect_timeout": "1s",
-                    "typed_extension_protocol_options": {
-                        "envoy.extensions.upstreams.http.v3.HttpProtocolOptions": http2
-                    },
-                    "load_assignment": {
-                        "cluster_name": "portolan",
-                        "endpoints": [
-                            {
-                                "lb_endpoints": [
-                                    {
-                                        "endpoint": {
-                                            "address": {
-                                                "socket_address": {
-                                                    "address": host,
-                                                    "port_value": port,
-                                                }
-                                            }
-                                        }
-                                    }
-                                ]
-                            }
-                        ],
-                    },
-                }
-            ]
-        },
-    }
 
 
 class Envoy:
@@ -168,8 +104,9 @@ def running(xds):
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        config, admin, log = (folder / n for n in ("bootstrap.json", "admin", "log"))
-        config.write_text(json.dumps(bootstrap(xds)))
+        config, admin, log = (folder / n for n in ("bootstrap.yaml", "admin", "log"))
+        options = ["--server", xds, "--node-id", NODE, "--admin", "127.0.0.1:0"]
+        config.write_text(bootstraps.made("envoy", *options))
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [

@@ -10,11 +10,11 @@ Proves that
 """
 
 import contextlib
-import json
 import os
 import sys
 
 sys.dont_write_bytecode = True
+import bootstraps
 import echo_stubs
 import kit
 import shop
@@ -23,19 +23,10 @@ NODE = "interop-grpc"
 TARGET = "greeter.shop.svc.cluster.local:50051"
 
 
-def bootstrap(xds):
-    """The bootstrap as a user would write it (gRFC A27); gRPC reads it when it starts."""
-    server = {
-        "server_uri": xds,
-        "channel_creds": [{"type": "insecure"}],
-        "server_features": ["xds_v3"],
-    }
-    return json.dumps({"xds_servers": [server], "node": {"id": NODE, "cluster": "interop"}})
-
-
 def main():
     args = shop.arguments(__doc__)
-    os.environ["GRPC_XDS_BOOTSTRAP_CONFIG"] = bootstrap(args.xds)
+    options = ["--server", args.xds, "--node-id", NODE]
+    os.environ["GRPC_XDS_BOOTSTRAP_CONFIG"] = bootstraps.made("grpc", *options)
     import grpc
 
     kit.say(f"gRPC {grpc.__version__}")

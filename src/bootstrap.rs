@@ -1,0 +1,165 @@
+//! `portolan bootstrap`: what a client has to be given to find this control plane, for gRPC and for
+//! Envoy. Making it is pure; nothing is connected to.
+
+mod envoy;
+mod grpc;
+
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::ExitCode;
+
+use anyhow::{anyhow, bail};
+use serde_json::{Map, Value, json};
+
+use crate::cli::{BootstrapCommand, BootstrapOutput, ClientArgs};
+use crate::config::Config;
+use crate::exit::cannot_start;
+
+/// Key of a client's Kubernetes node in the metadata of its xDS node.
+const NODE_NAME: &str = portolan_xds::NODE_NAME;
+
+/// What both kinds of client have to know.
+#[derive(Clone, Debug)]
+struct Client {
+    server: Server,
+    node_id: String,
+    zone: Option<String>,
+    node_name: Option<String>,
+    tls: Option<Tls>,
+}
+
+/// Where the control plane is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Server {
+    host: Host,
+    port: u16,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Host {
+    Ip(IpAddr),
+    Name(String),
+}
+
+/// Files for TLS with the control plane.
+#[derive(Clone, Debug)]
+struct Tls {
+    authorities: String,
+    /// The client's own chain and key.
+    certificate: Option<(String, String)>,
+}
+
+/// Prints the bootstrap.
+pub(crate) fn run(command: &BootstrapCommand) -> anyhow::Result<ExitCode> {
+    let text = match command {
+        BootstrapCommand::Grpc(args) => {
+            let client = client(&args.client, "grpc").map_err(cannot_start)?;
+            let token = args.token_file.as_deref();
+            format!("{:#}\n", grpc::bootstrap(&client, token).map_err(cannot_start)?)
+        }
+        BootstrapCommand::Envoy(args) => {
+            let client = client(&args.client, "envoy").map_err(cannot_start)?;
+            let options = envoy::Options {
+                admin: (!args.no_admin).then_some(args.admin),
+                delta: args.delta,
+                load_reports: args.load_reports,
+            };
+            let value = envoy::bootstrap(&client, &options);
+            match args.output {
+                BootstrapOutput::Json => format!("{value:#}\n"),
+                BootstrapOutput::Yaml => serde_saphyr::to_string(&value)?,
+            }
+        }
+    };
+    match std::io::stdout().write_all(text.as_bytes()) {
+        // Whoever reads it has seen enough.
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}
+
+/// The client of these arguments. Its node is named after the host where nothing names it: in
+/// Kubernetes that is the pod.
+fn client(args: &ClientArgs, kind: &str) -> anyhow::Result<Client> {
+    let server = match &args.server {
+        Some(text) => Server::parse(text).map_err(|reason| anyhow!("--server {text}: {reason}"))?,
+        None => Server::of(&args.settings().load()?)?,
+    };
+    let tls = match (&args.tls_ca, &args.tls_cert, &args.tls_key) {
+        (None, ..) => None,
+        (Some(authorities), chain, key) => Some(Tls {
+            authorities: authorities.clone(),
+            // The command line knows that one needs the other.
+            certificate: chain.clone().zip(key.clone()),
+        }),
+    };
+    let host = || std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
+    let node_id = args.node_id.clone().or_else(host).unwrap_or_else(|| kind.to_owned());
+    let (zone, node_name) = (args.zone.clone(), args.node_name.clone());
+    Ok(Client { server, node_id, zone, node_name, tls })
+}
+
+impl Client {
+    /// The node as xDS has it (`envoy.config.core.v3.Node`), as JSON.
+    fn node(&self) -> Map<String, Value> {
+        let mut node = Map::from_iter([("id".to_owned(), json!(self.node_id))]);
+        if let Some(zone) = &self.zone {
+            node.insert("locality".to_owned(), json!({ "zone": zone }));
+        }
+        if let Some(name) = &self.node_name {
+            node.insert("metadata".to_owned(), json!({ NODE_NAME: name }));
+        }
+        node
+    }
+}
+
+impl Server {
+    /// Parses `HOST:PORT`, with an IPv6 address in brackets.
+    fn parse(text: &str) -> Result<Self, String> {
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            return Self::at(address);
+        }
+        let form = || "expected HOST:PORT".to_owned();
+        let (host, port) = text.rsplit_once(':').ok_or_else(form)?;
+        let fits = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
+        if host.is_empty() || !host.chars().all(fits) {
+            return Err(form());
+        }
+        let port = port.parse().ok().filter(|port| *port > 0);
+        let port = port.ok_or_else(|| "expected a port in 1..=65535".to_owned())?;
+        Ok(Self { host: Host::Name(host.to_owned()), port })
+    }
+
+    /// The server of this configuration, as one finds it on the same host.
+    fn of(config: &Config) -> anyhow::Result<Self> {
+        let address = config.xds.address;
+        match Self::at(address) {
+            Ok(server) => Ok(server),
+            Err(reason) => bail!("xds.address {address}: {reason}: name the server with --server"),
+        }
+    }
+
+    fn at(address: SocketAddr) -> Result<Self, String> {
+        let ip = match address.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        match address.port() {
+            0 => Err("port 0 is none to connect to".to_owned()),
+            port => Ok(Self { host: Host::Ip(ip), port }),
+        }
+    }
+}
+
+impl std::fmt::Display for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.host {
+            Host::Ip(ip) => SocketAddr::new(*ip, self.port).fmt(f),
+            Host::Name(name) => write!(f, "{name}:{}", self.port),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
