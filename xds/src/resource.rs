@@ -9,6 +9,7 @@ mod policy;
 pub mod route;
 pub mod secret;
 
+use std::fmt;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
@@ -45,7 +46,7 @@ pub enum ResourceType {
 }
 
 /// A resource as it is sent: encoded once, shared by every stream.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct Encoded {
     /// The encoded `google.protobuf.Any`.
     pub any: Bytes,
@@ -145,6 +146,14 @@ impl ResourceType {
     #[must_use]
     pub fn is_full_set(self) -> bool {
         matches!(self, Self::Cluster | Self::Listener)
+    }
+}
+
+impl fmt::Debug for Encoded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What is in it may be a private key.
+        let length = self.any.len();
+        f.debug_struct("Encoded").field("version", &self.version).field("length", &length).finish()
     }
 }
 

@@ -1,8 +1,14 @@
 //! Load reports: what a client says, what the table makes of it, and the stream between the two.
 
+mod support;
+
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use portolan_model::{Changes, Snapshot};
+use portolan_proto::envoy::cluster::Cluster;
+use portolan_proto::envoy::core::config_source::ConfigSourceSpecifier;
 use portolan_proto::envoy::core::{Locality, Node};
 use portolan_proto::envoy::endpoint::{
     ClusterStats, EndpointLoadMetricStats, UpstreamLocalityStats, cluster_stats::DroppedRequests,
@@ -11,9 +17,11 @@ use portolan_proto::envoy::load_stats::load_reporting_service_client::LoadReport
 use portolan_proto::envoy::load_stats::{LoadStatsRequest, LoadStatsResponse};
 use portolan_proto::envoy::protobuf;
 use portolan_runtime::{Lifecycle, Metrics};
+use portolan_xds::catalog::Catalog;
 use portolan_xds::load::report::{InvalidReport, Report};
 use portolan_xds::load::table::{Client, Limits, Table};
-use portolan_xds::{LoadConfig, LoadReports, LoadRow};
+use portolan_xds::resource::ResourceType;
+use portolan_xds::{LoadConfig, LoadReports, LoadRow, ResourceConfig};
 use prost::Message;
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
@@ -414,6 +422,24 @@ fn what_is_no_report_says_so() {
         let error: InvalidReport =
             Report::decode(message, &Limits::default()).expect_err("no report");
         assert!(error.to_string().contains(expected), "{what}: {error}");
+    }
+}
+
+#[test]
+fn clusters_ask_grpc_clients_for_reports_where_they_are_taken() {
+    let entry = support::entry("web", 80, &[(1, true)]);
+    let mut snapshot = Snapshot::default();
+    snapshot.apply(entry);
+    let snapshot = Arc::new(snapshot);
+    for load_reports in [false, true] {
+        let config = ResourceConfig { load_reports, ..support::config() };
+        let catalog = Catalog::default().next(&snapshot, &Changes::Everything, &config);
+        let encoded = catalog.lookup(ResourceType::Cluster, "shop/web:80").expect("a cluster");
+        let any = protobuf::Any::decode(encoded.any.clone()).expect("an Any");
+        let cluster = Cluster::decode(&*any.value).expect("a cluster");
+        let source = cluster.lrs_server.and_then(|source| source.config_source_specifier);
+        let asked = matches!(source, Some(ConfigSourceSpecifier::Self_(_)));
+        assert_eq!((asked, source.is_some()), (load_reports, load_reports));
     }
 }
 

@@ -152,6 +152,7 @@ async fn files_are_followed_and_what_does_not_belong_together_is_not_put_in_forc
     assert_eq!(pair(&first), [one.chain.clone(), one.key.clone()]);
     assert_eq!(authorities(&first), one.chain);
     assert_eq!(first.len(), 2);
+    assert!(!format!("{first:?}{secrets:?}").contains("PRIVATE"), "keys stay out of logs");
     let follower = tokio::spawn(secrets.follow(lifecycle.clone()));
 
     // The chain of a renewal alone, and authorities besides: these count at once.
