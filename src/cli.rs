@@ -1,19 +1,23 @@
 //! The command line.
 
 mod bootstrap;
+mod get;
+mod operate;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
 
 use crate::config::reader::Texts;
 use crate::config::{self, Config, print};
 use crate::exit::cannot_start;
 use crate::roles::Roles;
-use crate::{call, check, demo, explain, get, import, raw, roles, wait};
+use crate::{call, check, demo, explain, guard, import, raw, roles, wait};
 pub(crate) use bootstrap::{BootstrapCommand, BootstrapOutput, ClientArgs};
+pub(crate) use get::{GetArgs, GetOutput, GetWhat};
+pub(crate) use operate::{GuardArgs, GuardCommand, RawArgs, RawCommand, WaitArgs};
 
 /// Service discovery, cluster DNS and load balancing from one numbered snapshot.
 #[derive(Debug, Parser)]
@@ -49,6 +53,8 @@ enum Command {
     /// Print what a client has to be given to find the control plane.
     #[command(subcommand)]
     Bootstrap(BootstrapCommand),
+    /// Show what a running control plane holds back because too much was gone at once.
+    Guard(GuardArgs),
     /// Show the configuration.
     #[command(subcommand)]
     Config(ConfigCommand),
@@ -196,115 +202,6 @@ pub(crate) struct CallArgs {
     pub(crate) timeout: f64,
 }
 
-#[derive(Debug, Args)]
-pub(crate) struct GetArgs {
-    /// What to show.
-    #[arg(value_enum)]
-    pub(crate) what: GetWhat,
-    /// Only the service of this name.
-    pub(crate) name: Option<String>,
-    /// Only this namespace; all without it.
-    #[arg(long, short)]
-    pub(crate) namespace: Option<String>,
-    /// How to show it.
-    #[arg(long, short, value_enum, default_value_t = GetOutput::Table)]
-    pub(crate) output: GetOutput,
-    /// Go on showing what changes.
-    #[arg(long, short)]
-    pub(crate) watch: bool,
-    /// Admin address of the control plane, as HOST:PORT.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
-    #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
-    pub(crate) admin: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct WaitArgs {
-    /// The generation; without it and --service the one that is newest now.
-    #[arg(long, value_name = "NUMBER", conflicts_with = "service")]
-    pub(crate) generation: Option<u64>,
-    /// The newest state of this service, as NAMESPACE/NAME.
-    #[arg(long, value_name = "SERVICE")]
-    pub(crate) service: Option<String>,
-    /// Longest wait in seconds.
-    #[arg(long, default_value_t = 60.0)]
-    pub(crate) timeout: f64,
-    /// Admin address of the control plane, as HOST:PORT.
-    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
-    #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
-    pub(crate) admin: String,
-}
-
-#[derive(Debug, Args)]
-pub(crate) struct RawArgs {
-    #[command(subcommand)]
-    pub(crate) command: RawCommand,
-    /// Admin address of the control plane, as HOST:PORT.
-    #[arg(long, global = true, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
-    #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
-    pub(crate) admin: String,
-}
-
-#[derive(Debug, Subcommand)]
-pub(crate) enum RawCommand {
-    /// List what was put in.
-    List,
-    /// Put a resource in, in place of one of this name.
-    Put {
-        /// Type: a type URL, or cds, eds, leds, sds, lds, ecds, srds, rds, vhds, rtds.
-        #[arg(value_name = "TYPE")]
-        kind: String,
-        /// Name.
-        name: String,
-        /// File with the encoded message, or an encoded google.protobuf.Any around it.
-        file: PathBuf,
-        /// For how many seconds clients use it without hearing of it; 0 for ever.
-        #[arg(long, default_value_t = 0)]
-        ttl_secs: u32,
-    },
-    /// Take a resource out again.
-    Remove {
-        /// Type.
-        #[arg(value_name = "TYPE")]
-        kind: String,
-        /// Name.
-        name: String,
-    },
-    /// Take all of them out.
-    Clear,
-}
-
-/// What `portolan get` shows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GetWhat {
-    /// Services with their addresses, ports and how many endpoints are ready.
-    #[value(alias = "service", alias = "svc")]
-    Services,
-    /// Endpoints of services.
-    #[value(alias = "endpoint", alias = "ep")]
-    Endpoints,
-    /// Objects and settings that are not in force, and why.
-    Rejected,
-    /// Connected xDS clients, what each has and what it refuses.
-    #[value(alias = "client")]
-    Clients,
-    /// Requests to services as clients report them, over the last interval.
-    Load,
-}
-
-/// How `portolan get` shows it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum GetOutput {
-    /// Columns.
-    Table,
-    /// More columns.
-    Wide,
-    /// JSON: a List, or with --watch a document per change.
-    Json,
-    /// YAML: a List, or with --watch a document per change.
-    Yaml,
-}
-
 impl Cli {
     /// Carries out the command.
     pub(crate) fn run(self) -> anyhow::Result<ExitCode> {
@@ -327,10 +224,11 @@ impl Cli {
             Command::Check(args) => check::run(&args),
             Command::Demo(args) => demo::run(&args),
             Command::Call(args) => call::run(args),
-            Command::Get(args) => get::run(&args),
+            Command::Get(args) => crate::get::run(&args),
             Command::Wait(args) => wait::run(&args),
             Command::Raw(args) => raw::run(&args),
             Command::Bootstrap(command) => crate::bootstrap::run(&command),
+            Command::Guard(args) => guard::run(&args),
             Command::Config(ConfigCommand::Print(settings)) => {
                 let (_, shown) = settings.load_shown()?;
                 print!("{}", print::to_toml(&shown));

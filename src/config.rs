@@ -2,6 +2,7 @@
 
 mod certificates;
 mod dns;
+mod guard;
 pub(crate) mod print;
 pub(crate) mod reader;
 mod xds;
@@ -12,7 +13,7 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use ipnet::IpNet;
-use portolan_control::{Connect, Pace, ServiceRanges};
+use portolan_control::{Connect, GuardLimits, Pace, ServiceRanges};
 use portolan_model::{Balancer, DnsName, ServiceKey};
 use portolan_runtime::telemetry::LogFormat;
 use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, ListenerTarget, Token};
@@ -48,6 +49,7 @@ pub(crate) struct Control {
     pub(crate) events_as: Option<String>,
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) balancer: Balancer,
+    pub(crate) guard: GuardLimits,
 }
 
 /// Where services and endpoints come from.
@@ -200,6 +202,7 @@ fn control(r: &mut Reader) -> Option<Control> {
         "How an endpoint is picked where the service does not say: least_request, round_robin, \
          ring_hash, client_side_weighted_round_robin, pick_first or random",
     );
+    let guard = guard::read(r);
     Some(Control {
         source,
         events_as: events.then_some(identity),
@@ -207,6 +210,7 @@ fn control(r: &mut Reader) -> Option<Control> {
         pace: Pace { max_delay: Duration::from_millis(delay_ms), share: f64::from(share) / 100.0 },
         service_ranges: service_ranges?,
         balancer,
+        guard,
     })
 }
 

@@ -12,6 +12,7 @@ mod exit;
 mod explain;
 mod feed;
 mod get;
+mod guard;
 mod import;
 mod raw;
 mod roles;

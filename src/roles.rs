@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context, anyhow};
 use portolan_control::report::{ControlMetrics, Reports};
-use portolan_control::{Folder, Kubernetes, SavedFile};
+use portolan_control::{Folder, Kubernetes, SavedFile, holds};
 use portolan_dns::config::PodMode;
 use portolan_dns::{DnsConfig, DnsServer};
 use portolan_proxy::{Proxy, ProxyConfig};
@@ -22,7 +22,7 @@ use portolan_xds::{ClientConfig, Token, XdsClient};
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
 use crate::explain;
-use crate::feed;
+use crate::{feed, guard};
 
 /// Longest wait for blocking work once everything else has ended.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -149,11 +149,13 @@ impl Start<'_> {
         let (publisher, snapshots) = publish::channel();
         let gate = self.readiness.gate("control");
         let lifecycle = self.lifecycle.clone();
+        let (limits, (held, holds)) = (self.config.control.guard, holds::channel());
         match &self.config.control.source {
             Source::Manifests(path) => {
                 let ranges = self.config.control.service_ranges.clone();
-                let folder =
-                    Folder::open(path, ranges, reports.clone(), metrics).map_err(cannot_start)?;
+                let folder = Folder::open(path, ranges, reports.clone(), metrics)
+                    .map_err(cannot_start)?
+                    .with_guard(limits, holds);
                 self.tasks.spawn("control", folder.run(publisher, gate, lifecycle));
             }
             Source::Kubernetes(connect) => {
@@ -161,8 +163,9 @@ impl Start<'_> {
                 let pace = self.config.control.pace;
                 // Names of pods need the pods; nothing else does.
                 let pods = dns && self.config.dns.config.pods == PodMode::Verified;
-                let mut kubernetes =
-                    Kubernetes::new(client, pace, reports.clone(), metrics).with_pods(pods);
+                let mut kubernetes = Kubernetes::new(client, pace, reports.clone(), metrics)
+                    .with_pods(pods)
+                    .with_guard(limits, holds);
                 if let Some(identity) = &self.config.control.events_as {
                     kubernetes = kubernetes.with_events(identity.clone());
                 }
@@ -178,6 +181,7 @@ impl Start<'_> {
         let newest = snapshots.clone();
         self.page("snapshot", move || newest.newest());
         self.admin = feed::add(self.admin.clone(), &snapshots, &reports);
+        self.admin = guard::add(self.admin.clone(), held);
         self.page("rejected", move || reports.newest());
         Ok(snapshots)
     }

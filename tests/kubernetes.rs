@@ -14,6 +14,8 @@ mod faults;
 mod front_door;
 #[path = "kubernetes/meaning.rs"]
 mod meaning;
+#[path = "kubernetes/removal.rs"]
+mod removal;
 #[path = "kubernetes/simulation.rs"]
 mod simulation;
 #[path = "kubernetes/startup.rs"]

@@ -8,15 +8,19 @@ pub mod watch;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portolan_model::{Key, Snapshot};
 use portolan_runtime::{Gate, Lifecycle, Publisher};
 
 use crate::addresses::ServiceRanges;
+use crate::holds::HoldsEnd;
 use crate::index::Index;
 use crate::manifests::Manifests;
-use crate::outlet::Outlet;
+use crate::outlet::{GuardParts, Outlet};
+use crate::rejection::{Origin, Rejection};
+use crate::removal::GuardLimits;
 use crate::report::{ControlMetrics, Report, Reports};
 use scan::Scanner;
 use watch::Watch;
@@ -32,6 +36,7 @@ pub struct Folder {
     index: Index,
     reports: Reports,
     metrics: ControlMetrics,
+    guard: GuardParts,
 }
 
 /// Why a folder cannot be a source.
@@ -71,7 +76,15 @@ impl Folder {
         let scanner = Scanner::open(path)
             .map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
         let manifests = Manifests::default();
-        Ok(Self { scanner, manifests, index: Index::new(ranges), reports, metrics })
+        let guard = GuardParts::default();
+        Ok(Self { scanner, manifests, index: Index::new(ranges), reports, metrics, guard })
+    }
+
+    /// With these limits of what may be gone at once, and commands for what is held back.
+    #[must_use]
+    pub fn with_guard(mut self, limits: GuardLimits, holds: HoldsEnd) -> Self {
+        self.guard = GuardParts { limits, holds };
+        self
     }
 
     /// Reads every file that changed and brings the index in line. Blocks on file I/O.
@@ -93,7 +106,8 @@ impl Folder {
         lifecycle: Lifecycle,
     ) -> Result<(), FolderError> {
         let mut watch = Watch::start(self.scanner.root());
-        let mut outlet = Outlet::new(publisher, gate, self.metrics.clone());
+        let guard = std::mem::take(&mut self.guard);
+        let mut outlet = Outlet::new(publisher, gate, self.metrics.clone(), guard);
         loop {
             let started = Instant::now();
             let root = self.scanner.root().to_owned();
@@ -104,9 +118,10 @@ impl Folder {
             let (folder, (snapshot, touched, report)) =
                 reloaded.await.map_err(|source| FolderError::Broken { path: root, source })?;
             self = folder;
-            self.publish(&mut outlet, &snapshot, touched, report, started);
+            self.publish(&mut outlet, snapshot, touched, report, started);
             tokio::select! {
                 () = watch.changed(POLL_INTERVAL) => {}
+                () = outlet.wake() => {}
                 () = lifecycle.draining() => return Ok(()),
             }
         }
@@ -115,20 +130,20 @@ impl Folder {
     fn publish(
         &self,
         outlet: &mut Outlet,
-        snapshot: &Snapshot,
+        snapshot: Snapshot,
         touched: BTreeSet<Key>,
-        report: Report,
+        mut report: Report,
         started: Instant,
     ) {
         let (services, slices) = (report.objects.services, report.objects.endpoint_slices);
         self.metrics.on_reload();
-        self.reports.replace(report, &self.metrics);
-        if touched.is_empty() && outlet.is_open() {
-            return;
-        }
         let changed = touched.len();
-        outlet.publish(snapshot, touched, started.elapsed());
-        let generation = outlet.published().generation();
+        let admitted = outlet.admit(snapshot, touched);
+        let held = outlet.rejections(&Origin::file(&Arc::from("folder")));
+        let unserved = held.into_iter().map(|row| Rejection { subject: None, ..row });
+        report.rejections.extend(unserved);
+        self.reports.replace(report, &self.metrics);
+        let Some(generation) = outlet.publish_changes(admitted, started.elapsed()) else { return };
         tracing::info!(
             %generation,
             changed,

@@ -24,10 +24,12 @@ use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
 use crate::coalesce::{Coalescer, Pace};
+use crate::holds::HoldsEnd;
 use crate::index::Index;
 use crate::object::Kind;
-use crate::outlet::Outlet;
+use crate::outlet::{GuardParts, Outlet};
 use crate::rejection::Origin;
+use crate::removal::GuardLimits;
 use crate::report::{ControlMetrics, Report, Reports, SourceState};
 use store::{Event, Store};
 use trouble::Trouble;
@@ -55,6 +57,7 @@ pub struct Kubernetes {
     staleness: Option<Staleness>,
     events_as: Option<String>,
     pods: bool,
+    guard: GuardParts,
 }
 
 impl fmt::Debug for Kubernetes {
@@ -76,8 +79,15 @@ impl Kubernetes {
     pub fn new(client: Client, pace: Pace, reports: Reports, metrics: ControlMetrics) -> Self {
         let limits = WatchLimits::default();
         let (saved, staleness, events_as) = (None, None, None);
-        let pods = false;
-        Self { client, limits, pace, reports, metrics, saved, staleness, events_as, pods }
+        let (pods, guard) = (false, GuardParts::default());
+        Self { client, limits, pace, reports, metrics, saved, staleness, events_as, pods, guard }
+    }
+
+    /// With these limits of what may be gone at once, and commands for what is held back.
+    #[must_use]
+    pub fn with_guard(mut self, limits: GuardLimits, holds: HoldsEnd) -> Self {
+        self.guard = GuardParts { limits, holds };
+        self
     }
 
     /// Writes Events on objects that are refused, by this name among the replicas.
@@ -141,7 +151,7 @@ impl Kubernetes {
             store: Store::of(watched),
             index: Index::of_served(),
             coalescer: Coalescer::new(self.pace),
-            outlet: Outlet::new(publisher, gate, self.metrics.clone()),
+            outlet: Outlet::new(publisher, gate, self.metrics.clone(), self.guard),
             origin: Origin::file(&Arc::from("kubernetes")),
             sources: BTreeMap::new(),
             reports: self.reports,
@@ -206,6 +216,7 @@ impl Loop {
                 // What is due is published however much more comes in.
                 biased;
                 () = sleep_until(due) => self.publish(),
+                () = self.outlet.wake() => self.publish(),
                 count = messages.recv_many(&mut batch, BATCH) => {
                     if count == 0 {
                         return;
@@ -283,7 +294,8 @@ impl Loop {
             staleness.set(true);
         }
         let touched = Snapshot::default().differences(saved);
-        self.outlet.publish(saved, touched, Duration::ZERO);
+        let admitted = self.outlet.admit(saved.clone(), touched);
+        self.outlet.publish(admitted, Duration::ZERO);
         let services = saved.service_count();
         tracing::warn!(
             services,
@@ -299,14 +311,21 @@ impl Loop {
             // What a saved snapshot has and the API server has not is to go.
             touched = self.outlet.published().differences(&snapshot);
         }
-        self.outlet.publish(&snapshot, touched, self.coalescer.waited(started));
+        let services = snapshot.service_count();
+        let admitted = self.outlet.admit(snapshot, touched);
+        self.unreported |= admitted.has_news;
+        let waited = self.coalescer.waited(started);
+        if first {
+            self.outlet.publish(admitted, waited);
+        } else {
+            self.outlet.publish_changes(admitted, waited);
+        }
         self.coalescer.on_published(started, wall.elapsed());
         if first {
             if let Some(staleness) = self.staleness.take() {
                 staleness.set(false);
             }
             let generation = self.outlet.published().generation();
-            let services = snapshot.service_count();
             tracing::info!(%generation, services, "published all that the Kubernetes API has");
         }
         self.report();
@@ -319,10 +338,12 @@ impl Loop {
         for kind in self.store.watched() {
             self.metrics.set_synced(*kind, self.store.has_synced(*kind));
         }
+        let mut rejections = self.store.rejections(&self.origin);
+        rejections.extend(self.outlet.rejections(&self.origin));
         let report = Report {
             objects: self.store.counts(),
             unused: BTreeMap::new(),
-            rejections: self.store.rejections(&self.origin),
+            rejections,
             sources: self.sources.clone(),
         };
         self.reports.replace(report, &self.metrics);

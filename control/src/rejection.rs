@@ -54,6 +54,8 @@ pub enum Severity {
     Rejected,
     /// The object is in force; the field named is not, or has no effect yet.
     Warning,
+    /// Too much is gone at once; what was in force stays (see [`crate::removal`]).
+    Held,
 }
 
 impl Severity {
@@ -63,6 +65,7 @@ impl Severity {
         match self {
             Self::Rejected => "rejected",
             Self::Warning => "warning",
+            Self::Held => "held",
         }
     }
 }

@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use crate::object::Kind;
 use crate::rejection::{Rejection, Severity};
+use crate::removal::{Guard, Reason};
 
 /// Kinds that are counted under their own name; the rest share `other`.
 const MAX_KINDS: usize = 64;
@@ -78,6 +79,8 @@ pub struct ControlMetrics {
     objects: Family<KindLabel, Gauge>,
     unused: Family<KindLabel, Gauge>,
     rejections: Family<SeverityLabel, Gauge>,
+    holds: Family<ReasonLabel, Gauge>,
+    held: Family<ReasonLabel, Counter>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -88,6 +91,11 @@ struct KindLabel {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SeverityLabel {
     severity: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabel {
+    reason: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -153,6 +161,8 @@ impl Reports {
             match rejection.severity {
                 Severity::Rejected => tracing::error!(%rejection, "rejected"),
                 Severity::Warning => tracing::warn!(%rejection, "not in force"),
+                // Whoever holds it back has said so.
+                Severity::Held => {}
             }
         }
         metrics.record(&report);
@@ -173,6 +183,8 @@ impl Default for ControlMetrics {
             objects: Family::default(),
             unused: Family::default(),
             rejections: Family::default(),
+            holds: Family::default(),
+            held: Family::default(),
         }
     }
 }
@@ -205,6 +217,20 @@ impl ControlMetrics {
     pub(crate) fn set_synced(&self, kind: Kind, synced: bool) {
         let kind = kind.as_str().to_owned();
         self.synced.get_or_create(&KindLabel { kind }).set(i64::from(synced));
+    }
+
+    /// Notes that a service is held back from now on.
+    pub(crate) fn on_held(&self, reason: Reason) {
+        self.held.get_or_create(&ReasonLabel { reason: reason.as_str() }).inc();
+    }
+
+    /// Notes how many services a guard holds back.
+    pub(crate) fn set_holds(&self, guard: &Guard) {
+        for reason in Reason::ALL {
+            let count = guard.held().values().filter(|hold| hold.reason == reason).count();
+            let count = i64::try_from(count).unwrap_or(i64::MAX);
+            self.holds.get_or_create(&ReasonLabel { reason: reason.as_str() }).set(count);
+        }
     }
 
     /// Registers the metrics of the control loop.
@@ -248,6 +274,17 @@ impl ControlMetrics {
             "Objects and settings refused at present",
             own.rejections.clone(),
         );
+        metrics.register(
+            "control_guard_holds",
+            "Services held back at present, by whether their source lost too many or they all of \
+             their endpoints",
+            own.holds.clone(),
+        );
+        metrics.register(
+            "control_guard_held",
+            "Services held back so far, by why",
+            own.held.clone(),
+        );
         own
     }
 
@@ -266,7 +303,7 @@ impl ControlMetrics {
         if rest > 0 {
             self.unused.get_or_create(&label("other")).set(gauge(rest));
         }
-        for severity in [Severity::Rejected, Severity::Warning] {
+        for severity in [Severity::Rejected, Severity::Warning, Severity::Held] {
             let count = report.rejections.iter().filter(|r| r.severity == severity).count();
             let label = SeverityLabel { severity: severity.as_str() };
             self.rejections.get_or_create(&label).set(gauge(count));

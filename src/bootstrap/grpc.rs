@@ -26,9 +26,12 @@ pub(super) fn bootstrap(client: &Client, token_file: Option<&str>) -> anyhow::Re
         let token = json!({ "type": "jwt_token_file", "config": { "jwt_token_file": file } });
         server["call_creds"] = json!([token]);
     }
+    let mut node = client.node();
+    // gRPC for Node.js refuses a bootstrap without one, even an empty one.
+    node.entry("locality").or_insert_with(|| json!({}));
     Ok(json!({
         "xds_servers": [server],
-        "node": client.node(),
+        "node": node,
         "server_listener_resource_name_template": SERVER_LISTENER,
     }))
 }

@@ -54,7 +54,11 @@ fn grpc_gets_a_server_its_credentials_and_a_node() {
         (
             "an address",
             plain("127.0.0.1:15010"),
-            file("127.0.0.1:15010", json!({ "type": "insecure" }), json!({ "id": "n" })),
+            file(
+                "127.0.0.1:15010",
+                json!({ "type": "insecure" }),
+                json!({ "id": "n", "locality": {} }),
+            ),
         ),
         (
             "a place",
@@ -72,12 +76,20 @@ fn grpc_gets_a_server_its_credentials_and_a_node() {
         (
             "TLS",
             secured(plain("[::1]:15010"), false),
-            file("[::1]:15010", json!({ "type": "tls", "config": ca }), json!({ "id": "n" })),
+            file(
+                "[::1]:15010",
+                json!({ "type": "tls", "config": ca }),
+                json!({ "id": "n", "locality": {} }),
+            ),
         ),
         (
             "TLS both ways",
             secured(plain("x:1"), true),
-            file("x:1", json!({ "type": "tls", "config": both }), json!({ "id": "n" })),
+            file(
+                "x:1",
+                json!({ "type": "tls", "config": both }),
+                json!({ "id": "n", "locality": {} }),
+            ),
         ),
     ];
     for (what, client, expected) in cases {

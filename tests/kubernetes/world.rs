@@ -11,7 +11,7 @@ use portolan_control::kubernetes::guard::{GuardLayer, RequestLimits};
 use portolan_control::kubernetes::{Kubernetes, WatchLimits};
 use portolan_control::manifests::{FileRead, Manifests};
 use portolan_control::report::{ControlMetrics, Report, Reports};
-use portolan_control::{Pace, ServiceRanges};
+use portolan_control::{GuardLimits, HoldsEnd, Pace, ServiceRanges};
 use portolan_model::{Generation, Snapshot};
 use portolan_runtime::{Gate, Lifecycle, Metrics, Readiness, Subscriber, publish};
 use serde_json::{Value, json};
@@ -65,6 +65,11 @@ impl World {
         Self::start_with(server, |control, readiness| {
             control.with_saved(saved, readiness.staleness())
         })
+    }
+
+    /// That holds back what its guard does not let through, with this end for commands.
+    pub(crate) fn guarded(server: &ApiServer, holds: HoldsEnd) -> Self {
+        Self::start_with(server, |control, _| control.with_guard(GuardLimits::default(), holds))
     }
 
     fn start_with(

@@ -209,6 +209,7 @@ fn event(rejection: &Rejection) -> Option<(Event, ObjectReference)> {
     let (reason, effect) = match rejection.severity {
         Severity::Rejected => ("Rejected", "the last good version stays in force"),
         Severity::Warning => ("SettingNotInForce", "the setting falls back to its default"),
+        Severity::Held => ("HeldBack", "what was in force stays"),
     };
     let field = rejection.field.as_deref().map(|f| format!("{f}: ")).unwrap_or_default();
     let mut note = format!("{field}{}; {effect}", rejection.reason);
