@@ -55,6 +55,7 @@ fn cluster(endpoints: u32) -> Snapshot {
 
 fn resources() -> ResourceConfig {
     ResourceConfig {
+        endpoints_ttl_secs: 0,
         zone: DnsName::parse("cluster.local").expect("valid"),
         cluster_set_zone: DnsName::parse("clusterset.local").expect("valid"),
         balancer: Balancer::LeastRequest,
@@ -117,7 +118,7 @@ fn xds(c: &mut Criterion) {
         let mut snapshot = cluster(endpoints);
         let (versions, keys) = change(endpoints);
         let first = Arc::new(snapshot.at(Generation(1)));
-        let mut catalog = Catalog::default().next(&first, &Changes::Everything, &config);
+        let mut catalog = Catalog::default().next(&first, &Changes::Everything, &config).0;
         let (mut turn, mut generation) = (0, Generation(1));
         let changes = Changes::Keys(keys);
         group.bench_function(BenchmarkId::from_parameter(endpoints), |b| {
@@ -125,7 +126,7 @@ fn xds(c: &mut Criterion) {
                 turn = 1 - turn;
                 generation = generation.next();
                 snapshot.apply(versions[turn].clone());
-                catalog = catalog.next(&Arc::new(snapshot.at(generation)), &changes, &config);
+                catalog = catalog.next(&Arc::new(snapshot.at(generation)), &changes, &config).0;
             });
         });
     }

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 /// The root that imports are resolved against.
 const ROOT: &str = ".";
 /// Every file of ours that is compiled, below [`ROOT`].
-const FILES: &[&str] = &["portolan/demo/v1/echo.proto", "portolan/v1/generation.proto"];
+const FILES: &[&str] =
+    &["portolan/demo/v1/echo.proto", "portolan/v1/endpoints.proto", "portolan/v1/generation.proto"];
 /// Under this name `src/lib.rs` includes the encoded descriptors.
 const DESCRIPTORS: &str = "portolan_descriptors.bin";
 

@@ -1,4 +1,5 @@
-//! Clients that are not ours against the real binary: gRPC's own xDS clients and a real Envoy.
+//! Clients that are not ours against the real binary: gRPC's own xDS clients, the example of the
+//! plain API in Python and a real Envoy.
 //!
 //! Owns starting `portolan demo` and the scripts of `tests/interop/`, each of which says what it
 //! proves. `tests/interop/setup.sh` installs what they need. Where that is missing the tests are
@@ -59,6 +60,14 @@ fn grpc_follows_the_endpoints_of_a_service(language: &str) {
     }
     let demo = Demo::start();
     demo.run(&mut python, "grpc_clients.py", &["--language", language]);
+}
+
+#[test]
+fn a_client_in_python_follows_endpoints_over_the_plain_api() {
+    let modules = ["grpc", "grpc_tools.protoc", "grpc_health.v1", "grpc_reflection.v1alpha"];
+    let Some(mut python) = foreign::python(&modules) else { return };
+    let demo = Demo::start();
+    demo.run(&mut python, "plain_api.py", &[]);
 }
 
 #[test]

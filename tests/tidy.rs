@@ -15,6 +15,8 @@ const STAR: &[(&str, &[&str])] = &[
     ("portolan-dns", &["portolan-model", "portolan-runtime"]),
     ("portolan-proxy", &["portolan-model", "portolan-runtime"]),
     ("portolan-xds", &["portolan-model", "portolan-runtime", "portolan-proto"]),
+    // For users' own programs: nothing of the product's inside.
+    ("portolan-client", &["portolan-proto"]),
     ("portolan-backends", &["portolan-runtime", "portolan-proto"]),
     (
         "portolan",
@@ -37,7 +39,7 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
     ("k8s-openapi", &["portolan-control"]),
     ("hickory-proto", &["portolan-dns"]),
     ("hickory-server", &["portolan-dns"]),
-    ("tonic", &["portolan-xds", "portolan-proto", "portolan-backends"]),
+    ("tonic", &["portolan-xds", "portolan-proto", "portolan-client", "portolan-backends"]),
     ("prost", &["portolan-xds", "portolan-proto", "portolan-backends"]),
     ("envoy-types", &["portolan-proto"]),
     ("hyper", &["portolan-proxy", "portolan-backends"]),
@@ -223,8 +225,8 @@ fn source_files_are_rooms_and_say_what_they_own() {
 fn sources() -> Vec<PathBuf> {
     let mut found = Vec::new();
     let mut folders: Vec<PathBuf> = [
-        "src", "model", "runtime", "control", "dns", "xds", "proxy", "proto", "tests", "benches",
-        "examples",
+        "src", "model", "runtime", "control", "dns", "xds", "proxy", "proto", "client", "tests",
+        "benches", "examples",
     ]
     .iter()
     .map(|f| root().join(f))

@@ -37,12 +37,15 @@ use crate::catalog::{Catalog, Changed, Name};
 use crate::config::ResourceConfig;
 use crate::load::LoadReports;
 use crate::metrics::ServerMetrics;
+use crate::plain::ask::Zones;
+use crate::plain::metrics::PlainMetrics;
+use crate::plain::{PlainApi, PlainLimits};
 use crate::resource::{Encoded, ResourceType};
 use crate::secrets::SecretSet;
 use admission::Admission;
 use authorize::Authorization;
 use clients::Clients;
-use connections::Acceptor;
+use connections::{Acceptor, Remote};
 use csds::Csds;
 pub use discovery::ADS;
 use interest::Interest;
@@ -88,6 +91,7 @@ pub struct XdsServer {
     raw: RawResources,
     commands: Commands,
     metrics: ServerMetrics,
+    plain_metrics: PlainMetrics,
 }
 
 /// What the server is to do, besides its resources.
@@ -140,6 +144,7 @@ impl XdsServer {
         let clients = Clients::new(config.limits.streams);
         let progress = Progress { catalog: Arc::default(), clients };
         let (raw, commands) = raw::channel();
+        let plain_metrics = PlainMetrics::new(metrics);
         let metrics = ServerMetrics::new(metrics);
         let refusals = Refusals::default();
         Ok(Self {
@@ -154,6 +159,7 @@ impl XdsServer {
             raw,
             commands,
             metrics,
+            plain_metrics,
         })
     }
 
@@ -241,15 +247,19 @@ impl XdsServer {
                 metrics: self.metrics.clone(),
             })
         };
+        let plain = self.plain(&snapshots, &streams);
         let public = acceptor(listener, false)?;
         let internal = self.internal.map(|(listener, _)| acceptor(listener, true)).transpose()?;
         let router = discovery::route(Routes::default().into_axum_router(), &streams);
-        let served = Server::builder()
+        let server = Server::builder()
             .http2_keepalive_interval(Some(limits.keepalive))
             .http2_keepalive_timeout(Some(limits.keepalive))
             .add_routes(Routes::from(router))
             .add_optional_service(self.load.as_ref().map(|load| load.service(lifecycle.clone())))
-            .add_service(ClientStatusDiscoveryServiceServer::new(Csds(streams.clone())))
+            .add_service(ClientStatusDiscoveryServiceServer::new(Csds(streams.clone())));
+        let served = plain
+            .add_to(server)
+            .await
             .serve_with_incoming_shutdown(ReceiverStream::new(accepted), lifecycle.draining());
         let following = async {
             if let Some(tls) = &self.tls {
@@ -264,9 +274,29 @@ impl XdsServer {
         };
         let news = News { snapshots, secrets: self.secrets, commands: self.commands };
         let publishing = publish(&self.resources, news, &streams, &gate);
-        let (served, (), (), ()) = tokio::join!(served, publishing, accepting, following);
+        let (served, ..) = tokio::join!(served, publishing, accepting, following, plain.run());
         self.progress.clients.drained().await;
         Ok(served?)
+    }
+}
+
+impl XdsServer {
+    /// The API for clients that do not speak xDS, on the same socket and for the same clients.
+    fn plain(&self, snapshots: &Subscriber, streams: &Arc<Streams>) -> PlainApi {
+        let zones = Zones {
+            cluster: self.resources.zone.clone(),
+            cluster_set: self.resources.cluster_set_zone.clone(),
+        };
+        let limits = PlainLimits { watches: streams.limits.streams, ..PlainLimits::default() };
+        let (metrics, lifecycle) = (self.plain_metrics.clone(), streams.lifecycle.clone());
+        let plain = PlainApi::new(snapshots.clone(), zones, limits, metrics, lifecycle);
+        let streams = streams.clone();
+        plain.with_authorization(Arc::new(move |caller, namespace| {
+            let remote = caller.extensions.get::<Remote>().cloned();
+            let headers = caller.metadata.clone().into_headers();
+            let (streams, namespace) = (streams.clone(), namespace.to_owned());
+            Box::pin(async move { streams.may_see(remote.as_ref(), &headers, &namespace).await })
+        }))
     }
 }
 

@@ -434,7 +434,7 @@ fn clusters_ask_grpc_clients_for_reports_where_they_are_taken() {
     for load_reports in [false, true] {
         let config = ResourceConfig { load_reports, ..support::config() };
         let catalog = Catalog::default().next(&snapshot, &Changes::Everything, &config);
-        let encoded = catalog.lookup(ResourceType::Cluster, "shop/web:80").expect("a cluster");
+        let encoded = catalog.0.lookup(ResourceType::Cluster, "shop/web:80").expect("a cluster");
         let any = protobuf::Any::decode(encoded.any.clone()).expect("an Any");
         let cluster = Cluster::decode(&*any.value).expect("a cluster");
         let source = cluster.lrs_server.and_then(|source| source.config_source_specifier);

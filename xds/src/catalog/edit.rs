@@ -17,6 +17,9 @@ use crate::resource::{
     target_name,
 };
 
+/// Services that are gone of which it is known when they went.
+const MAX_GONE: usize = 4096;
+
 /// Collects what a publish changes.
 pub(super) struct Edit<'a> {
     catalog: &'a mut Catalog,
@@ -82,6 +85,11 @@ impl<'a> Edit<'a> {
         self.put(ResourceType::Generation, generation::NAME.into(), generation::encode(number));
         self.catalog.merge();
         self.catalog.generation = number;
+        let known = &mut self.catalog.changed_at;
+        if known.len() > snapshot.service_count() + MAX_GONE {
+            let there = known.iter().filter(|(key, _)| snapshot.lookup(key).is_some());
+            *known = there.map(|(key, at)| (key.clone(), *at)).collect();
+        }
         self.catalog.snapshot = snapshot.clone();
         self.changed
     }

@@ -67,6 +67,26 @@ impl Streams {
         })
     }
 
+    /// Whether a client may know of what is in a namespace; an error if not.
+    pub(super) async fn may_see(
+        &self,
+        remote: Option<&Remote>,
+        headers: &HeaderMap,
+        namespace: &str,
+    ) -> Result<(), Status> {
+        let identity = self.identify(remote, headers).await?;
+        let (Some(authorization), Some(identity)) = (&self.authorization, identity) else {
+            return Ok(());
+        };
+        match authorization.namespaces(&identity) {
+            Some(seen) if !seen.contains(namespace) => {
+                let text = format!("{identity} may not see namespace {namespace}");
+                Err(Status::permission_denied(text))
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Who the client proves to be; an error where it has to and does not.
     async fn identify(
         &self,
