@@ -113,9 +113,10 @@ impl Process {
         let mut control = config.proxy.control.clone();
         let mut own = None;
         if roles.control || roles.dns {
-            let snapshots = start.source(roles.dns).await?;
+            let (snapshots, reports) = start.source(roles.dns).await?;
             if roles.control {
-                let (address, token) = start.xds_server(snapshots.clone(), roles.proxy).await?;
+                let (address, token) =
+                    start.xds_server(snapshots.clone(), reports, roles.proxy).await?;
                 control = Some(format!("http://{address}"));
                 own = token;
             }
@@ -143,7 +144,7 @@ impl Process {
 
 impl Start<'_> {
     /// The control loop over its source; with `dns`, for the dns role as well.
-    async fn source(&mut self, dns: bool) -> anyhow::Result<Subscriber> {
+    async fn source(&mut self, dns: bool) -> anyhow::Result<(Subscriber, Reports)> {
         let reports = Reports::default();
         let metrics = ControlMetrics::new(&self.metrics);
         let (publisher, snapshots) = publish::channel();
@@ -182,8 +183,9 @@ impl Start<'_> {
         self.page("snapshot", move || newest.newest());
         self.admin = feed::add(self.admin.clone(), &snapshots, &reports);
         self.admin = guard::add(self.admin.clone(), held);
-        self.page("rejected", move || reports.newest());
-        Ok(snapshots)
+        let newest = reports.clone();
+        self.page("rejected", move || newest.newest());
+        Ok((snapshots, reports))
     }
 
     /// The loop with the copy of the last snapshot that is on disk, if one is to be kept there.

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use k8s_openapi::jiff::Timestamp;
-use portolan_model::{Generation, Scope, ServiceKey};
+use portolan_model::{Generation, ServiceKey};
 use serde::Serialize;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::object::{Kind, ObjectId};
+use crate::object::ObjectId;
 use crate::rejection::{Origin, Rejection, Severity, Subject};
 use crate::removal::{Guard, Hold, Loss, Moment, Reason, SourceLoss};
 
@@ -191,18 +191,10 @@ pub(crate) fn rejections(guard: &Guard, origin: &Origin) -> Vec<Rejection> {
     let own = of(Reason::Endpoints).map(|(key, hold)| {
         let what = what_happened(hold, None);
         let text = format!("{what}; {}", until_when(hold.until, &key.to_string()));
-        let id = object(key);
+        let id = ObjectId::of_service(key);
         row(Some(id.to_string()), text, Some(Subject { id, uid: None }))
     });
     source.into_iter().chain(own).collect()
-}
-
-fn object(key: &ServiceKey) -> ObjectId {
-    let kind = match key.scope() {
-        Scope::Cluster => Kind::Service,
-        Scope::ClusterSet => Kind::ServiceImport,
-    };
-    ObjectId { kind, namespace: key.namespace().to_string(), name: key.name().to_string() }
 }
 
 fn what_happened(hold: &Hold, source: Option<SourceLoss>) -> String {

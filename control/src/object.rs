@@ -7,6 +7,7 @@
 
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use portolan_model::{Scope, ServiceKey};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -24,6 +25,18 @@ pub struct ObjectId {
     pub namespace: String,
     /// Its name.
     pub name: String,
+}
+
+impl ObjectId {
+    /// The object that a service is made from.
+    #[must_use]
+    pub fn of_service(key: &ServiceKey) -> Self {
+        let kind = match key.scope() {
+            Scope::Cluster => Kind::Service,
+            Scope::ClusterSet => Kind::ServiceImport,
+        };
+        Self { kind, namespace: key.namespace().to_string(), name: key.name().to_string() }
+    }
 }
 
 /// The kinds Portolan uses. The order is the order of application.

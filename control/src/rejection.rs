@@ -56,6 +56,8 @@ pub enum Severity {
     Warning,
     /// Too much is gone at once; what was in force stays (see [`crate::removal`]).
     Held,
+    /// The object is in force; a client does not take what is made of it.
+    Refused,
 }
 
 impl Severity {
@@ -66,6 +68,7 @@ impl Severity {
             Self::Rejected => "rejected",
             Self::Warning => "warning",
             Self::Held => "held",
+            Self::Refused => "refused",
         }
     }
 }

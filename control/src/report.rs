@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
+use portolan_model::ServiceKey;
 use portolan_runtime::Metrics;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -13,8 +14,8 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::object::Kind;
-use crate::rejection::{Rejection, Severity};
+use crate::object::{Kind, ObjectId};
+use crate::rejection::{Origin, Rejection, Severity, Subject};
 use crate::removal::{Guard, Reason};
 
 /// Kinds that are counted under their own name; the rest share `other`.
@@ -65,6 +66,33 @@ pub struct SourceState {
     pub synced: bool,
     /// What went wrong last; `None` while it works.
     pub trouble: Option<String>,
+}
+
+/// What a client does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// The service it is made of, if it is one's.
+    pub service: Option<ServiceKey>,
+    /// The client.
+    pub client: String,
+    /// Type and name of the resource, such as `cds shop/web:80`.
+    pub resource: String,
+    /// The client's words.
+    pub words: String,
+}
+
+impl Refused {
+    fn rejection(self) -> Rejection {
+        let id = self.service.as_ref().map(ObjectId::of_service);
+        Rejection {
+            origin: Origin::file(&format!("client {}", self.client).into()),
+            object: id.as_ref().map(ToString::to_string),
+            field: Some(self.resource),
+            reason: self.words,
+            severity: Severity::Refused,
+            subject: id.map(|id| Subject { id, uid: None }),
+        }
+    }
 }
 
 /// Metrics of the control loop.
@@ -157,16 +185,35 @@ impl Reports {
     pub(crate) fn replace(&self, report: Report, metrics: &ControlMetrics) {
         let before = self.newest();
         let known: BTreeSet<&Rejection> = before.rejections.iter().collect();
-        for rejection in report.rejections.iter().filter(|r| !known.contains(r)) {
+        let is_new = |r: &&Rejection| !known.contains(r);
+        for rejection in report.rejections.iter().filter(is_new) {
             match rejection.severity {
                 Severity::Rejected => tracing::error!(%rejection, "rejected"),
                 Severity::Warning => tracing::warn!(%rejection, "not in force"),
-                // Whoever holds it back has said so.
-                Severity::Held => {}
+                // Whoever holds it back, or serves the client, has said so.
+                Severity::Held | Severity::Refused => {}
             }
         }
         metrics.record(&report);
-        self.0.send_replace(Arc::new(report));
+        self.0.send_modify(|newest| {
+            let mut report = report;
+            let refused = newest.rejections.iter().filter(|r| r.severity == Severity::Refused);
+            report.rejections.extend(refused.cloned());
+            *newest = Arc::new(report);
+        });
+    }
+
+    /// Says what clients refuse at present, in place of what was said before.
+    pub fn set_refused(&self, refused: impl IntoIterator<Item = Refused>) {
+        let refused: Vec<Rejection> = refused.into_iter().map(Refused::rejection).collect();
+        self.0.send_if_modified(|newest| {
+            let mut report = Report::clone(newest);
+            report.rejections.retain(|r| r.severity != Severity::Refused);
+            report.rejections.extend(refused);
+            let differs = report != **newest;
+            *newest = Arc::new(report);
+            differs
+        });
     }
 }
 

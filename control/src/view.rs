@@ -109,7 +109,7 @@ pub struct EndpointRow {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RejectedRow {
-    /// `rejected`, `warning`, `held`, or `watch` for a watch of the API that fails.
+    /// `rejected`, `warning`, `held`, `refused` by a client, or `watch` for a watch of the API that fails.
     pub severity: &'static str,
     /// Where the object stands.
     pub origin: String,

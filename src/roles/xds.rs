@@ -2,7 +2,9 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
+use portolan_control::report::{Refused, Reports};
 use portolan_runtime::Subscriber;
 use portolan_runtime::bind::announce;
 use portolan_xds::server::authorize::{Authorization, TokenReview};
@@ -16,12 +18,18 @@ use crate::config::Source;
 use crate::exit::cannot_start;
 use crate::{feed, raw, wait};
 
+/// Refused resources that are told at a time.
+const MAX_REFUSED: usize = 1000;
+/// How long refusals are gathered before they are told.
+const SETTLE: Duration = Duration::from_millis(200);
+
 impl Start<'_> {
     /// The server; its address for the proxy of this process, if there is one, and what that shows
     /// there where others need TLS or an identity.
     pub(super) async fn xds_server(
         &mut self,
         snapshots: Subscriber,
+        reports: Reports,
         proxy: bool,
     ) -> anyhow::Result<(SocketAddr, Option<Arc<str>>)> {
         let settings = &self.config.xds;
@@ -51,6 +59,7 @@ impl Start<'_> {
         }
         server = server.with_secrets(self.secrets()?);
         self.shown(&server);
+        self.tell_refusals(&server, reports);
         let gate = self.readiness.gate("xds");
         self.tasks.spawn("xds", server.run(socket, snapshots, gate, self.lifecycle.clone()));
         Ok((address, token))
@@ -94,6 +103,33 @@ impl Start<'_> {
             admin = raw::add(admin, server.raw());
         }
         self.admin = admin;
+    }
+
+    /// What clients refuse becomes part of what is reported of the objects behind it, and there an
+    /// Event.
+    fn tell_refusals(&mut self, server: &XdsServer, reports: Reports) {
+        let (refusals, clients) = (server.refusals(), server.clients());
+        let lifecycle = self.lifecycle.clone();
+        self.tasks.spawn("refusals", async move {
+            let mut changes = refusals.changes();
+            loop {
+                tokio::select! {
+                    changed = changes.changed() => if changed.is_err() { break },
+                    () = lifecycle.draining() => break,
+                }
+                // Many may refuse the same within a moment.
+                tokio::time::sleep(SETTLE).await;
+                changes.mark_unchanged();
+                let refused = refusals.list(&clients).into_iter().take(MAX_REFUSED);
+                reports.set_refused(refused.map(|refused| Refused {
+                    service: refused.service,
+                    client: refused.client,
+                    resource: format!("{} {}", refused.kind, refused.name),
+                    words: refused.words.to_string(),
+                }));
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
     }
 
     /// The certificates of listeners as resources, followed while the process runs.

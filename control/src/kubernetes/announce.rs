@@ -210,6 +210,7 @@ fn event(rejection: &Rejection) -> Option<(Event, ObjectReference)> {
         Severity::Rejected => ("Rejected", "the last good version stays in force"),
         Severity::Warning => ("SettingNotInForce", "the setting falls back to its default"),
         Severity::Held => ("HeldBack", "what was in force stays"),
+        Severity::Refused => ("RefusedByClient", "the client goes on with what it had"),
     };
     let field = rejection.field.as_deref().map(|f| format!("{f}: ")).unwrap_or_default();
     let mut note = format!("{field}{}; {effect}", rejection.reason);
