@@ -118,7 +118,7 @@ impl Folder {
             let (folder, (snapshot, touched, report)) =
                 reloaded.await.map_err(|source| FolderError::Broken { path: root, source })?;
             self = folder;
-            self.publish(&mut outlet, snapshot, touched, report, started);
+            self.publish(&mut outlet, &snapshot, touched, report, started);
             tokio::select! {
                 () = watch.changed(POLL_INTERVAL) => {}
                 () = outlet.wake() => {}
@@ -130,7 +130,7 @@ impl Folder {
     fn publish(
         &self,
         outlet: &mut Outlet,
-        snapshot: Snapshot,
+        snapshot: &Snapshot,
         touched: BTreeSet<Key>,
         mut report: Report,
         started: Instant,

@@ -41,11 +41,14 @@ pub enum Which {
     One(ServiceKey),
 }
 
+/// Where the answer to a command goes.
+pub(crate) type Answer = oneshot::Sender<Result<Released, ReleaseError>>;
+
 /// A command and where its answer goes.
 #[derive(Debug)]
 pub(crate) struct Command {
     pub(crate) which: Which,
-    pub(crate) answer: oneshot::Sender<Result<Released, ReleaseError>>,
+    pub(crate) answer: Answer,
 }
 
 /// What was released.

@@ -294,7 +294,7 @@ impl Loop {
             staleness.set(true);
         }
         let touched = Snapshot::default().differences(saved);
-        let admitted = self.outlet.admit(saved.clone(), touched);
+        let admitted = self.outlet.admit(saved, touched);
         self.outlet.publish(admitted, Duration::ZERO);
         let services = saved.service_count();
         tracing::warn!(
@@ -312,7 +312,7 @@ impl Loop {
             touched = self.outlet.published().differences(&snapshot);
         }
         let services = snapshot.service_count();
-        let admitted = self.outlet.admit(snapshot, touched);
+        let admitted = self.outlet.admit(&snapshot, touched);
         self.unreported |= admitted.has_news;
         let waited = self.coalescer.waited(started);
         if first {

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use portolan_model::{Generation, Key, ServiceKey, Snapshot};
 use portolan_runtime::{Gate, Publisher};
-use tokio::sync::oneshot;
 
-use crate::holds::{self, Command, HoldsEnd, ReleaseError, Released, Which};
+use crate::holds::{self, Answer, Command, HoldsEnd, ReleaseError, Released, Which};
 use crate::order;
 use crate::rejection::{Origin, Rejection};
 use crate::removal::{End, Guard, GuardLimits, Passed, Reason};
@@ -24,7 +23,7 @@ pub(crate) struct Outlet {
     guard: Guard,
     holds: HoldsEnd,
     /// Commands to be answered with the next publish, and what they released.
-    waiting: Vec<(oneshot::Sender<Result<Released, ReleaseError>>, Vec<ServiceKey>)>,
+    waiting: Vec<(Answer, Vec<ServiceKey>)>,
 }
 
 /// What an outlet needs to hold something back.
@@ -74,7 +73,7 @@ impl Outlet {
     }
 
     /// What may be published of a snapshot that differs from the one given last in `touched`.
-    pub(crate) fn admit(&mut self, next: Snapshot, touched: BTreeSet<Key>) -> Admitted {
+    pub(crate) fn admit(&mut self, next: &Snapshot, touched: BTreeSet<Key>) -> Admitted {
         let passed = self.guard.pass(&self.published, next, touched, holds::now());
         let Passed { content, changed, begun, ended } = passed;
         let has_news = !begun.is_empty() || !ended.is_empty();

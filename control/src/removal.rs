@@ -101,7 +101,7 @@ impl Guard {
     pub fn pass(
         &mut self,
         published: &Snapshot,
-        next: Snapshot,
+        next: &Snapshot,
         touched: BTreeSet<Key>,
         now: Moment,
     ) -> Passed {
@@ -113,7 +113,7 @@ impl Guard {
             self.let_go(key, End::Expired);
         }
         let (services, others) = sorted(touched);
-        self.welcome(&services, &next);
+        self.welcome(&services, next);
         let mut freed = std::mem::take(&mut self.freed);
         let gone = freed.keys().filter(|key| next.lookup(key).is_none()).count();
         for (_, count) in &mut self.counts {
@@ -135,7 +135,7 @@ impl Guard {
                 found.insert(key.clone(), (loss, Arc::clone(old)));
             }
         }
-        let begun = self.judge(&next, found, in_force, now);
+        let begun = self.judge(next, found, in_force, now);
         freed.append(&mut self.freed);
         let changes =
             services.into_iter().chain(freed.keys().cloned()).chain(begun.iter().cloned());
@@ -311,13 +311,13 @@ impl Guard {
     fn compose(
         &mut self,
         published: &Snapshot,
-        next: Snapshot,
+        next: &Snapshot,
         mut changed: BTreeSet<Key>,
         services: BTreeSet<ServiceKey>,
     ) -> (Snapshot, BTreeSet<Key>) {
         let mut content = if self.held.is_empty() { next.clone() } else { published.clone() };
         for key in &changed {
-            content.take_over(key, &next);
+            content.take_over(key, next);
         }
         for key in services {
             let new = match (self.held.get_mut(&key), next.lookup(&key)) {

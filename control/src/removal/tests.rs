@@ -84,9 +84,9 @@ impl World {
 
     fn step(&mut self, secs: u64, next: Snapshot, what: &str) -> Passed {
         let touched = keys(&self.source, &next);
-        self.source = next.clone();
+        self.source = next;
         let now = self.start.after(Duration::from_secs(secs)).expect("soon");
-        let passed = self.guard.pass(&self.published, next, touched, now);
+        let passed = self.guard.pass(&self.published, &self.source, touched, now);
         assert_eq!(passed.changed, keys(&self.published, &passed.content), "{what}");
         for key in keys(&self.source, &passed.content) {
             let Key::Service(key) = key else { continue };
