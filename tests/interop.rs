@@ -59,7 +59,7 @@ fn grpc_follows_the_endpoints_of_a_service(language: &str) {
         return;
     }
     let demo = Demo::start();
-    demo.run(&mut python, "grpc_clients.py", &["--language", language]);
+    demo.run(&mut python, "grpc_clients.py", &["--language", language, "--failover", "--server"]);
 }
 
 #[test]

@@ -17,7 +17,7 @@ use portolan_proto::demo::v1::SayRequest;
 use portolan_proto::demo::v1::echo_client::EchoClient;
 use portolan_runtime::bind::{self, Sharing};
 use portolan_runtime::{Lifecycle, Metrics, Publisher, Readiness, publish};
-use portolan_xds::{ResourceConfig, ServerLimits, XdsServer};
+use portolan_xds::{ResourceConfig, ServerConfig, XdsServer};
 use tokio::task::JoinSet;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -59,8 +59,11 @@ impl Control {
             cluster_set_zone: zone("clusterset.local"),
             balancer: Balancer::LeastRequest,
             listeners: Vec::new(),
+            endpoints_ttl_secs: 0,
+            load_reports: false,
         };
-        let server = XdsServer::new(resources, ServerLimits::default(), &metrics);
+        let server = XdsServer::new(resources, ServerConfig::default(), &metrics);
+        let server = server.expect("no certificate to read");
         let gate = Readiness::new(lifecycle.clone(), &metrics).gate("xds");
         let served = server.run(listener, snapshots, gate, lifecycle.clone());
         let mut tasks = JoinSet::new();
