@@ -75,8 +75,8 @@ impl Outlet {
     /// What may be published of a snapshot that differs from the one given last in `touched`.
     pub(crate) fn admit(&mut self, next: &Snapshot, touched: BTreeSet<Key>) -> Admitted {
         let passed = self.guard.pass(&self.published, next, touched, holds::now());
-        let Passed { content, changed, begun, ended } = passed;
-        let has_news = !begun.is_empty() || !ended.is_empty();
+        let Passed { content, changed, begun, ended, altered } = passed;
+        let has_news = altered || !begun.is_empty() || !ended.is_empty();
         if has_news {
             self.tell(&begun, &ended);
             self.holds.set(&self.guard);

@@ -113,7 +113,7 @@ impl Guard {
             self.let_go(key, End::Expired);
         }
         let (services, others) = sorted(touched);
-        self.welcome(&services, next);
+        let altered = self.welcome(&services, next);
         let mut freed = std::mem::take(&mut self.freed);
         let gone = freed.keys().filter(|key| next.lookup(key).is_none()).count();
         for (_, count) in &mut self.counts {
@@ -143,7 +143,7 @@ impl Guard {
         if content.service_count() < in_force {
             self.note_count(now.at, in_force);
         }
-        Passed { content, changed, begun, ended: freed.into_iter().collect() }
+        Passed { content, changed, begun, ended: freed.into_iter().collect(), altered }
     }
 
     /// Forgets what was before the window.
@@ -157,8 +157,10 @@ impl Guard {
         }
     }
 
-    /// Lets go what has changed so that it need not be held, or must not be.
-    fn welcome(&mut self, services: &BTreeSet<ServiceKey>, next: &Snapshot) {
+    /// Lets go what has changed so that it need not be held, or must not be; whether what stays
+    /// held loses something else than before.
+    fn welcome(&mut self, services: &BTreeSet<ServiceKey>, next: &Snapshot) -> bool {
+        let mut altered = false;
         for key in services.iter().filter(|_| !self.held.is_empty()).cloned().collect::<Vec<_>>() {
             let new = next.lookup(&key).map(|entry| &**entry);
             if let Some(hold) = self.held.get_mut(&key) {
@@ -167,6 +169,7 @@ impl Guard {
                     // Whether it stays held is judged with all that is lost.
                     (Some(Loss::Gone), Reason::Endpoints) => {}
                     (Some(loss), _) => {
+                        altered |= hold.loss != loss;
                         hold.loss = loss;
                         let held = hold.entry.service.cluster_ips().iter();
                         self.addresses.extend(held.map(|address| (*address, key.clone())));
@@ -183,6 +186,7 @@ impl Guard {
                 }
             }
         }
+        altered
     }
 
     fn let_go(&mut self, key: &ServiceKey, end: End) -> bool {

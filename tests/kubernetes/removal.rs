@@ -52,6 +52,18 @@ async fn held(world: &World, holds: &Holds, count: usize) {
     waited.unwrap_or_else(|_| panic!("not {count} are held: {:?}", holds.list()));
 }
 
+/// Waits until all that is held is listed as gone, or as there without endpoints.
+async fn gone(world: &World, holds: &Holds, is_gone: bool) {
+    let mut reports = world.reports.subscribe();
+    let waiting = async {
+        while holds.list().iter().any(|row| row.gone != is_gone) {
+            reports.changed().await.expect("the loop runs");
+        }
+    };
+    let waited = tokio::time::timeout(PATIENCE, waiting).await;
+    waited.unwrap_or_else(|_| panic!("gone is not {is_gone} for all: {:?}", holds.list()));
+}
+
 /// Waits until this is published.
 async fn published(world: &mut World, name: &str) {
     let waiting = async {
@@ -85,6 +97,7 @@ async fn lists_that_come_back_nearly_empty_take_nothing_out_until_they_are_full_
         server.apply(service("late", 200, &[80]));
         published(&mut world, "late").await;
         held(&world, &holds, SERVICES.into()).await;
+        gone(&world, &holds, kinds.contains(&"Service")).await;
         let now = world.newest();
         for n in 0..SERVICES {
             assert_eq!(now.lookup(&key(&name(n))), before.lookup(&key(&name(n))), "{kinds:?}");

@@ -84,6 +84,8 @@ pub struct Passed {
     pub begun: Vec<ServiceKey>,
     /// Those that are not any more.
     pub ended: Vec<(ServiceKey, End)>,
+    /// Whether a service that stays held loses something else than before.
+    pub altered: bool,
 }
 
 impl Default for GuardLimits {
