@@ -141,6 +141,7 @@ impl Session {
         // incremental variant names stand apart from nonces, and count all the same.
         let current = request.nonce == state.nonce;
         if !first && !current && self.variant == Variant::Sotw {
+            state.on_stale(kind, &request.names);
             return Ok(Outcome::Stale(kind));
         }
         let answers = !first && current && !request.nonce.is_empty();

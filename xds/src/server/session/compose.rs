@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use imbl::ordmap::DiffItem;
 
+use super::held::Held;
 use super::state::{Changed, Due, TypeState};
 use super::{MAX_RESPONSE_BYTES, Resources, Variant};
 use crate::catalog::{Catalog, Name};
@@ -35,6 +36,7 @@ pub(super) struct Content {
 /// What is asked of whom, by whom.
 struct Asked<'a> {
     kind: ResourceType,
+    variant: Variant,
     catalog: &'a Catalog,
     viewer: &'a Viewer,
 }
@@ -72,7 +74,7 @@ impl TypeState {
         if self.is_outstanding() || !self.is_asked() || !self.due.is_any() {
             return None;
         }
-        let asked = Asked { kind, catalog, viewer };
+        let asked = Asked { kind, variant, catalog, viewer };
         let mut due = std::mem::take(&mut self.due);
         if removals == Removals::Held {
             self.due.held = std::mem::take(&mut due.held);
@@ -80,6 +82,10 @@ impl TypeState {
         let mut found = self.compare(&asked, &due);
         if removals == Removals::Held {
             self.due.held.extend(found.removed.drain(..));
+            for (name, _) in &found.written {
+                self.due.held.remove(name);
+            }
+            self.due.again = due.again.intersection(&self.due.held).cloned().collect();
         }
         found.moot.iter().for_each(|name| {
             self.refused.remove(name);
@@ -89,8 +95,8 @@ impl TypeState {
         }
         let content = match (variant, kind.is_full_set()) {
             (Variant::Sotw, true) => self.full_set(&asked, found, due.answer),
-            (Variant::Sotw, false) => self.partial(&asked, found),
-            (Variant::Delta, _) => self.delta(&asked, found, due.answer),
+            (Variant::Sotw, false) => self.partial(&asked, found, &due),
+            (Variant::Delta, _) => self.delta(&asked, found, &due),
         };
         self.share(&asked);
         let alive = due.alive && (variant == Variant::Delta || viewer.knows_ttl());
@@ -111,14 +117,20 @@ impl TypeState {
             let new = self.wanted(asked, &name);
             let old = self.sent.get(&name);
             let refused = self.refused.get(&name).map(|refusal| refusal.version);
+            let again = due.again.contains(&name);
             match (new, old) {
                 (Some(new), _) if Some(new.version) == refused => {}
-                (Some(new), Some(old)) if new.version == old.version => found.moot.push(name),
+                (Some(new), Some(old)) if new.version == old.version && !again => {
+                    found.moot.push(name);
+                }
                 (Some(new), _) => found.written.push((name, new)),
                 (None, Some(_)) => found.removed.push(name),
                 (None, None) => {
                     found.moot.push(name.clone());
-                    if self.is_named(&name) && !self.missing.contains(&name) {
+                    // In place of what it refused it may go on with one it took of a response that
+                    // it refused for another; the next full set says that it is gone.
+                    let again = again || asked.variant == Variant::Delta && refused.is_some();
+                    if again || self.is_named(&name) && !self.missing.contains(&name) {
                         found.missing.push(name);
                     }
                 }
@@ -148,7 +160,7 @@ impl TypeState {
             return names;
         }
         let Some(subscription) = &self.subscription else { return names };
-        names.extend(subscription.names.iter().cloned());
+        names.extend(subscription.names.iter().chain(self.refused.keys()).cloned());
         let all = asked.catalog.wildcard(asked.kind);
         if !subscription.wildcard {
             names.extend(self.sent.names().cloned());
@@ -190,22 +202,28 @@ impl TypeState {
         let changed = self.changed(&written, &removed);
         let (mut updated, mut added) = (Vec::new(), Vec::new());
         for (name, encoded) in written {
-            let list = if self.sent.contains(&name) { &mut updated } else { &mut added };
-            list.push(name.clone());
+            match self.sent.get(&name) {
+                Some(old) if old.version == encoded.version => {}
+                Some(_) => updated.push(name.clone()),
+                None => added.push(name.clone()),
+            }
             self.hold(name, encoded);
         }
         self.drop_all(&removed);
-        let errors = self.tell_missing(asked, missing);
+        let mut errors = self.tell_missing(asked, missing);
+        if !asked.viewer.knows_errors() {
+            errors.clear();
+        }
         let resources = Resources::All(self.sent.map().clone());
         Some(Content { resources, removed: Vec::new(), errors, changed, updated, added })
     }
 
     /// State of the world, all other types: what changed of it. A resource that is gone cannot be
     /// said in this variant; the client drops it with whatever referred to it.
-    fn partial(&mut self, asked: &Asked<'_>, found: Found) -> Option<Content> {
+    fn partial(&mut self, asked: &Asked<'_>, found: Found, due: &Due) -> Option<Content> {
         let Found { written, removed, missing, .. } = found;
         self.drop_all(&removed);
-        let written = self.fitting(written);
+        let written = self.fitting(written, &due.again);
         let errors = if asked.viewer.knows_errors() {
             self.tell_missing(asked, missing)
         } else {
@@ -229,13 +247,14 @@ impl TypeState {
     }
 
     /// Incremental: what was written, and what is gone or never was.
-    fn delta(&mut self, asked: &Asked<'_>, found: Found, answer: bool) -> Option<Content> {
+    fn delta(&mut self, asked: &Asked<'_>, found: Found, due: &Due) -> Option<Content> {
         let Found { written, removed, missing, .. } = found;
-        if written.is_empty() && removed.is_empty() && missing.is_empty() && !answer {
+        if written.is_empty() && removed.is_empty() && missing.is_empty() && !due.answer {
             return None;
         }
-        let written = self.fitting(written);
-        let changed = self.changed(&written, &removed);
+        let written = self.fitting(written, &due.again);
+        let gone: Vec<Name> = removed.iter().chain(&missing).cloned().collect();
+        let changed = self.changed(&written, &gone);
         let (mut updated, mut added) = (Vec::new(), Vec::new());
         for (name, encoded) in &written {
             let list = if self.sent.contains(name) { &mut updated } else { &mut added };
@@ -243,14 +262,17 @@ impl TypeState {
             self.hold(name.clone(), encoded.clone());
         }
         self.drop_all(&removed);
-        let gone = removed.iter().chain(&missing).cloned().collect();
         let errors = self.tell_missing(asked, missing);
         let resources = Resources::Some(written);
         Some(Content { resources, removed: gone, errors, changed, updated, added })
     }
 
     /// As much of it as fits into a response; the rest stays due.
-    fn fitting(&mut self, mut written: Vec<(Name, Encoded)>) -> Vec<(Name, Encoded)> {
+    fn fitting(
+        &mut self,
+        mut written: Vec<(Name, Encoded)>,
+        again: &BTreeSet<Name>,
+    ) -> Vec<(Name, Encoded)> {
         let mut size = 0;
         let mut fits = |(name, encoded): &(Name, Encoded)| {
             size += name.len() + encoded.any.len() + 64;
@@ -259,14 +281,19 @@ impl TypeState {
         let count = written.iter().take_while(|item| fits(item)).count().max(1);
         if count < written.len() {
             let rest = written.split_off(count);
-            self.due.names.extend(rest.into_iter().map(|(name, _)| name));
+            let rest = rest.into_iter().map(|(name, _)| name);
+            let (again, rest): (BTreeSet<Name>, BTreeSet<Name>) =
+                rest.partition(|name| again.contains(name));
+            self.due.names.extend(rest);
+            again.iter().for_each(|name| self.due.say_again(name));
         }
         written
     }
 
     fn changed(&self, written: &[(Name, Encoded)], removed: &[Name]) -> Changed {
-        if self.times.sent == 0 && removed.is_empty() {
-            return Changed::All;
+        let from_nothing = self.times.sent == 0 && self.sent.map().is_empty();
+        if from_nothing && removed.is_empty() {
+            return Changed::All(Held::default());
         }
         let written = written.iter().map(|(name, _)| name);
         Changed::Names(written.chain(removed).cloned().collect())
@@ -289,8 +316,9 @@ impl TypeState {
 
     fn tell_missing(&mut self, asked: &Asked<'_>, missing: Vec<Name>) -> Vec<(Name, String)> {
         let why = |name: &Name| asked.catalog.why_missing(asked.kind, name, asked.viewer);
-        let errors = missing.iter().map(|name| (name.clone(), why(name))).collect();
-        self.missing.extend(missing);
+        let named: Vec<Name> = missing.into_iter().filter(|name| self.is_named(name)).collect();
+        let errors = named.iter().map(|name| (name.clone(), why(name))).collect();
+        self.missing.extend(named);
         errors
     }
 

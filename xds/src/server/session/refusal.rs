@@ -3,9 +3,9 @@
 //! The protocol has no field for it ("ACK, NACK": a NACK is about a whole response): clients name
 //! resources in their words, Envoy and gRPC both.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use super::held::Held;
 use crate::catalog::Name;
 use crate::resource::ResourceType;
 
@@ -45,17 +45,14 @@ pub(super) fn cut(words: &str) -> Arc<str> {
     }
 }
 
-/// The names in the client's words that are among what it was sent.
-pub(super) fn named(words: &str, sent: &Held) -> Vec<Name> {
+/// The names in the client's words that are among what it answers.
+pub(super) fn named(words: &str, sent: &BTreeSet<Name>) -> BTreeSet<Name> {
     let is_part = |c: char| c.is_ascii_alphanumeric() || ".:/-_?=&%[]~@+*#".contains(c);
-    let mut found: Vec<Name> = Vec::new();
+    let mut found = BTreeSet::new();
     for token in words.split(|c| !is_part(c)) {
         let bare = token.trim_end_matches(['.', ':', ']', '?']).trim_start_matches('[');
         for candidate in [token, bare] {
-            let known = sent.map().get_key_value(candidate);
-            if let Some((name, _)) = known.filter(|(name, _)| !found.contains(name)) {
-                found.push(name.clone());
-            }
+            found.extend(sent.get(candidate).cloned());
         }
         if found.len() >= MAX_NAMED {
             break;
@@ -67,7 +64,6 @@ pub(super) fn named(words: &str, sent: &Held) -> Vec<Name> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::resource::generation;
 
     #[test]
     fn clients_name_resources_in_their_words() {
@@ -81,14 +77,11 @@ mod tests {
             ("", vec![]),
             ("shop/web:80 shop/web:80", vec!["shop/web:80"]),
         ];
-        let mut sent = Held::default();
-        for name in ["shop/web:80", "shop/api:8", "web.shop.svc.cluster.local:80"] {
-            sent.insert(name.into(), generation::encode(portolan_model::Generation(1)));
-        }
+        let sent = ["shop/web:80", "shop/api:8", "web.shop.svc.cluster.local:80"];
+        let sent = sent.map(Name::from).into();
         for (words, expected) in cases {
-            let found = named(words, &sent);
-            let found: Vec<&str> = found.iter().map(|name| &**name).collect();
-            assert_eq!(found, expected, "{words}");
+            let expected = expected.into_iter().map(Name::from).collect();
+            assert_eq!(named(words, &sent), expected, "{words}");
         }
     }
 }

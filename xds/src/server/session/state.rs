@@ -53,6 +53,8 @@ pub(super) struct Due {
     pub(super) all: bool,
     /// These names have to be.
     pub(super) names: BTreeSet<Name>,
+    /// And of these it has to be said how they are, even if nothing changed.
+    pub(super) again: BTreeSet<Name>,
     /// A response is owed even if there is nothing in it.
     pub(super) answer: bool,
     /// The client is to be told that what it holds lives on.
@@ -62,10 +64,10 @@ pub(super) struct Due {
 }
 
 /// What a response changes of what the client holds.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(super) enum Changed {
-    /// All of it: the first one.
-    All,
+    /// All of it, which it is from when it is sent; some may be dropped or due again meanwhile.
+    All(Held),
     /// These names, written or taken out.
     Names(Vec<Name>),
 }
@@ -73,6 +75,12 @@ pub(super) enum Changed {
 impl Due {
     pub(super) fn raise_all(&mut self) {
         self.all = true;
+    }
+
+    /// Has it said how this one is, even if it did not change.
+    pub(super) fn say_again(&mut self, name: &Name) {
+        self.names.insert(name.clone());
+        self.again.insert(name.clone());
     }
 
     pub(super) fn is_any(&self) -> bool {
@@ -134,8 +142,8 @@ impl TypeState {
     /// Has these sent again although they did not change.
     pub(super) fn resend(&mut self, names: Vec<Name>) {
         for name in names {
-            if self.sent.remove(&name) {
-                self.note(&name);
+            if self.sent.contains(&name) && self.is_subscribed(&name) {
+                self.due.say_again(&name);
             }
         }
     }
@@ -152,8 +160,30 @@ impl TypeState {
     /// Notes that a response is on its way.
     pub(super) fn on_sent(&mut self, nonce: String, changed: Changed, now: u64) {
         self.nonce = nonce;
-        self.outstanding = Some(changed);
+        self.outstanding = Some(match changed {
+            Changed::All(_) => Changed::All(self.sent.clone()),
+            names => names,
+        });
         self.times.sent = now;
+    }
+
+    /// State of the world: takes in a request that is not processed, for a response crossed it. That
+    /// names were given counts all the same. What it does not name the client has dropped, and may
+    /// name again by the time it answers.
+    pub(super) fn on_stale(&mut self, kind: ResourceType, names: &Names) {
+        let (Some(subscription), Names::Exactly(names)) = (&mut self.subscription, names) else {
+            return;
+        };
+        let (names, wildcard) = subscription.read(kind, names);
+        if wildcard || !self.is_outstanding() {
+            return;
+        }
+        let held = self.sent.names().chain(self.subscription.iter().flat_map(|s| &s.names));
+        let dropped: BTreeSet<Name> = held.filter(|name| !names.contains(*name)).cloned().collect();
+        for name in dropped {
+            self.forget(&name);
+            self.due.names.insert(name);
+        }
     }
 
     /// Takes in what a request says of names.
@@ -167,7 +197,7 @@ impl TypeState {
         let first = self.subscription.is_none();
         let subscription = self.subscription.get_or_insert_default();
         let difference = match names {
-            Names::Exactly(names) => subscription.set(kind, names),
+            Names::Exactly(names) => subscription.set(kind, &names),
             Names::Change { subscribe, unsubscribe, held } => {
                 let difference = subscription.change(kind, first, subscribe, &unsubscribe);
                 if first {
@@ -184,7 +214,11 @@ impl TypeState {
         if first {
             self.due.all = true;
             self.due.answer = kind.is_full_set();
-            self.resumed = version_of(version);
+            // "It is generally safe for servers to do this optimization for LDS and CDS when the
+            // only subscription is a wildcard subscription": of what it names a client may have
+            // dropped some since it was sent that version.
+            let safe = self.subscription.as_ref().is_some_and(Subscription::is_all_alone);
+            self.resumed = version_of(version).filter(|_| kind.is_full_set() && safe);
             return;
         }
         self.on_difference(kind, &difference);
@@ -193,36 +227,64 @@ impl TypeState {
     /// State of the world: what is no longer asked for is forgotten, so that it is sent again once
     /// it is.
     fn on_difference(&mut self, kind: ResourceType, difference: &Difference) {
-        if difference.wildcard_added || difference.wildcard_removed {
-            self.due.all = true;
+        self.due.all |= difference.wildcard_added || difference.wildcard_removed;
+        if difference.wildcard_removed {
+            self.forget_unnamed();
         }
-        for name in &difference.removed {
-            self.forget(name);
-        }
+        self.unname(&difference.removed);
         // A full set says of every name whether there is something of it.
-        self.due.answer |= kind.is_full_set() && !difference.added.is_empty();
+        let wildcard = self.subscription.as_ref().is_some_and(|s| s.wildcard);
+        let asks = !difference.added.is_empty() || difference.wildcard_added;
+        let wonders = wildcard && !difference.removed.is_empty();
+        self.due.answer |= kind.is_full_set() && (asks || wonders);
         self.due.names.extend(difference.added.iter().cloned());
     }
 
     fn on_delta(&mut self, first: bool, difference: &Difference) {
-        if first || difference.wildcard_added || difference.wildcard_removed {
-            self.due.all = true;
+        self.due.all |= first || difference.wildcard_added || difference.wildcard_removed;
+        if difference.wildcard_removed {
+            self.forget_unnamed();
         }
-        let wildcard = self.subscription.as_ref().is_some_and(|s| s.wildcard);
-        for name in &difference.removed {
-            let held = self.sent.contains(name);
-            self.forget(name);
-            if wildcard && held {
-                // Still wanted, or to be taken out: the client dropped it by itself.
-                self.due.names.insert(name.clone());
-            }
+        if difference.wildcard_added {
+            self.say_dropped();
         }
+        self.unname(&difference.removed);
         for name in &difference.added {
-            if !first {
-                self.sent.remove(name);
-            }
             self.missing.remove(name);
-            self.due.names.insert(name.clone());
+            if first {
+                self.due.names.insert(name.clone());
+            } else {
+                // It may have forgotten it.
+                self.acked.remove(name);
+                self.refused.remove(name);
+                self.due.say_again(name);
+            }
+        }
+    }
+
+    /// A wildcard covers what is on its way again, even if the client had given it up by name.
+    fn say_dropped(&mut self) {
+        let Some(changed) = &self.outstanding else { return };
+        let dropped = |name: &&Name| !self.sent.contains(name);
+        let names: Vec<Name> = match changed {
+            Changed::All(held) => held.names().filter(dropped).cloned().collect(),
+            Changed::Names(names) => names.iter().filter(dropped).cloned().collect(),
+        };
+        names.iter().for_each(|name| self.due.say_again(name));
+    }
+
+    /// Names are asked for no longer. Under a wildcard the client does not know whether it still
+    /// gets them, and is told ("Unsubscribing from Resources").
+    fn unname(&mut self, names: &[Name]) {
+        let wildcard = self.subscription.as_ref().is_some_and(|s| s.wildcard);
+        for name in names {
+            if wildcard {
+                self.refused.remove(name);
+                self.missing.remove(name);
+                self.due.say_again(name);
+            } else {
+                self.forget(name);
+            }
         }
     }
 
@@ -236,11 +298,20 @@ impl TypeState {
         }
     }
 
-    fn forget(&mut self, name: &Name) {
-        let wildcard = self.subscription.as_ref().is_some_and(|s| s.wildcard);
-        if !wildcard {
-            self.due.names.remove(name);
+    /// Without the wildcard the client keeps what it named, and drops the rest by itself.
+    fn forget_unnamed(&mut self) {
+        let Some(subscription) = &self.subscription else { return };
+        let all = self.sent.names().chain(self.acked.names()).chain(self.refused.keys());
+        let unnamed = all.filter(|name| !subscription.names.contains(*name));
+        let unnamed: BTreeSet<Name> = unnamed.cloned().collect();
+        for name in &unnamed {
+            self.forget(name);
         }
+    }
+
+    fn forget(&mut self, name: &Name) {
+        self.due.names.remove(name);
+        self.due.again.remove(name);
         self.sent.remove(name);
         self.acked.remove(name);
         self.refused.remove(name);
@@ -279,7 +350,7 @@ impl TypeState {
         self.times.acked = now;
         self.refusals = 0;
         match changed {
-            Changed::All => self.refused.clear(),
+            Changed::All(_) => self.refused.clear(),
             Changed::Names(names) => names.iter().for_each(|name| {
                 self.refused.remove(name);
             }),
@@ -298,30 +369,32 @@ impl TypeState {
         self.times.nacked = now;
         self.refusals = self.refusals.saturating_add(1);
         let words = refusal::cut(words);
-        let new: Vec<Name> = match changed {
-            Changed::All => self.sent.names().cloned().collect(),
-            Changed::Names(names) => names,
+        let new: BTreeSet<Name> = match changed {
+            Changed::All(sent) => sent.names().cloned().collect(),
+            Changed::Names(names) => names.into_iter().collect(),
         };
-        let mut named = refusal::named(&words, &self.sent);
-        named.retain(|name| new.contains(name));
+        let named = refusal::named(&words, &new);
         let blamed = if named.is_empty() || self.refusals > MAX_TRIES { &new } else { &named };
         let mut repeated = true;
         for name in blamed {
-            let Some(version) = self.sent.get(name).map(|encoded| encoded.version) else {
-                continue;
-            };
+            // What was dropped or asked for meanwhile is as if it had not been sent.
+            let sent = self.sent.get(name).filter(|_| !self.due.again.contains(name));
+            let Some(version) = sent.map(|encoded| encoded.version) else { continue };
             let refusal = Refusal { version, words: words.clone(), at: now };
             let before = self.refused.insert(name.clone(), refusal);
             repeated &= before.is_some_and(|before| before.words == words);
         }
-        let names = blamed.iter().take(MAX_NAMED).cloned().collect();
+        let there = blamed.iter().filter(|name| !self.missing.contains(*name));
+        let names = there.take(MAX_NAMED).cloned().collect();
         for name in &new {
-            // A removal that is refused is not tried again.
-            if self.sent.contains(name) {
+            let is_blamed = blamed.contains(name);
+            // A removal that is blamed is not tried again.
+            if self.sent.contains(name) || !is_blamed {
                 self.sent.restore(name, &self.acked);
-                if !self.refused.contains_key(name) {
-                    self.due.names.insert(name.clone());
-                }
+            }
+            if !is_blamed && self.is_subscribed(name) {
+                // Said again whatever becomes of it: the client may have taken it (gRFC A46).
+                self.due.say_again(name);
             }
         }
         Nack { kind, words, names, repeated }

@@ -29,13 +29,24 @@ pub(super) struct Difference {
 }
 
 impl Subscription {
-    /// State of the world: exactly these names. "Empty means wildcard" for LDS and CDS, and so does
-    /// "*" ("How the client specifies what resources to return"). Once names were given, an empty
-    /// list means none.
-    pub(super) fn set(&mut self, kind: ResourceType, names: Vec<String>) -> Difference {
-        let mut names: BTreeSet<Name> = names.into_iter().map(Name::from).collect();
+    /// Whether it is a wildcard and nothing else.
+    pub(super) fn is_all_alone(&self) -> bool {
+        self.wildcard && self.names.is_empty()
+    }
+
+    /// State of the world: what a list of names means, and whether it is a wildcard. "Empty means
+    /// wildcard" for LDS and CDS, and so does "*" ("How the client specifies what resources to
+    /// return"). Once names were given, an empty list means none.
+    pub(super) fn read(&mut self, kind: ResourceType, names: &[String]) -> (BTreeSet<Name>, bool) {
         self.named |= !names.is_empty();
+        let mut names: BTreeSet<Name> = names.iter().map(|name| Name::from(&**name)).collect();
         let wildcard = names.remove(ALL) || kind.is_full_set() && !self.named;
+        (names, wildcard)
+    }
+
+    /// State of the world: exactly these names.
+    pub(super) fn set(&mut self, kind: ResourceType, names: &[String]) -> Difference {
+        let (names, wildcard) = self.read(kind, names);
         // Most requests are acknowledgements with the same names.
         let same = self.wildcard == wildcard && self.names == names;
         if same {
