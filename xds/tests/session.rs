@@ -2,6 +2,11 @@
 
 mod support;
 
+#[path = "session/interest.rs"]
+mod interest;
+#[path = "session/transitions.rs"]
+mod transitions;
+
 use portolan_xds::resource::ResourceType::{self, Cluster, Endpoints, Generation, Listener, Route};
 use portolan_xds::resource::version_text;
 use portolan_xds::server::session::{

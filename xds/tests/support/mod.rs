@@ -16,9 +16,97 @@ use portolan_xds::server::session::{Resources, Response, Session};
 use portolan_xds::{ListenerSpec, ListenerTarget, ResourceConfig};
 use prost::Message;
 
+/// A small generator, so that a seed means the same everywhere (SplitMix64).
+#[derive(Clone, Debug)]
+pub(crate) struct Dice(u64);
+
+impl Dice {
+    pub(crate) fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    /// A number below `sides`.
+    pub(crate) fn roll(&mut self, sides: u64) -> u64 {
+        self.next() % sides
+    }
+
+    /// The same as an index.
+    pub(crate) fn below(&mut self, sides: usize) -> usize {
+        let sides = u64::try_from(sides).expect("small");
+        usize::try_from(self.roll(sides)).expect("small")
+    }
+
+    /// True once in `n` times.
+    pub(crate) fn one_in(&mut self, n: u64) -> bool {
+        self.roll(n) == 0
+    }
+
+    pub(crate) fn pick<'a, T>(&mut self, list: &'a [T]) -> &'a T {
+        &list[self.below(list.len())]
+    }
+}
+
+/// Endpoints (last octet, ready), `count` of them at most.
+pub(crate) fn some_endpoints(dice: &mut Dice, count: u64) -> Vec<(u8, bool)> {
+    let octet = |dice: &mut Dice| u8::try_from(1 + dice.roll(20)).expect("small");
+    (0..dice.roll(count + 1)).map(|_| (octet(dice), dice.roll(3) > 0)).collect()
+}
+
+/// The seeds to run: `PORTOLAN_SIM_SEEDS` as `FIRST..END` or one number, else these.
+pub(crate) fn seeds(default: std::ops::Range<u64>) -> std::ops::Range<u64> {
+    let Ok(text) = std::env::var("PORTOLAN_SIM_SEEDS") else { return default };
+    let number = |text: &str| text.parse().expect("PORTOLAN_SIM_SEEDS is SEED or FIRST..END");
+    match text.split_once("..") {
+        Some((first, end)) => number(first)..number(end),
+        None => number(&text)..number(&text) + 1,
+    }
+}
+
+/// Runs each seed, half of them on a core of their own; says which one failed.
+pub(crate) fn run_seeds(seeds: std::ops::Range<u64>, run: impl Fn(u64) + Sync) {
+    struct Running(u64);
+    impl Drop for Running {
+        fn drop(&mut self) {
+            if std::thread::panicking() {
+                eprintln!("to run it alone: PORTOLAN_SIM_SEEDS={}", self.0);
+            }
+        }
+    }
+    let middle = seeds.start + (seeds.end - seeds.start) / 2;
+    std::thread::scope(|scope| {
+        for half in [seeds.start..middle, middle..seeds.end] {
+            let run = &run;
+            scope.spawn(move || {
+                for seed in half {
+                    let _running = Running(seed);
+                    run(seed);
+                }
+            });
+        }
+    });
+}
+
 /// A service with one port and these endpoints (last octet, ready).
 pub(crate) fn entry(name: &str, port: u16, endpoints: &[(u8, bool)]) -> Arc<ServiceEntry> {
-    let key = ServiceKey::new("shop", name).expect("a valid name");
+    entry_in("shop", name, port, endpoints)
+}
+
+/// The same in any namespace.
+pub(crate) fn entry_in(
+    namespace: &str,
+    name: &str,
+    port: u16,
+    endpoints: &[(u8, bool)],
+) -> Arc<ServiceEntry> {
+    let key = ServiceKey::new(namespace, name).expect("a valid name");
     let kind = ServiceKind::ClusterIp(vec![IpAddr::from([10, 96, 0, 1])]);
     let port = ServicePort::new("main", Protocol::Tcp, port).speaking(AppProtocol::Http1);
     let service = Service::new(key, kind, vec![port]);
@@ -34,6 +122,15 @@ pub(crate) fn entry(name: &str, port: u16, endpoints: &[(u8, bool)]) -> Arc<Serv
         endpoints: endpoints.collect(),
     };
     Arc::new(ServiceEntry { service: Arc::new(service), slices: vec![Arc::new(slice)] })
+}
+
+/// The same entry with another way of balancing: its cluster changes.
+pub(crate) fn balanced(entry: &ServiceEntry, balancer: Balancer) -> Arc<ServiceEntry> {
+    let mut changed = entry.clone();
+    let mut service = (*changed.service).clone();
+    service.policy.balancer = Some(balancer);
+    changed.service = service.into();
+    changed.into()
 }
 
 /// One HTTP listener, and one TCP listener to `shop/db:5432`.
@@ -104,7 +201,11 @@ impl World {
     }
 
     pub(crate) fn delete(&mut self, name: &str) -> &mut Self {
-        let key = ServiceKey::new("shop", name).expect("valid");
+        self.delete_in("shop", name)
+    }
+
+    pub(crate) fn delete_in(&mut self, namespace: &str, name: &str) -> &mut Self {
+        let key = ServiceKey::new(namespace, name).expect("valid");
         self.snapshot.delete(&key);
         self.touched.insert(Key::Service(key));
         self
@@ -129,6 +230,26 @@ impl World {
         let (catalog, changed) = self.catalog.with_extra([(kind, name.into(), encoded)]);
         self.catalog = catalog;
         self.log.push(changed);
+    }
+
+    /// What the newest publish changed.
+    pub(crate) fn changed(&self) -> &Changed {
+        self.log.last().expect("something was published")
+    }
+
+    /// The same content in a server that has just started: its generations begin anew.
+    pub(crate) fn restarted(&self) -> Self {
+        let mut world = Self::default();
+        for (_, entry) in self.snapshot.services() {
+            world.apply(entry.clone());
+        }
+        world.publish();
+        let extra = self.catalog.extra();
+        let extra: Vec<_> = extra.map(|(k, n, e)| (k, n.clone(), Some(e.clone()))).collect();
+        let (catalog, changed) = world.catalog.with_extra(extra);
+        world.catalog = catalog;
+        world.log.push(changed);
+        world
     }
 
     /// The catalog of the same content built in one go.
