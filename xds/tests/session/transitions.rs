@@ -138,7 +138,9 @@ impl Script {
             ("send", []) => while self.next().is_some() {},
             ("release", []) => session.release(),
             ("keep-alive", []) => session.keep_alive(),
-            ("reads-errors", []) => self.viewer.errors = true,
+            ("reads-errors", []) => {
+                self.viewer.capabilities = crate::support::reads_errors();
+            }
             ("reads-ttl", []) => self.viewer.ttl = true,
             ("sees-only", [namespace]) => {
                 self.viewer.namespaces = Some(Arc::new([Arc::from(*namespace)].into()));

@@ -16,7 +16,7 @@ use portolan_xds::resource::{Encoded, route};
 use portolan_xds::viewer::Viewer;
 use prost::Message;
 
-use crate::support::{Dice, World, balanced, entry_in};
+use crate::support::{Dice, World, balanced, entry_in, reads_errors};
 
 /// How many there are.
 const HISTORIES: u64 = 64;
@@ -65,10 +65,10 @@ pub(crate) fn viewers() -> [Viewer; 5] {
     let only = |namespace: &str| Some(Arc::new(BTreeSet::from([Arc::from(namespace)])));
     [
         Viewer::default(),
-        Viewer { errors: true, ..Viewer::default() },
+        Viewer { capabilities: reads_errors(), ..Viewer::default() },
         Viewer { ttl: true, ..Viewer::default() },
         Viewer { namespaces: only("shop"), ..Viewer::default() },
-        Viewer { namespaces: only("bank"), errors: true, ..Viewer::default() },
+        Viewer { namespaces: only("bank"), capabilities: reads_errors(), ..Viewer::default() },
     ]
 }
 

@@ -191,7 +191,10 @@ impl Mirror {
         }
         if self.variant == Variant::Sotw {
             assert!(response.removed.is_empty(), "this variant cannot say it");
-            assert!(response.errors.is_empty() || self.viewer.errors, "it does not read them");
+            assert!(
+                response.errors.is_empty() || self.viewer.knows_errors(),
+                "it does not read them"
+            );
         }
         if full {
             for (name, version) in known.truth(kind, catalog, &self.viewer) {

@@ -13,7 +13,7 @@ use portolan_proto::envoy::protobuf::Any;
 use portolan_xds::catalog::{Catalog, Changed, Name};
 use portolan_xds::resource::{Encoded, ResourceType};
 use portolan_xds::server::session::{Resources, Response, Session};
-use portolan_xds::{ListenerSpec, ListenerTarget, ResourceConfig};
+use portolan_xds::{Agent, Capabilities, Feature, ListenerSpec, ListenerTarget, ResourceConfig};
 use prost::Message;
 
 /// A small generator, so that a seed means the same everywhere (SplitMix64).
@@ -257,6 +257,14 @@ impl World {
         let snapshot = Arc::new(self.snapshot.at(self.generation));
         Catalog::default().next(&snapshot, &Changes::Everything, &config()).0
     }
+}
+
+/// The capabilities of a client that reads why there is no resource of a name.
+pub(crate) fn reads_errors() -> &'static Capabilities {
+    let agent = Agent { name: "gRPC C-core", version: Some((1, 85)), features: &[] };
+    let capabilities = Capabilities::of(&agent);
+    assert!(capabilities.takes(Feature::ResourceErrors));
+    capabilities
 }
 
 /// Names and contents of a response.
