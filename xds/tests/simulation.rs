@@ -4,6 +4,9 @@
 //!
 //! The clients and the rules are written from the xDS protocol document alone: `client` is what it
 //! makes of a client, `mirror` what a server may know and say.
+//!
+//! `PORTOLAN_SIM_SEEDS=7` runs one seed, `0..100000` more of them; with `PORTOLAN_SIM_TRACE=1` what
+//! servers read and write is printed.
 
 mod support;
 
