@@ -11,6 +11,11 @@ use crate::catalog::{Catalog, Name};
 use crate::resource::{Encoded, ResourceType};
 use crate::viewer::Viewer;
 
+/// Most bytes of names that are gone, or never were, in a response.
+const MAX_NAMES_BYTES: usize = 1024 * 1024;
+/// Names in a response of which it is said why there is nothing of them.
+const MAX_ERRORS: usize = 256;
+
 /// Whether resources that left the catalog are taken out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Removals {
@@ -253,6 +258,8 @@ impl TypeState {
             return None;
         }
         let written = self.fitting(written, &due.again);
+        let removed = self.fitting_names(removed, &due.again);
+        let missing = self.fitting_names(missing, &due.again);
         let gone: Vec<Name> = removed.iter().chain(&missing).cloned().collect();
         let changed = self.changed(&written, &gone);
         let (mut updated, mut added) = (Vec::new(), Vec::new());
@@ -290,6 +297,24 @@ impl TypeState {
         written
     }
 
+    /// The same for names alone.
+    fn fitting_names(&mut self, mut names: Vec<Name>, again: &BTreeSet<Name>) -> Vec<Name> {
+        let mut size = 0;
+        let mut fits = |name: &Name| {
+            size += name.len() + 8;
+            size <= MAX_NAMES_BYTES
+        };
+        let count = names.iter().take_while(|name| fits(name)).count();
+        for name in names.split_off(count) {
+            if again.contains(&name) {
+                self.due.say_again(&name);
+            } else {
+                self.due.names.insert(name);
+            }
+        }
+        names
+    }
+
     fn changed(&self, written: &[(Name, Encoded)], removed: &[Name]) -> Changed {
         let from_nothing = self.times.sent == 0 && self.sent.map().is_empty();
         if from_nothing && removed.is_empty() {
@@ -317,7 +342,8 @@ impl TypeState {
     fn tell_missing(&mut self, asked: &Asked<'_>, missing: Vec<Name>) -> Vec<(Name, String)> {
         let why = |name: &Name| asked.catalog.why_missing(asked.kind, name, asked.viewer);
         let named: Vec<Name> = missing.into_iter().filter(|name| self.is_named(name)).collect();
-        let errors = named.iter().map(|name| (name.clone(), why(name))).collect();
+        let told = named.iter().take(MAX_ERRORS);
+        let errors = told.map(|name| (name.clone(), why(name))).collect();
         self.missing.extend(named);
         errors
     }
