@@ -21,6 +21,8 @@ pub struct ServerMetrics {
     pub unauthenticated: Counter,
     /// Connections closed because the limit was reached.
     pub connections_refused: Counter,
+    /// Connections closed because they opened no stream in time.
+    pub connections_unused: Counter,
     /// TLS handshakes that failed.
     pub handshakes_failed: Counter,
     /// Streams ended because the client broke a rule or a limit.
@@ -79,6 +81,11 @@ impl ServerMetrics {
             "xds_connections_refused",
             "Connections over the limit",
             own.connections_refused.clone(),
+        );
+        metrics.register(
+            "xds_connections_unused",
+            "Connections that opened no stream in time",
+            own.connections_unused.clone(),
         );
         metrics.register(
             "xds_handshakes_failed",

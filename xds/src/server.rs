@@ -30,7 +30,7 @@ use portolan_runtime::certificate::CertificateError;
 use portolan_runtime::{Gate, Lifecycle, Metrics, Subscriber};
 use tokio::sync::watch;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::service::Routes;
+use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::Server;
 
 use crate::catalog::{Catalog, Changed, Name};
@@ -56,6 +56,10 @@ use stream::Streams;
 use tls::ServerTls;
 pub use tls::TlsFiles;
 
+/// Streams open at once on one connection; a client waits before it opens more. As many as RFC 9113
+/// §6.5.2 advises at least.
+const MAX_STREAMS_PER_CONNECTION: u32 = 100;
+
 /// Limits of the server.
 #[derive(Clone, Debug)]
 pub struct ServerLimits {
@@ -69,7 +73,8 @@ pub struct ServerLimits {
     pub names: usize,
     /// Largest request, in bytes.
     pub request_bytes: usize,
-    /// How often an idle connection is probed, and how long the answer may take.
+    /// How often an idle connection is probed, how long the answer may take, and how long a new
+    /// connection may be without a stream.
     pub keepalive: Duration,
     /// How long clients may use endpoints without hearing of them; zero for as long as they like.
     pub endpoints_ttl: Duration,
@@ -254,6 +259,8 @@ impl XdsServer {
         let server = Server::builder()
             .http2_keepalive_interval(Some(limits.keepalive))
             .http2_keepalive_timeout(Some(limits.keepalive))
+            .max_concurrent_streams(Some(MAX_STREAMS_PER_CONNECTION))
+            .layer(InterceptorLayer::new(connections::note_use))
             .add_routes(Routes::from(router))
             .add_optional_service(self.load.as_ref().map(|load| load.service(lifecycle.clone())))
             .add_service(ClientStatusDiscoveryServiceServer::new(Csds(streams.clone())));

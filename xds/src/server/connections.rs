@@ -1,10 +1,12 @@
 //! Connections of clients: accepted up to a limit, over TLS if so set, and what is known of the
 //! other end.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -14,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Sleep, sleep, timeout};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
@@ -33,6 +35,9 @@ const AFTER_ERROR: Duration = Duration::from_millis(50);
 pub(super) struct Connection {
     io: Io,
     remote: Remote,
+    /// Until when it may be without a stream; `None` once it had one.
+    unused: Option<Pin<Box<Sleep>>>,
+    metrics: ServerMetrics,
     _place: OwnedSemaphorePermit,
 }
 
@@ -52,6 +57,9 @@ pub(super) struct Remote {
     pub(super) encrypted: bool,
     /// The URIs its certificate is for; empty without one.
     pub(super) identities: Arc<[String]>,
+    /// Whether it has opened a stream. A connection that never does is closed: idle ones would
+    /// take the places of others.
+    used: Arc<AtomicBool>,
 }
 
 /// Accepts connections.
@@ -62,7 +70,8 @@ pub(super) struct Acceptor {
     pub(super) internal: bool,
     /// Connections open at once.
     pub(super) limit: usize,
-    /// How long a peer may be silent before the system asks whether it is there.
+    /// How long a peer may be silent before the system asks whether it is there, and how long it
+    /// may be without a first stream.
     pub(super) keepalive: Duration,
     pub(super) metrics: ServerMetrics,
 }
@@ -96,12 +105,14 @@ impl Acceptor {
             };
             self.prepare(&tcp);
             let (tls, accepted) = (self.tls.clone(), accepted.clone());
-            let (metrics, internal) = (self.metrics.clone(), self.internal);
+            let (metrics, limit) = (self.metrics.clone(), self.keepalive);
+            let internal = self.internal;
             handshakes.spawn(async move {
                 match establish(tcp, address, tls).await {
                     Ok((io, remote)) => {
                         let remote = Remote { internal, ..remote };
-                        let connection = Connection { io, remote, _place: place };
+                        let unused = Some(Box::pin(sleep(limit)));
+                        let connection = Connection { io, remote, unused, metrics, _place: place };
                         // Nobody takes it once the server is gone.
                         let _gone = accepted.send(Ok(connection)).await;
                     }
@@ -136,16 +147,41 @@ async fn establish(
     tls: Option<ServerTls>,
 ) -> io::Result<(Io, Remote)> {
     let Some(tls) = tls else {
-        let remote =
-            Remote { address, internal: false, encrypted: false, identities: Arc::from([]) };
-        return Ok((Io::Plain(tcp), remote));
+        return Ok((Io::Plain(tcp), Remote::new(address, false, Arc::from([]))));
     };
     let handshake = timeout(HANDSHAKE_LIMIT, tls.acceptor().accept(tcp));
     let stream = handshake.await.map_err(|_| io::Error::from(io::ErrorKind::TimedOut))??;
     let certificates = stream.get_ref().1.peer_certificates().unwrap_or_default();
     let identities = identities(certificates).into();
-    let remote = Remote { address, internal: false, encrypted: true, identities };
-    Ok((Io::Tls(Box::new(stream)), remote))
+    Ok((Io::Tls(Box::new(stream)), Remote::new(address, true, identities)))
+}
+
+impl Remote {
+    fn new(address: SocketAddr, encrypted: bool, identities: Arc<[String]>) -> Self {
+        Self { address, internal: false, encrypted, identities, used: Arc::default() }
+    }
+}
+
+/// Notes that a connection has opened a stream, of whatever service.
+pub(super) fn note_use(request: tonic::Request<()>) -> Result<tonic::Request<()>, tonic::Status> {
+    if let Some(remote) = request.extensions().get::<Remote>() {
+        remote.used.store(true, Ordering::Relaxed);
+    }
+    Ok(request)
+}
+
+impl Connection {
+    /// An error once it had its time and opened no stream.
+    fn check_used(&mut self, cx: &mut Context<'_>) -> io::Result<()> {
+        let Some(limit) = &mut self.unused else { return Ok(()) };
+        if self.remote.used.load(Ordering::Relaxed) {
+            self.unused = None;
+        } else if limit.as_mut().poll(cx).is_ready() {
+            self.metrics.connections_unused.inc();
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+        Ok(())
+    }
 }
 
 impl Connected for Connection {
@@ -162,7 +198,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().io {
+        let this = self.get_mut();
+        this.check_used(cx)?;
+        match &mut this.io {
             Io::Plain(io) => Pin::new(io).poll_read(cx, buffer),
             Io::Tls(io) => Pin::new(io).poll_read(cx, buffer),
         }

@@ -161,7 +161,7 @@ async fn open<T: Open>(
         streams.metrics.refused.inc();
         return Err(Status::resource_exhausted("too many streams"));
     };
-    let decoder = ProstDecoder::<T>::default();
+    let decoder = ProstDecoder::<T>::of_names(streams.limits.names);
     let requests = Streaming::new_request(decoder, body, None, Some(streams.limits.request_bytes));
     let (outbox, inbox) = outbox::pair();
     let session = Session::new(variant, only, streams.limits.names);

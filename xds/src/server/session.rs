@@ -133,7 +133,7 @@ impl Session {
             (Some(only), _) => return Err(Violation::foreign(only, &request.type_url)),
             (None, None) => return Ok(Outcome::UnknownType),
         };
-        request.check(kind)?;
+        request.check(kind, self.max_names)?;
         let state = self.types[kind.index()].get_or_insert_default();
         let first = !state.is_asked();
         // "The server should not process a request with a stale nonce" ("ACK and resource type

@@ -104,8 +104,14 @@ impl<T: Open> Stream<T> {
         let result = self.serve().await;
         self.streams.metrics.streams.dec();
         if let Err(status) = result {
-            // A client that goes away, and our own drain, are ordinary ends.
-            if matches!(status.code(), Code::ResourceExhausted | Code::InvalidArgument) {
+            // A client that goes away, and our own drain, are ordinary ends. What is over the limit
+            // of a message is out of range, and a broken frame internal, to tonic.
+            let is_violation = matches!(
+                status.code(),
+                Code::ResourceExhausted | Code::InvalidArgument | Code::OutOfRange | Code::Internal
+            );
+            if is_violation {
+                self.streams.metrics.violations.inc();
                 tracing::warn!(client = %self.client, reason = status.message(), "xDS stream ended");
             } else {
                 tracing::debug!(client = %self.client, %status, "xDS stream ended");
@@ -186,7 +192,6 @@ impl<T: Open> Stream<T> {
             self.session.on_viewer(viewer(&self.proven, &node));
         }
         let outcome = self.session.on_request(request, now_ms()).map_err(|violation| {
-            self.streams.metrics.violations.inc();
             let text = violation.to_string();
             match violation {
                 Violation::ForeignType { .. } => Status::invalid_argument(text),

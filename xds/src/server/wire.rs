@@ -4,15 +4,15 @@
 use std::marker::PhantomData;
 use std::ops::Bound;
 
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use imbl::OrdMap;
 use portolan_proto::envoy::core::Node;
 use portolan_proto::envoy::discovery::{
     DeltaDiscoveryRequest, DiscoveryRequest, Resource, ResourceError, ResourceName,
 };
 use portolan_proto::envoy::rpc::Status as RpcStatus;
-use prost::encoding::{WireType, encode_key, encode_varint};
-use prost::{Message, Name as _};
+use prost::encoding::{DecodeContext, WireType, decode_key, encode_key, encode_varint, skip_field};
+use prost::{DecodeError, Message, Name as _};
 use tonic::Status;
 use tonic::codec::{DecodeBuf, Decoder};
 
@@ -20,9 +20,12 @@ use super::session::{Names, Request, Resources, Response, Variant};
 use crate::catalog::Name;
 use crate::resource::Encoded;
 
-/// Reads a prost message.
+/// Reads a prost message with a limited number of fields.
 #[derive(Clone, Copy, Debug)]
-pub struct ProstDecoder<T>(PhantomData<T>);
+pub struct ProstDecoder<T> {
+    max_fields: usize,
+    message: PhantomData<T>,
+}
 
 /// Names and versions of a first incremental request that are kept.
 const MAX_HELD: usize = 200_000;
@@ -55,9 +58,15 @@ const SECONDS: u32 = 1;
 /// `NOT_FOUND` (gRPC status codes).
 const NOT_FOUND: i32 = 5;
 
-impl<T> Default for ProstDecoder<T> {
-    fn default() -> Self {
-        Self(PhantomData)
+/// Fields of a request besides those of names.
+const OTHER_FIELDS: usize = 64;
+
+impl<T> ProstDecoder<T> {
+    /// Reads requests of so many names at most, and what a client holds from an earlier stream.
+    #[must_use]
+    pub fn of_names(names: usize) -> Self {
+        let max_fields = names.saturating_add(MAX_HELD + OTHER_FIELDS);
+        Self { max_fields, message: PhantomData }
     }
 }
 
@@ -66,9 +75,26 @@ impl<T: Message + Default> Decoder for ProstDecoder<T> {
     type Error = Status;
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
-        let decoded = T::decode(buffer).map(Some);
-        decoded.map_err(|e| Status::invalid_argument(format!("not a discovery request: {e}")))
+        let invalid = |e| Status::invalid_argument(format!("not a discovery request: {e}"));
+        // A name of two octets takes twelve times as much once it is read.
+        let count = fields(buffer.chunk()).map_err(invalid)?;
+        if count > self.max_fields {
+            let text = format!("a request of {count} fields, the limit is {}", self.max_fields);
+            return Err(Status::resource_exhausted(text));
+        }
+        T::decode(buffer).map(Some).map_err(invalid)
     }
+}
+
+/// How many fields an encoded message has, those of messages in it not counted.
+fn fields(mut message: &[u8]) -> Result<usize, DecodeError> {
+    let mut count = 0;
+    while !message.is_empty() {
+        let (tag, wire_type) = decode_key(&mut message)?;
+        skip_field(wire_type, tag, &mut message, DecodeContext::default())?;
+        count += 1;
+    }
+    Ok(count)
 }
 
 /// A request of either variant: the part that the session reads, and the node.

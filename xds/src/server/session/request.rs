@@ -86,11 +86,16 @@ impl Default for Names {
 }
 
 impl Request {
-    pub(super) fn check(&self, kind: ResourceType) -> Result<(), Violation> {
+    /// Checks names before anything is made of them.
+    pub(super) fn check(&self, kind: ResourceType, max_names: usize) -> Result<(), Violation> {
         let lists: [&[String]; 2] = match &self.names {
             Names::Exactly(names) => [names, &[]],
             Names::Change { subscribe, unsubscribe, .. } => [subscribe, unsubscribe],
         };
+        let count = lists[0].len();
+        if count > max_names {
+            return Err(Violation::TooManyNames { count, limit: max_names });
+        }
         let mut lengths = lists.into_iter().flatten().map(String::len);
         match lengths.find(|length| *length > MAX_NAME_BYTES) {
             Some(length) => Err(Violation::NameTooLong { kind: kind.name(), length }),
