@@ -7,6 +7,7 @@ pub mod capability;
 pub mod catalog;
 pub mod client;
 pub mod config;
+pub mod fuzzing;
 pub mod load;
 pub mod metrics;
 pub mod plain;
