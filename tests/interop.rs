@@ -26,6 +26,9 @@ const STOP_LIMIT: Duration = Duration::from_secs(40);
 /// Lines that may wait to be read.
 const LINES_WAITING: usize = 64;
 
+/// What the scripts with an Envoy import.
+const ENVOY: [&str; 4] = ["grpc", "grpc_tools.protoc", "envoy", "cryptography"];
+
 #[test]
 fn grpc_clients_find_their_endpoints_over_xds_without_a_proxy() {
     let Some(mut python) = foreign::python(&["grpc", "grpc_tools.protoc"]) else { return };
@@ -72,29 +75,82 @@ fn a_client_in_python_follows_endpoints_over_the_plain_api() {
 
 #[test]
 fn envoy_takes_every_resource_and_carries_the_traffic() {
-    let Some(mut python) = foreign::python(&["grpc", "grpc_tools.protoc", "envoy"]) else { return };
-    let demo = Demo::start();
-    demo.run(&mut python, "envoy_xds.py", &[]);
+    envoy_on_the_demo("envoy_xds.py", &[]);
+}
+
+#[test]
+fn envoy_takes_every_resource_by_delta_and_carries_the_traffic() {
+    envoy_on_the_demo("envoy_xds.py", &["--delta"]);
 }
 
 #[test]
 fn envoy_never_meets_a_route_without_its_cluster() {
-    let Some(mut python) = foreign::python(&["envoy"]) else { return };
+    envoy_on_the_demo("envoy_order.py", &[]);
+}
+
+#[test]
+fn envoy_never_meets_a_route_without_its_cluster_by_delta() {
+    envoy_on_the_demo("envoy_order.py", &["--delta"]);
+}
+
+fn envoy_on_the_demo(name: &str, arguments: &[&str]) {
+    let Some(mut python) = foreign::python(&ENVOY) else { return };
     let demo = Demo::start();
-    demo.run(&mut python, "envoy_order.py", &[]);
+    demo.run(&mut python, name, arguments);
 }
 
 #[test]
 fn envoy_keeps_the_traffic_while_the_control_plane_is_away() {
-    let Some(mut python) = foreign::python(&["envoy"]) else { return };
-    // It starts a control plane of its own: the one of the demo would take the backends along.
-    run(script(&mut python, "envoy_outage.py").args(["--portolan", env!("CARGO_BIN_EXE_portolan")]));
+    envoy_on_its_own("envoy_outage.py", &[]);
+}
+
+#[test]
+fn envoy_keeps_the_traffic_while_a_control_plane_of_delta_is_away() {
+    envoy_on_its_own("envoy_outage.py", &["--delta"]);
+}
+
+#[test]
+fn envoy_calls_the_endpoints_of_its_zone_while_there_are_any() {
+    envoy_on_its_own("envoy_places.py", &[]);
+}
+
+#[test]
+fn envoy_has_its_certificates_from_the_control_plane_and_shows_it_its_own() {
+    envoy_over_tls(&[]);
+}
+
+#[test]
+fn envoy_has_its_certificates_by_delta() {
+    envoy_over_tls(&["--delta"]);
+}
+
+fn envoy_over_tls(arguments: &[&str]) {
+    if foreign::program("curl").is_some() {
+        let arguments = [&["--proto", "proto"][..], arguments].concat();
+        envoy_on_its_own("envoy_tls.py", &arguments);
+    }
+}
+
+#[test]
+fn envoy_and_grpc_report_their_load() {
+    envoy_on_its_own("envoy_load.py", &["--proto", "proto"]);
+}
+
+#[test]
+fn what_envoy_refuses_is_shown_and_stops_nothing_else() {
+    envoy_on_its_own("envoy_clients.py", &["--proto", "proto"]);
+}
+
+/// A script that starts a control plane of its own: the one of the demo would take the backends
+/// along when it ends, and is configured in one way.
+fn envoy_on_its_own(name: &str, arguments: &[&str]) {
+    let Some(mut python) = foreign::python(&ENVOY) else { return };
+    run(script(&mut python, name).args(arguments));
 }
 
 #[test]
 fn envoy_and_grpc_take_every_bootstrap_that_is_printed_for_them() {
-    let Some(mut python) = foreign::python(&["grpc", "envoy", "cryptography"]) else { return };
-    run(script(&mut python, "bootstrap_accepted.py"));
+    envoy_on_its_own("bootstrap_accepted.py", &[]);
 }
 
 /// A running `portolan demo`, every address of it a free one.
@@ -162,7 +218,7 @@ fn root() -> &'static Path {
 /// A script of `tests/interop/` for an interpreter.
 fn script<'a>(python: &'a mut Command, name: &str) -> &'a mut Command {
     python.arg(root().join("tests/interop").join(name));
-    // For `portolan bootstrap` (bootstraps.py).
+    // For `portolan bootstrap` (bootstraps.py) and `portolan control` (control_process.py).
     python.env("INTEROP_PORTOLAN", env!("CARGO_BIN_EXE_portolan"));
     // A proxy of the machine's has no part in what is said on the loopback.
     let proxies = ["http_proxy", "https_proxy", "all_proxy", "grpc_proxy"];

@@ -5,8 +5,6 @@ Proves that
 - gRPC takes its own with each option: what it then fails with is that nobody is there.
 """
 
-import datetime
-import ipaddress
 import json
 import os
 import subprocess
@@ -16,6 +14,7 @@ from pathlib import Path
 
 sys.dont_write_bytecode = True
 import bootstraps
+import certificates
 import kit
 
 # Nobody listens there.
@@ -37,7 +36,8 @@ except grpc.RpcError as error:
 def main():
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
-        ca, chain, key = certificate(folder)
+        authority = certificates.Authority(folder, "authority")
+        ca, (chain, key) = authority.file, authority.issue("client")
         one_way = ["--tls-ca", str(ca)]
         both_ways = [*one_way, "--tls-cert", str(chain), "--tls-key", str(key)]
         for options in (
@@ -113,40 +113,6 @@ def call(folder, bootstrap):
         command, stdout=subprocess.PIPE, text=True, env=environment, timeout=60, check=True
     )
     return ended.stdout.strip()
-
-
-def certificate(folder):
-    """Files of an authority, of a chain and of its key; the first two are one."""
-    from cryptography import x509
-    from cryptography.hazmat.primitives import hashes, serialization
-    from cryptography.hazmat.primitives.asymmetric import ec
-
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now)
-        .not_valid_after(now + datetime.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(names), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    chain = folder / "chain.pem"
-    chain.write_bytes(made.public_bytes(serialization.Encoding.PEM))
-    key_file = folder / "key.pem"
-    key_file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.PKCS8,
-            serialization.NoEncryption(),
-        )
-    )
-    return chain, chain, key_file
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
-"""A real Envoy while services come, move and go: make before break.
+"""A real Envoy while services come, move and go: make before break, in the state of the
+world or, with --delta, in the delta variant.
 
 Proves that
 - a name that is new is unknown (404) until it is answered (200), and one that goes is answered
@@ -19,10 +20,10 @@ HOST = "pier.shop"
 
 
 def main():
-    args = shop.arguments(__doc__)
+    args = shop.arguments(__doc__, more=envoy_process.variant)
     file = args.dir / "pier.yaml"
     seen = {}
-    with envoy_process.running(args.xds) as envoy:
+    with envoy_process.running(args.xds, *args.variant) as envoy:
         at = kit.wait_until("the http listener is bound", lambda: envoy.listener("http"))
         for _ in range(ROUNDS):
             kit.write(file, shop.pier(args.dir))

@@ -51,6 +51,13 @@ class Envoy:
         addresses = [host["address"]["socket_address"] for host in hosts]
         return {f"{a['address']}:{a['port_value']}" for a in addresses}
 
+    def priorities(self, cluster):
+        """The priorities of the endpoints of a cluster, in order."""
+        statuses = kit.get_json(self.admin, "/clusters?format=json")["cluster_statuses"]
+        hosts = next((s.get("host_statuses", []) for s in statuses if s["name"] == cluster), [])
+        # What is zero is left out.
+        return sorted(host.get("priority", 0) for host in hosts)
+
     def clusters(self):
         """Names of the clusters in use; one that still warms is not."""
         statuses = kit.get_json(self.admin, "/clusters?format=json")["cluster_statuses"]
@@ -62,6 +69,23 @@ class Envoy:
         mine = [c["cluster"] for c in dump["configs"] if c["cluster"]["name"] == cluster]
         policies = [p for c in mine for p in c["load_balancing_policy"]["policies"]]
         return [p["typed_extension_config"]["name"] for p in policies]
+
+    def versions(self):
+        """The version of each resource it holds, by type and name, as it was told."""
+        pages = ("dynamic_listeners", "dynamic_active_clusters", "dynamic_route_configs")
+        held = {}
+        for page in pages:
+            dump = kit.get_json(self.admin, f"/config_dump?resource={page}").get("configs", [])
+            for item in dump:
+                state = item.get("active_state", item)
+                found = find(item, "cluster") + find(item, "route_config") + [item]
+                name = next(f["name"] for f in found if isinstance(f, dict) and "name" in f)
+                held[page, name] = state["version_info"]
+        return held
+
+    def received(self):
+        """How many octets the control plane has sent it."""
+        return self.stats(r"^cluster\.portolan\.upstream_cx_rx_bytes_total$").popitem()[1]
 
     def connected(self):
         """Whether there is a stream to the control plane."""
@@ -86,6 +110,12 @@ class Envoy:
         kit.say("  Envoy refused nothing and warns of nothing")
 
 
+def variant(parser):
+    """An option of a script: which variant of xDS Envoy is to speak."""
+    delta = {"action": "store_const", "const": ["--delta"], "default": []}
+    parser.add_argument("--delta", dest="variant", help="the delta variant of xDS", **delta)
+
+
 def find(value, key):
     """All values of a key, however deep."""
     if isinstance(value, list):
@@ -97,16 +127,16 @@ def find(value, key):
 
 
 @contextlib.contextmanager
-def running(xds):
-    """Starts Envoy and waits until it is live; at the end stops it and, if the test failed, shows
-    what it had to say."""
+def running(xds, *more, node=NODE):
+    """Starts Envoy, with `more` options of its bootstrap, and waits until it is live; at the end
+    stops it and, if the test failed, shows what it had to say."""
     import envoy
 
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
         config, admin, log = (folder / n for n in ("bootstrap.yaml", "admin", "log"))
-        options = ["--server", xds, "--node-id", NODE, "--admin", "127.0.0.1:0"]
-        config.write_text(bootstraps.made("envoy", *options))
+        options = ["--server", xds, "--node-id", node, "--admin", "127.0.0.1:0"]
+        config.write_text(bootstraps.made("envoy", *options, *map(str, more)))
         with log.open("wb") as output:
             process = subprocess.Popen(
                 [

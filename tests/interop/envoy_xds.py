@@ -1,4 +1,5 @@
-"""A real Envoy, configured by Portolan's ADS alone (state of the world, wildcard LDS and CDS).
+"""A real Envoy, configured by Portolan's ADS alone (wildcard LDS and CDS), in the state of the
+world or, with --delta, in the delta variant.
 
 Proves that
 - it takes every listener, cluster, endpoint set and route of the shop: no NACK, no counter of
@@ -22,9 +23,9 @@ import shop
 
 
 def main():
-    args = shop.arguments(__doc__)
+    args = shop.arguments(__doc__, more=envoy_process.variant)
     portolan = kit.Portolan(args.admin)
-    with envoy_process.running(args.xds) as envoy:
+    with envoy_process.running(args.xds, *args.variant) as envoy:
         at = kit.wait_until("the http listener is bound", lambda: envoy.listener("http"))
         name = "tcp-shop/db:5432"
         db = kit.wait_until("the TCP listener is bound", lambda: envoy.listener(name))
