@@ -19,7 +19,7 @@ mod tls;
 pub mod wire;
 
 use std::net::TcpListener;
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 use std::time::Duration;
 
 use futures_util::future::OptionFuture;
@@ -33,14 +33,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::Server;
 
-use crate::catalog::{Catalog, Changed, Name};
+use crate::catalog::Name;
 use crate::config::ResourceConfig;
 use crate::load::LoadReports;
 use crate::metrics::ServerMetrics;
 use crate::plain::ask::Zones;
 use crate::plain::metrics::PlainMetrics;
 use crate::plain::{PlainApi, PlainLimits};
-use crate::resource::{Encoded, ResourceType};
+use crate::resource::Encoded;
 use crate::secrets::SecretSet;
 use admission::Admission;
 use authorize::Authorization;
@@ -230,6 +230,7 @@ impl XdsServer {
     ) -> Result<(), ServerError> {
         let limits = &self.config.limits;
         let streams = Arc::new(Streams {
+            publishing: RwLock::default(),
             catalog: self.progress.catalog.clone(),
             clients: self.progress.clients.clone(),
             interest: Interest::default(),
@@ -336,7 +337,7 @@ async fn publish(resources: &ResourceConfig, mut news: News, streams: &Streams, 
         };
         drop(old);
         let generation = catalog.generation();
-        put_in_force(catalog, &changed, streams);
+        streams.put_in_force(catalog, &changed);
         match done {
             Some(done) => done.tell(),
             None if generation > Generation(0) => gate.applied(generation),
@@ -357,18 +358,4 @@ async fn next_secrets(
     }
     let set = receiver.borrow_and_update().clone();
     Some(set.iter().map(|(name, encoded)| (name.clone(), encoded.clone())).collect())
-}
-
-/// In this order: a stream that is told to look finds the new catalog, and a generation counts as
-/// announced once everybody it concerns was told.
-fn put_in_force(catalog: Catalog, changed: &Changed, streams: &Streams) {
-    let generation = catalog.generation();
-    for kind in ResourceType::ALL {
-        streams.metrics.resources(kind, catalog.wildcard(kind).len());
-    }
-    streams.metrics.oversized(catalog.oversized().len());
-    streams.catalog.store(Arc::new(catalog));
-    let told = streams.interest.wake(changed);
-    streams.metrics.told(told, streams.interest.len());
-    streams.clients.announce(generation);
 }

@@ -76,6 +76,17 @@ pub enum Resources {
     Alive(Vec<(Name, Encoded)>),
 }
 
+impl Resources {
+    /// How many there are.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        match self {
+            Self::Some(list) | Self::Alive(list) => list.len(),
+            Self::All(map) => map.len(),
+        }
+    }
+}
+
 /// A change of what the client is to be woken for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum InterestChange {
@@ -346,7 +357,9 @@ impl Session {
         let held = self.types[clusters.index()].as_ref();
         self.warming.retain(|name| held.is_some_and(|state| state.holds(name)));
         let Some(endpoints) = &mut self.types[endpoints.index()] else { return };
-        endpoints.resend(updated);
+        // One that was taken out and is back may have had its endpoints given up by the client,
+        // whose request to say so is still on its way.
+        endpoints.resend(updated.into_iter().chain(added.iter().cloned()));
         if endpoints.is_asked() {
             let waits = added.into_iter().filter(|name| !endpoints.is_subscribed(name));
             self.warming.extend(waits);

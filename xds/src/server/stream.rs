@@ -1,10 +1,10 @@
 //! The task of one stream: moves requests, changes and responses between the wire and the session.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use arc_swap::ArcSwap;
-use portolan_model::Place;
+use portolan_model::{Changes, Generation, Place};
 use portolan_proto::envoy::core::Node;
 use portolan_proto::envoy::protobuf::value::Kind;
 use portolan_runtime::Lifecycle;
@@ -15,7 +15,7 @@ use tonic::{Code, Status, Streaming};
 use super::ServerLimits;
 use super::admission::Admission;
 use super::authorize::Authorization;
-use super::clients::{ClientHandle, Clients, Inquiry};
+use super::clients::{Client, ClientHandle, Clients, Inquiry};
 use super::interest::Interest;
 use super::outbox::Outbox;
 use super::refusals::Refusals;
@@ -23,8 +23,9 @@ use super::session::{MAX_NAME_BYTES, Outcome, Session, Violation};
 use super::wire::Open;
 use crate::NODE_NAME;
 use crate::capability::{Agent, Capabilities};
-use crate::catalog::Catalog;
+use crate::catalog::{Catalog, Changed, Name};
 use crate::metrics::ServerMetrics;
+use crate::resource::ResourceType;
 use crate::viewer::Viewer;
 
 /// How long routes are held back for a client that does not ask for the endpoints of a new cluster.
@@ -33,6 +34,9 @@ const HOLD_LIMIT: Duration = Duration::from_secs(5);
 /// What all streams share.
 #[derive(Debug)]
 pub(super) struct Streams {
+    /// Held while a catalog is put in force and its changes are told, so that a stream sees all of
+    /// a publish or nothing of it: routes without their clusters would come too early.
+    pub(super) publishing: RwLock<()>,
     pub(super) catalog: Arc<ArcSwap<Catalog>>,
     pub(super) clients: Clients,
     pub(super) interest: Interest,
@@ -44,6 +48,28 @@ pub(super) struct Streams {
     pub(super) internal: Option<Arc<str>>,
     pub(super) admission: Admission,
     pub(super) lifecycle: Lifecycle,
+}
+
+impl Streams {
+    /// The newest catalog, with what of it a client has not been shown.
+    fn newest(&self, client: &Client) -> (Generation, Changes<(ResourceType, Name)>, Arc<Catalog>) {
+        let _whole = self.publishing.read().unwrap_or_else(PoisonError::into_inner);
+        (self.clients.announced(), client.take_marked(), self.catalog.load_full())
+    }
+
+    /// Puts a catalog in force, and tells the streams that what changed concerns.
+    pub(super) fn put_in_force(&self, catalog: Catalog, changed: &Changed) {
+        let generation = catalog.generation();
+        for kind in ResourceType::ALL {
+            self.metrics.resources(kind, catalog.wildcard(kind).len());
+        }
+        self.metrics.oversized(catalog.oversized().len());
+        let _whole = self.publishing.write().unwrap_or_else(PoisonError::into_inner);
+        self.catalog.store(Arc::new(catalog));
+        let told = self.interest.wake(changed);
+        self.metrics.told(told, self.interest.len());
+        self.clients.announce(generation);
+    }
 }
 
 /// One client's stream.
@@ -162,14 +188,19 @@ impl<T: Open> Stream<T> {
     /// Sends what is due while there is room. The catalog is let go of before anything is waited
     /// for: a stream that sleeps keeps no old one.
     fn push(&mut self) {
-        // In this order: whoever is told of a generation was told of all its changes before.
-        let announced = self.streams.clients.announced();
-        let marked = self.client.client().take_marked();
-        let catalog = self.streams.catalog.load();
+        let (announced, marked, catalog) = self.streams.newest(self.client.client());
         self.session.on_changes(&marked);
         while self.outbox.is_free() {
             let Some(response) = self.session.next_response(&catalog, now_ms()) else { break };
             self.streams.metrics.response(response.kind);
+            tracing::trace!(
+                client = %self.client,
+                kind = response.kind.name(),
+                nonce = response.nonce,
+                resources = response.resources.count(),
+                removed = response.removed.len(),
+                "xDS response"
+            );
             self.outbox.put(response);
         }
         let now = Instant::now();
@@ -198,7 +229,9 @@ impl<T: Open> Stream<T> {
                 _ => Status::resource_exhausted(text),
             }
         })?;
+        tracing::trace!(client = %self.client, ?outcome, "xDS request");
         for change in self.session.take_interest() {
+            tracing::trace!(client = %self.client, ?change, "xDS subscription");
             self.streams.interest.apply(self.client.client(), change);
         }
         match outcome {

@@ -140,7 +140,7 @@ impl TypeState {
     }
 
     /// Has these sent again although they did not change.
-    pub(super) fn resend(&mut self, names: Vec<Name>) {
+    pub(super) fn resend(&mut self, names: impl IntoIterator<Item = Name>) {
         for name in names {
             if self.sent.contains(&name) && self.is_subscribed(&name) {
                 self.due.say_again(&name);
