@@ -292,12 +292,15 @@ impl ClientHandle {
 
     /// Notes how far it is: whether everything up to `announced` was taken.
     pub(super) fn update(&self, session: &Session, announced: Generation, settled: bool) {
-        self.with(|about| about.types = session.status());
+        let types = session.status();
+        let has_asked = !types.is_empty();
+        self.with(|about| about.types = types);
         let mut progress = self.client.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let nothing_new = progress.names.is_empty() && !progress.all;
         progress.pending = !(settled && nothing_new);
         let before = progress.synced;
-        if settled && nothing_new {
+        // One that asked for nothing yet lacks nothing, but once it asks it has nothing either.
+        if settled && nothing_new && has_asked {
             progress.synced = announced;
         }
         let moved = progress.synced != before;
