@@ -137,6 +137,7 @@ fn read(r: &mut Reader) -> Option<Config> {
     let control = control(r);
     let certificates = certificates::read(r);
     let xds = xds::read(r, &certificates);
+    xds::check_admin(r, xds.as_ref(), admin);
     let dns = dns::read(r);
     let proxy = proxy(r);
     let listeners = listeners(r);

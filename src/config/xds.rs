@@ -160,6 +160,16 @@ fn check(r: &mut Reader, xds: &Xds, certificates: &[CertificateSpec]) {
     }
 }
 
+/// Rejects resources by hand where others than this machine could put them in: the admin port asks
+/// nobody who they are.
+pub(super) fn check_admin(r: &mut Reader, xds: Option<&Xds>, admin: Option<SocketAddr>) {
+    let open = admin.filter(|address| !address.ip().is_loopback());
+    if let (Some(address), Some(true)) = (open, xds.map(|xds| xds.raw_resources)) {
+        let text = format!("is only for an admin.address on loopback, which {address} is not");
+        r.reject("xds.raw_resources", &text);
+    }
+}
+
 impl Xds {
     /// The files of its TLS, if it is to speak it.
     pub(crate) fn tls(&self, certificates: &[CertificateSpec]) -> Option<TlsFiles> {
