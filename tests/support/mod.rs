@@ -42,10 +42,15 @@ pub(crate) struct Process {
 impl Process {
     /// Starts it with every socket on a free loopback port.
     pub(crate) fn start(args: &[&str]) -> Self {
+        Self::start_logging(args, Stdio::inherit())
+    }
+
+    /// The same, its log lines going to `log`.
+    pub(crate) fn start_logging(args: &[&str], log: Stdio) -> Self {
         let mut child = portolan()
             .args(args)
             .stdout(Stdio::piped())
-            .stderr(Stdio::inherit())
+            .stderr(log)
             .spawn()
             .expect("the binary starts");
         let stdout = child.stdout.take().expect("piped");
@@ -133,6 +138,19 @@ impl Process {
             assert!(Instant::now() < deadline, "generation {generation} was not reached: {text}");
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+    }
+
+    /// The TCP ports it listens on, as the system knows them (IPv4).
+    pub(crate) fn listening(&self) -> Vec<u16> {
+        let open = std::fs::read_dir(format!("/proc/{}/fd", self.child.id())).expect("Linux");
+        let links = open.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let sockets: Vec<String> = links.map(|link| link.display().to_string()).collect();
+        let table = std::fs::read_to_string("/proc/net/tcp").expect("Linux");
+        let rows = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
+        // Columns: number, local address, other end, state (0A: LISTEN), …, inode at the tenth.
+        rows.filter(|row| row[3] == "0A" && sockets.contains(&format!("socket:[{}]", row[9])))
+            .filter_map(|row| u16::from_str_radix(row[1].rsplit_once(':')?.1, 16).ok())
+            .collect()
     }
 
     /// Sends a signal.

@@ -1,6 +1,6 @@
 //! Owns the true answer to each request for objects, and the state behind the server's lock.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -35,6 +35,8 @@ pub(super) struct State {
     pub(super) has_gone_as_status: bool,
     /// Kinds whose API is not there.
     pub(super) absent: BTreeSet<&'static str>,
+    /// Tokens that are good, and whose.
+    pub(super) tokens: BTreeMap<String, String>,
 }
 
 impl State {
@@ -46,6 +48,7 @@ impl State {
             has_streaming_lists: true,
             has_gone_as_status: false,
             absent: BTreeSet::new(),
+            tokens: BTreeMap::new(),
         }
     }
 
@@ -63,6 +66,7 @@ impl State {
             "get" => self.get(route),
             "list" => self.list(call, route),
             "watch" => self.watch(call, route),
+            "create" if route.kind.kind == "TokenReview" => self.review(body),
             _ => self.write(parts, call, route, body),
         };
         answer.unwrap_or_else(Refusal::into_response)
@@ -74,6 +78,18 @@ impl State {
         let stored = self.store.get(route.kind, namespace, name);
         let stored = stored.ok_or_else(|| missing(route.kind, name))?;
         Ok(wire::json(200, &stored.object))
+    }
+
+    /// Whose a token is; nothing is stored.
+    fn review(&self, body: &Bytes) -> Result<Response<Body>, Refusal> {
+        let mut review: Value = serde_json::from_slice(body)
+            .map_err(|error| Refusal::bad_request(format!("no JSON: {error}")))?;
+        let token = review["spec"]["token"].as_str().unwrap_or_default();
+        review["status"] = match self.tokens.get(token) {
+            Some(user) => json!({ "authenticated": true, "user": { "username": user } }),
+            None => json!({ "authenticated": false, "error": "invalid bearer token" }),
+        };
+        Ok(wire::json(201, &review))
     }
 
     fn list(&mut self, call: &Call, route: &Route) -> Result<Response<Body>, Refusal> {

@@ -33,6 +33,10 @@ pub(crate) const KINDS: &[Kind] = &[
     grouped("events.k8s.io", "Event", "events"),
     grouped("coordination.k8s.io", "Lease", "leases"),
     Kind {
+        is_namespaced: false,
+        ..grouped("authentication.k8s.io", "TokenReview", "tokenreviews")
+    },
+    Kind {
         version: "v1alpha1",
         is_custom: true,
         ..grouped("multicluster.x-k8s.io", "ServiceImport", "serviceimports")
