@@ -55,7 +55,9 @@ pub(crate) fn run(address: SocketAddr, variant: Variant, count: usize, envoy: bo
             let shared = shared.clone();
             tokio::spawn(async move {
                 let (kind, names) = &steps[0];
-                let stream = Stream::open(address, variant, kind.type_url(), names).await;
+                let agent = if envoy { "envoy" } else { "gRPC Go" };
+                let opened = Stream::open(address, variant, agent, kind.type_url(), names);
+                let stream = opened.await;
                 drop(place);
                 serve(stream, steps, &shared).await;
             });

@@ -31,6 +31,16 @@ pub(crate) struct Read {
     pub(crate) resources: usize,
 }
 
+/// What a request is.
+enum Asking<'a> {
+    /// The first of a stream: it says what software the client is.
+    First(&'a str),
+    /// Another subscription.
+    More,
+    /// The answer to a response.
+    Taken(&'a Read),
+}
+
 /// An open stream.
 pub(crate) struct Stream {
     variant: Variant,
@@ -73,16 +83,18 @@ impl Variant {
     }
 
     /// A request: all names in state of the world, `new` of them in delta.
-    fn request(self, answer: Option<&Read>, url: &str, names: &[String], new: bool) -> Vec<u8> {
-        let node = answer.is_none().then(|| Node {
-            id: "bench".to_owned(),
-            user_agent_name: "bench".to_owned(),
-            ..Node::default()
-        });
-        let (version, nonce) = match answer {
-            Some(read) => (read.version.clone(), read.nonce.clone()),
-            None => Default::default(),
-        };
+    fn request(self, asking: Asking<'_>, url: &str, names: &[String], new: bool) -> Vec<u8> {
+        let (mut node, mut version, mut nonce) = (None, String::new(), String::new());
+        match asking {
+            Asking::First(agent) => {
+                let user_agent_name = agent.to_owned();
+                node = Some(Node { id: "bench".to_owned(), user_agent_name, ..Node::default() });
+            }
+            Asking::More => {}
+            Asking::Taken(read) => {
+                (version, nonce) = (read.version.clone(), read.nonce.clone());
+            }
+        }
         match self {
             Self::Sotw => DiscoveryRequest {
                 node,
@@ -106,10 +118,12 @@ impl Variant {
 }
 
 impl Stream {
-    /// Connects, opens a stream and asks a first time. The server answers the call at once.
+    /// Connects, opens a stream and asks a first time, as a client of this software. The server
+    /// answers the call at once.
     pub(crate) async fn open(
         address: SocketAddr,
         variant: Variant,
+        agent: &str,
         url: &str,
         names: &[String],
     ) -> Self {
@@ -133,7 +147,7 @@ impl Stream {
             .body(())
             .expect("a request");
         let (response, mut requests) = sender.send_request(request, false).expect("a stream");
-        send(&mut requests, &variant.request(None, url, names, true));
+        send(&mut requests, &variant.request(Asking::First(agent), url, names, true));
         let response = response.await.expect("an answer");
         assert_eq!(response.status(), 200);
         assert!(!response.headers().contains_key("grpc-status"), "{:?}", response.headers());
@@ -143,12 +157,15 @@ impl Stream {
 
     /// Subscribes to names of a type.
     pub(crate) fn subscribe(&mut self, url: &str, names: &[String]) {
-        send(&mut self.requests, &self.variant.request(None, url, names, true));
+        send(&mut self.requests, &self.variant.request(Asking::More, url, names, true));
     }
 
     /// Takes a response.
     pub(crate) fn ack(&mut self, read: &Read, names: &[String]) {
-        send(&mut self.requests, &self.variant.request(Some(read), &read.type_url, names, false));
+        send(
+            &mut self.requests,
+            &self.variant.request(Asking::Taken(read), &read.type_url, names, false),
+        );
     }
 
     /// The next response, and its bytes.

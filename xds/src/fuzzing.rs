@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, OnceLock};
 
 use portolan_model::{
-    Balancer, Changes, DnsName, Endpoint, Generation, Key, Place, Protocol, Service, ServiceEntry,
+    Balancer, Changes, DnsName, Endpoint, Generation, Key, Protocol, Service, ServiceEntry,
     ServiceKey, ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
 };
 use portolan_proto::envoy::discovery::{
@@ -89,12 +89,15 @@ impl Stream {
         let only = (kind & 2 != 0).then_some(ResourceType::Endpoints);
         let mut session = Session::new(variant, only, MAX_NAMES);
         let namespaces = (kind & 4 != 0).then(|| Arc::new(BTreeSet::from(["shop".into()])));
-        let [secrets, ttl, errors] = [8, 16, 32].map(|bit| kind & bit != 0);
-        let name = if errors { "gRPC C-core" } else { "envoy" };
-        let agent = Agent { name, version: Some((1, 85)), features: &[] };
+        let [secrets, ttl, is_envoy, is_grpc] = [8, 16, 32, 64].map(|bit| kind & bit != 0);
+        let name = match (is_envoy, is_grpc) {
+            (true, _) => "envoy",
+            (_, true) => "gRPC C-core",
+            _ => "",
+        };
+        let agent = Agent { name, version: Some((1, 60)), ..Agent::default() };
         let capabilities = Capabilities::of(&agent);
-        let place = Place::default();
-        session.on_viewer(Viewer { place, namespaces, secrets, ttl, capabilities });
+        session.on_viewer(Viewer { namespaces, secrets, ttl, capabilities, ..Viewer::default() });
         let nonces = Default::default();
         Self { variant, session, nonces, interest: BTreeSet::new(), newest: 0 }
     }

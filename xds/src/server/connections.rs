@@ -105,8 +105,7 @@ impl Acceptor {
             };
             self.prepare(&tcp);
             let (tls, accepted) = (self.tls.clone(), accepted.clone());
-            let (metrics, limit) = (self.metrics.clone(), self.keepalive);
-            let internal = self.internal;
+            let (metrics, internal, limit) = (self.metrics.clone(), self.internal, self.keepalive);
             handshakes.spawn(async move {
                 match establish(tcp, address, tls).await {
                     Ok((io, remote)) => {

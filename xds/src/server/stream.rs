@@ -209,7 +209,7 @@ impl<T: Open> Stream<T> {
         self.hold =
             self.session.is_holding().then(|| self.hold.unwrap_or_else(|| now + HOLD_LIMIT));
         let ttl = self.streams.limits.endpoints_ttl;
-        if self.session.holds_limited() && !ttl.is_zero() {
+        if !ttl.is_zero() && self.session.holds_limited() {
             self.alive = self.alive.or_else(|| Some(now + ttl / 3));
         }
     }

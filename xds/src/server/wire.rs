@@ -14,7 +14,7 @@ use portolan_proto::envoy::rpc::Status as RpcStatus;
 use prost::encoding::{DecodeContext, WireType, decode_key, encode_key, encode_varint, skip_field};
 use prost::{DecodeError, Message, Name as _};
 use tonic::Status;
-use tonic::codec::{DecodeBuf, Decoder};
+use tonic::codec::{BufferSettings, DecodeBuf, Decoder};
 
 use super::session::{Names, Request, Resources, Response, Variant};
 use crate::catalog::Name;
@@ -29,6 +29,8 @@ pub struct ProstDecoder<T> {
 
 /// Names and versions of a first incremental request that are kept.
 const MAX_HELD: usize = 200_000;
+/// What each stream keeps for requests, in bytes; it grows as they need it.
+const REQUEST_BUFFER: usize = 1024;
 /// From this size on a resource is not copied.
 const SHARED_FROM: usize = 16 * 1024;
 /// What is gathered into one frame, in bytes.
@@ -73,6 +75,10 @@ impl<T> ProstDecoder<T> {
 impl<T: Message + Default> Decoder for ProstDecoder<T> {
     type Item = T;
     type Error = Status;
+
+    fn buffer_settings(&self) -> BufferSettings {
+        BufferSettings::new(REQUEST_BUFFER, REQUEST_BUFFER)
+    }
 
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<T>, Status> {
         let invalid = |e| Status::invalid_argument(format!("not a discovery request: {e}"));

@@ -44,14 +44,30 @@ impl Subscription {
         (names, wildcard)
     }
 
+    /// State of the world: whether a list of names means what it is already. Nothing is made of the
+    /// names to find out.
+    fn is_exactly(&self, kind: ResourceType, names: &[String]) -> bool {
+        let mut sorted: Vec<&str> = names.iter().map(String::as_str).collect();
+        if !sorted.is_sorted() {
+            sorted.sort_unstable();
+        }
+        sorted.dedup();
+        let named = self.named || !names.is_empty();
+        let all = sorted.contains(&ALL);
+        let wildcard = all || kind.is_full_set() && !named;
+        let others = sorted.into_iter().filter(|name| *name != ALL);
+        named == self.named
+            && wildcard == self.wildcard
+            && others.eq(self.names.iter().map(|name| &**name))
+    }
+
     /// State of the world: exactly these names.
     pub(super) fn set(&mut self, kind: ResourceType, names: &[String]) -> Difference {
-        let (names, wildcard) = self.read(kind, names);
         // Most requests are acknowledgements with the same names.
-        let same = self.wildcard == wildcard && self.names == names;
-        if same {
+        if self.is_exactly(kind, names) {
             return Difference::default();
         }
+        let (names, wildcard) = self.read(kind, names);
         let difference = Difference {
             added: names.difference(&self.names).cloned().collect(),
             removed: self.names.difference(&names).cloned().collect(),
