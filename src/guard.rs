@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use portolan_control::Holds;
 use portolan_control::holds::{Released, Which};
 use portolan_model::ServiceKey;
 use portolan_runtime::admin::{Admin, Parameters};
 use serde_json::Value;
 
+use crate::ask;
 use crate::cli::{GuardArgs, GuardCommand};
 use crate::exit::cannot_start;
 
@@ -50,9 +51,8 @@ pub(crate) fn run(args: &GuardArgs) -> anyhow::Result<ExitCode> {
                 }
                 None => ("all", "true"),
             };
-            let request = ureq::post(format!("http://{}/do/guard-release", args.admin));
-            let request = request.config().http_status_as_error(false).build().query(key, value);
-            let answer = read(&args.admin, request.send_empty())?;
+            let request = ask::post(&args.admin, "/do/guard-release").query(key, value);
+            let answer = ask::read(&args.admin, request.send_empty(), None)?;
             for service in texts(&answer["released"]) {
                 println!("{service} released");
             }
@@ -63,9 +63,7 @@ pub(crate) fn run(args: &GuardArgs) -> anyhow::Result<ExitCode> {
 }
 
 fn list(address: &str) -> anyhow::Result<ExitCode> {
-    let request = ureq::get(format!("http://{address}/debug/guard"));
-    let request = request.config().http_status_as_error(false).build();
-    let rows = read(address, request.call())?;
+    let rows = ask::read(address, ask::get(address, "/debug/guard").call(), None)?;
     let rows: Vec<[String; 4]> = rows.as_array().into_iter().flatten().map(cells).collect();
     if rows.is_empty() {
         eprintln!("nothing is held back");
@@ -86,23 +84,6 @@ fn cells(row: &Value) -> [String; 4] {
     let secs = |value: &Value| value.as_u64().map_or("-".to_owned(), |secs| format!("{secs}s"));
     let text = |value: &Value| value.as_str().unwrap_or("-").to_owned();
     [text(&row["service"]), secs(&row["heldSecs"]), secs(&row["leftSecs"]), text(&row["reason"])]
-}
-
-/// The answer of an admin port, as JSON.
-fn read(
-    address: &str,
-    response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
-) -> anyhow::Result<Value> {
-    let mut response =
-        response.with_context(|| format!("cannot ask the control plane at {address}"))?;
-    // All services of a large cluster may be held.
-    let limit = 256 * 1024 * 1024;
-    let text = response.body_mut().with_config().limit(limit).read_to_string();
-    let text = text.with_context(|| format!("the answer of {address} broke off"))?;
-    if !response.status().is_success() {
-        bail!("the control plane at {address} says {}: {}", response.status(), text.trim());
-    }
-    serde_json::from_str(&text).with_context(|| format!("{address} sent what is no JSON"))
 }
 
 fn texts(value: &Value) -> impl Iterator<Item = &str> {

@@ -1,6 +1,7 @@
 //! The `portolan` binary: command line, configuration, and the wiring of the roles. Knows every
 //! crate and holds no logic of theirs.
 
+mod ask;
 mod bootstrap;
 mod call;
 mod check;

@@ -2,12 +2,13 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use portolan_runtime::admin::{Admin, Parameters};
 use portolan_xds::server::raw::RawResources;
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::ask;
 use crate::cli::{RawArgs, RawCommand};
 use crate::exit::cannot_start;
 
@@ -83,8 +84,7 @@ pub(crate) fn run(args: &RawArgs) -> anyhow::Result<ExitCode> {
     let admin = &args.admin;
     match &args.command {
         RawCommand::List => {
-            let response = ureq::get(format!("http://{admin}/ask/raw")).config();
-            let response = response.http_status_as_error(false).build().call();
+            let response = ask::get(admin, "/ask/raw").call();
             for resource in read(admin, response)?.as_array().into_iter().flatten() {
                 let text = |key: &str| resource[key].as_str().unwrap_or("-").to_owned();
                 let (kind, name, version) = (text("kind"), text("name"), text("version"));
@@ -95,37 +95,25 @@ pub(crate) fn run(args: &RawArgs) -> anyhow::Result<ExitCode> {
             let bytes = std::fs::read(file)
                 .with_context(|| format!("cannot read {}", file.display()))
                 .map_err(cannot_start)?;
-            let request = post(admin, "raw-put").query("type", kind).query("name", name);
+            let request = ask::post(admin, "/do/raw-put").query("type", kind).query("name", name);
             let request = request.query("ttl_secs", ttl_secs.to_string());
             read(admin, request.send(&bytes[..]))?;
         }
         RawCommand::Remove { kind, name } => {
-            let request = post(admin, "raw-remove").query("type", kind).query("name", name);
+            let request =
+                ask::post(admin, "/do/raw-remove").query("type", kind).query("name", name);
             read(admin, request.send_empty())?;
         }
         RawCommand::Clear => {
-            read(admin, post(admin, "raw-clear").send_empty())?;
+            read(admin, ask::post(admin, "/do/raw-clear").send_empty())?;
         }
     }
     Ok(ExitCode::SUCCESS)
 }
 
-fn post(admin: &str, action: &str) -> ureq::RequestBuilder<ureq::typestate::WithBody> {
-    let request = ureq::post(format!("http://{admin}/do/{action}"));
-    request.config().http_status_as_error(false).build()
-}
-
 fn read(
-    address: &str,
+    admin: &str,
     response: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
 ) -> anyhow::Result<Value> {
-    let mut response =
-        response.with_context(|| format!("cannot ask the control plane at {address}"))?;
-    let text = response.body_mut().read_to_string().unwrap_or_default();
-    match response.status().as_u16() {
-        200 => {}
-        404 => bail!("the control plane at {address} takes no resources: set xds.raw_resources"),
-        _ => bail!("the control plane at {address} says {}: {}", response.status(), text.trim()),
-    }
-    serde_json::from_str(&text).with_context(|| format!("{address} sent what is no JSON"))
+    ask::read(admin, response, Some("takes no resources: set xds.raw_resources"))
 }

@@ -3,12 +3,12 @@
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
 use portolan_model::{Generation, ServiceKey};
 use portolan_runtime::admin::{Admin, Parameters};
 use portolan_xds::server::progress::{Progress, Reached, Target};
 use serde_json::Value;
 
+use crate::ask;
 use crate::cli::WaitArgs;
 use crate::exit::cannot_start;
 
@@ -56,7 +56,7 @@ pub(crate) fn run(args: &WaitArgs) -> anyhow::Result<ExitCode> {
     loop {
         let left = limit.saturating_sub(started.elapsed());
         let secs = left.as_secs_f64().ceil().min(30.0).to_string();
-        let reached = ask(&args.admin, target.as_ref(), &secs)?;
+        let reached = look(&args.admin, target.as_ref(), &secs)?;
         let number = |key: &str| reached[key].as_u64().unwrap_or_default();
         let (generation, newest) = (number("generation"), number("newest"));
         if number("lacking") == 0 && newest >= generation {
@@ -90,20 +90,10 @@ fn tell(reached: &Value, generation: u64, newest: u64) {
     }
 }
 
-fn ask(address: &str, target: Option<&(&str, String)>, secs: &str) -> anyhow::Result<Value> {
-    let mut request = ureq::get(format!("http://{address}/ask/wait"))
-        .config()
-        .http_status_as_error(false)
-        .build()
-        .query("secs", secs);
+fn look(address: &str, target: Option<&(&str, String)>, secs: &str) -> anyhow::Result<Value> {
+    let mut request = ask::get(address, "/ask/wait").query("secs", secs);
     if let Some((key, value)) = target {
         request = request.query(key, value);
     }
-    let mut response =
-        request.call().with_context(|| format!("cannot ask the control plane at {address}"))?;
-    let text = response.body_mut().read_to_string().unwrap_or_default();
-    if !response.status().is_success() {
-        bail!("the control plane at {address} says {}: {}", response.status(), text.trim());
-    }
-    serde_json::from_str(&text).with_context(|| format!("{address} sent what is no JSON"))
+    ask::read(address, request.call(), None)
 }
