@@ -130,3 +130,41 @@ impl Difference {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every list of up to three of these words.
+    fn lists() -> Vec<Vec<String>> {
+        let words = ["b", "a", ALL];
+        let mut lists = vec![Vec::new()];
+        let mut longest = lists.clone();
+        for _ in 0..3 {
+            let longer = |list: &Vec<String>| {
+                words.map(|word| list.iter().cloned().chain([word.to_owned()]).collect::<Vec<_>>())
+            };
+            longest = longest.iter().flat_map(longer).collect();
+            lists.extend(longest.iter().cloned());
+        }
+        lists
+    }
+
+    #[test]
+    fn the_same_names_are_known_without_making_anything_of_them() {
+        for kind in [ResourceType::Cluster, ResourceType::Endpoints] {
+            for first in lists() {
+                for second in lists() {
+                    let mut subscription = Subscription::default();
+                    subscription.set(kind, &first);
+                    let found = subscription.is_exactly(kind, &second);
+                    let before = (subscription.names.clone(), subscription.wildcard);
+                    let named = subscription.named;
+                    let after = subscription.read(kind, &second);
+                    let same = before == after && named == subscription.named;
+                    assert_eq!(found, same, "{kind:?}: {first:?}, then {second:?}");
+                }
+            }
+        }
+    }
+}
