@@ -32,6 +32,7 @@ pub(crate) struct Read {
 }
 
 /// What a request is.
+#[derive(Clone, Copy)]
 enum Asking<'a> {
     /// The first of a stream: it says what software the client is.
     First(&'a str),
