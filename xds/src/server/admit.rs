@@ -31,7 +31,8 @@ impl Streams {
         let (parts, body) = request.into_parts();
         let remote = parts.extensions.get::<Remote>().cloned();
         let identity = self.identify(remote.as_ref(), &parts.headers).await?;
-        match self.admission.reserve(Instant::now()) {
+        let from = remote.as_ref().map(|remote| remote.address.ip());
+        match self.admission.reserve(Instant::now(), from) {
             Admitted::After(wait) if wait.is_zero() => {}
             Admitted::After(wait) => {
                 self.metrics.delayed.inc();
