@@ -47,18 +47,22 @@ impl<'a> Edit<'a> {
         if old != new {
             self.catalog.changed_at.insert(key.clone(), self.generation);
         }
-        let mut stale = old.map(|e| names(e, self.config)).unwrap_or_default();
-        if let Some(entry) = new {
-            for name in names(entry, self.config) {
-                stale.remove(&name);
-            }
-            self.write(entry);
-        }
-        for (kind, name) in stale {
-            self.take_out(kind, name);
-        }
+        // Most changes are of endpoints: all else is made from the service alone.
         if old.map(|e| &e.service) != new.map(|e| &e.service) {
+            let mut stale = old.map(|e| names(e, self.config)).unwrap_or_default();
+            if let Some(entry) = new {
+                for name in names(entry, self.config) {
+                    stale.remove(&name);
+                }
+                self.write(entry);
+            }
+            for (kind, name) in stale {
+                self.take_out(kind, name);
+            }
             self.hosts(old, new);
+        }
+        if let Some(entry) = new {
+            self.endpoints(entry);
         }
     }
 
@@ -94,16 +98,14 @@ impl<'a> Edit<'a> {
         self.changed
     }
 
+    /// What a service makes, but for its endpoints.
     fn write(&mut self, entry: &ServiceEntry) {
         let (service, config) = (&entry.service, self.config);
         for port in served_ports(entry) {
             let name = cluster_name(&service.key, port.port);
             let zone = config.zone(service.key.scope());
             let cluster = |dialect| cluster::encode(service, port, config, dialect);
-            self.dialect(name.clone(), cluster(Dialect::Envoy), cluster(Dialect::Grpc));
-            let set = endpoints::encode(entry, port).with_ttl(config.endpoints_ttl_secs);
-            self.put(ResourceType::Endpoints, name.clone(), set);
-            self.place(entry, port.port, name);
+            self.dialect(name, cluster(Dialect::Envoy), cluster(Dialect::Grpc));
             let target = target_name(&service.key, port.port, zone);
             let api = listener::encode_api(&service.key, port.port, zone);
             if write(&mut self.catalog.by_name_only, &target, api) {
@@ -111,6 +113,15 @@ impl<'a> Edit<'a> {
             }
             let routes = route::encode_target(service, port, config.balancer, zone);
             self.put(ResourceType::Route, target, routes);
+        }
+    }
+
+    fn endpoints(&mut self, entry: &ServiceEntry) {
+        for port in served_ports(entry) {
+            let name = cluster_name(&entry.service.key, port.port);
+            let set = endpoints::encode(entry, port).with_ttl(self.config.endpoints_ttl_secs);
+            self.put(ResourceType::Endpoints, name.clone(), set);
+            self.place(entry, port.port, name);
         }
     }
 

@@ -64,7 +64,8 @@ struct About {
     node: String,
     agent: String,
     identity: Option<Arc<str>>,
-    types: BTreeMap<&'static str, TypeStatus>,
+    /// Written with every response and answer: its room is used again.
+    types: Vec<(&'static str, TypeStatus)>,
 }
 
 /// What a client has still to be shown, and the generation it has.
@@ -231,7 +232,7 @@ impl Client {
             since_ms: self.since_ms,
             generation,
             pending,
-            types: about.types.clone(),
+            types: about.types.iter().cloned().collect(),
         }
     }
 
@@ -292,9 +293,11 @@ impl ClientHandle {
 
     /// Notes how far it is: whether everything up to `announced` was taken.
     pub(super) fn update(&self, session: &Session, announced: Generation, settled: bool) {
-        let types = session.status();
-        let has_asked = !types.is_empty();
-        self.with(|about| about.types = types);
+        let has_asked = self.with(|about| {
+            about.types.clear();
+            about.types.extend(session.statuses());
+            !about.types.is_empty()
+        });
         let mut progress = self.client.progress.lock().unwrap_or_else(PoisonError::into_inner);
         let nothing_new = progress.names.is_empty() && !progress.all;
         progress.pending = !(settled && nothing_new);
@@ -310,8 +313,8 @@ impl ClientHandle {
         }
     }
 
-    fn with(&self, change: impl FnOnce(&mut About)) {
-        change(&mut self.client.about.lock().unwrap_or_else(PoisonError::into_inner));
+    fn with<R>(&self, change: impl FnOnce(&mut About) -> R) -> R {
+        change(&mut self.client.about.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

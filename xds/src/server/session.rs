@@ -187,12 +187,6 @@ impl Session {
         }
     }
 
-    /// Who the client is.
-    #[must_use]
-    pub fn viewer(&self) -> &Viewer {
-        &self.viewer
-    }
-
     /// Takes in what a newer catalog changed: notes what this client may have to be sent.
     pub fn on_changes(&mut self, changes: &Changes<(ResourceType, Name)>) {
         match changes {
@@ -299,14 +293,15 @@ impl Session {
     /// State of each type the client has asked for.
     #[must_use]
     pub fn status(&self) -> BTreeMap<&'static str, TypeStatus> {
-        let asked = |state: &Option<Box<TypeState>>| {
-            state.as_ref().filter(|state| state.is_asked()).map(|state| state.status())
-        };
-        ResourceType::ALL
-            .into_iter()
-            .zip(&self.types)
-            .filter_map(|(kind, state)| Some((kind.name(), asked(state)?)))
-            .collect()
+        self.statuses().collect()
+    }
+
+    /// The same, in push order.
+    pub(super) fn statuses(&self) -> impl Iterator<Item = (&'static str, TypeStatus)> {
+        ResourceType::ALL.into_iter().zip(&self.types).filter_map(|(kind, state)| {
+            let state = state.as_ref().filter(|state| state.is_asked())?;
+            Some((kind.name(), state.status()))
+        })
     }
 
     /// State of each resource the client has asked for.
