@@ -5,9 +5,10 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use portolan_dns::{Explainer, Explanation};
-use portolan_runtime::admin::Parameters;
+use portolan_runtime::admin::{Parameters, only};
 use serde_json::Value;
 
+use crate::ask;
 use crate::cli::ExplainArgs;
 
 /// What a running server answers.
@@ -15,10 +16,7 @@ pub(crate) async fn answer(
     explainer: Explainer,
     parameters: Parameters,
 ) -> Result<Explanation, String> {
-    let known = ["name", "type", "from"];
-    if let Some(key) = parameters.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("{key}: unknown parameter; known: {}", known.join(", ")));
-    }
+    only(&parameters, &["name", "type", "from"])?;
     let name = parameters.get("name").ok_or("name: missing")?;
     let rtype = parameters.get("type").map_or("A", String::as_str);
     let from = parameters.get("from").map_or("127.0.0.1", String::as_str);
@@ -29,10 +27,7 @@ pub(crate) async fn answer(
 /// Asks a running server and shows what it says.
 pub(crate) fn run(args: &ExplainArgs) -> anyhow::Result<ExitCode> {
     let address = &args.admin;
-    let mut response = ureq::get(format!("http://{address}/ask/dns"))
-        .config()
-        .http_status_as_error(false)
-        .build()
+    let mut response = ask::get(address, "/ask/dns")
         .query("name", &args.name)
         .query("type", &args.rtype)
         .query("from", args.from.to_string())

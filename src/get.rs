@@ -9,12 +9,13 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
 
+use crate::ask;
 use crate::cli::{GetArgs, GetOutput, GetWhat};
 use table::Table;
 
 /// Shows what there is and, with `--watch`, what changes until either side ends it.
 pub(crate) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
-    let mut lines = ask(args)?;
+    let mut lines = changes(args)?;
     let mut out = std::io::stdout().lock();
     match show(args, &mut lines, &mut out) {
         // Whoever read our output has seen enough.
@@ -24,7 +25,7 @@ pub(crate) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The changes of a feed, as they come.
-fn ask(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Value>> + use<>> {
+fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Value>> + use<>> {
     let what = match args.what {
         GetWhat::Services => "services",
         GetWhat::Endpoints => "endpoints",
@@ -33,10 +34,7 @@ fn ask(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Val
         GetWhat::Load => "load",
     };
     let address = args.admin.clone();
-    let mut request = ureq::get(format!("http://{address}/get/{what}"))
-        .config()
-        .http_status_as_error(false)
-        .build();
+    let mut request = ask::get(&address, &format!("/get/{what}"));
     if args.watch {
         request = request.query("watch", "true");
     }

@@ -6,7 +6,7 @@ use anyhow::Context;
 use portolan_control::Holds;
 use portolan_control::holds::{Released, Which};
 use portolan_model::ServiceKey;
-use portolan_runtime::admin::{Admin, Parameters};
+use portolan_runtime::admin::{Admin, Parameters, only};
 use serde_json::Value;
 
 use crate::ask;
@@ -22,10 +22,7 @@ pub(crate) fn add(admin: Admin, holds: Holds) -> Admin {
 }
 
 async fn release(holds: Holds, parameters: Parameters) -> Result<Released, String> {
-    let known = ["service", "all"];
-    if let Some(key) = parameters.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("{key}: unknown parameter; known: {}", known.join(", ")));
-    }
+    only(&parameters, &["service", "all"])?;
     let which = match (parameters.get("service"), parameters.get("all").map(String::as_str)) {
         (Some(service), None) => {
             let key = ServiceKey::parse(service).map_err(|e| format!("service: {e}"))?;

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use portolan_model::{Generation, ServiceKey};
-use portolan_runtime::admin::{Admin, Parameters};
+use portolan_runtime::admin::{Admin, Parameters, only};
 use portolan_xds::server::progress::{Progress, Reached, Target};
 use serde_json::Value;
 
@@ -21,10 +21,7 @@ pub(crate) fn add(admin: Admin, progress: Progress) -> Admin {
 }
 
 async fn answer(progress: Progress, parameters: Parameters) -> Result<Reached, String> {
-    let known = ["generation", "service", "secs"];
-    if let Some(key) = parameters.keys().find(|key| !known.contains(&key.as_str())) {
-        return Err(format!("{key}: unknown parameter; known: {}", known.join(", ")));
-    }
+    only(&parameters, &["generation", "service", "secs"])?;
     let number = |key: &str| {
         let text = parameters.get(key)?;
         Some(text.parse::<u64>().map_err(|error| format!("{key}: {text:?}: {error}")))

@@ -30,12 +30,9 @@ fn call(at: &str, args: &[&str]) -> (Vec<String>, String) {
     (text(output.stdout).lines().map(str::to_owned).collect(), text(output.stderr))
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn portolan_call_lists_and_calls_the_plain_api() {
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("web.yaml");
-    std::fs::write(&path, manifest(&[("10.0.0.1", true), ("10.0.0.2", true)])).expect("written");
-    let manifests = folder.path().to_str().expect("UTF-8");
+/// A control plane on these manifests, and where it serves gRPC.
+async fn started(folder: &std::path::Path) -> (Process, String) {
+    let manifests = folder.to_str().expect("UTF-8");
     let mut control = Process::start(&[
         "control",
         "--manifests",
@@ -49,6 +46,15 @@ async fn portolan_call_lists_and_calls_the_plain_api() {
     ]);
     control.reach(1).await;
     let at = control.address("xds").to_string();
+    (control, at)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn portolan_call_lists_and_calls_the_plain_api() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("web.yaml");
+    std::fs::write(&path, manifest(&[("10.0.0.1", true), ("10.0.0.2", true)])).expect("written");
+    let (_control, at) = started(folder.path()).await;
 
     let (lines, _) = call(&at, &[]);
     let expected = [
@@ -101,20 +107,7 @@ async fn portolan_call_follows_a_watch_to_the_drain() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("web.yaml");
     std::fs::write(&path, manifest(&[("10.0.0.1", true)])).expect("written");
-    let manifests = folder.path().to_str().expect("UTF-8");
-    let mut control = Process::start(&[
-        "control",
-        "--manifests",
-        manifests,
-        "--log",
-        "warn",
-        "--admin",
-        "127.0.0.1:0",
-        "--xds-listen",
-        "127.0.0.1:0",
-    ]);
-    control.reach(1).await;
-    let at = control.address("xds").to_string();
+    let (mut control, at) = started(folder.path()).await;
     let request = r#"{"service": "web.shop"}"#;
     let mut watch = Process::start(&["call", &at, &format!("{ENDPOINTS}/Watch"), request]);
     let mut response = |kind: &str| -> Value {

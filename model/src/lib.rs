@@ -21,6 +21,6 @@ pub use node::Node;
 pub use place::Place;
 pub use pod::Pod;
 pub use policy::{Balancer, Policy};
-pub use publication::{Changes, History, Publication};
+pub use publication::{Changes, Publication};
 pub use service::{AppProtocol, Protocol, Service, ServiceKind, ServicePort, Traffic};
 pub use snapshot::{Generation, Key, ServiceEntry, Snapshot};

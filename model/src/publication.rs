@@ -14,16 +14,16 @@ pub const HISTORY: usize = 64;
 pub const HISTORY_KEYS: usize = 65_536;
 
 /// The keys that recent publishes touched, newest last. One entry per generation.
-#[derive(Clone, Debug)]
-pub struct History<K> {
-    recent: VecDeque<Arc<BTreeSet<K>>>,
+#[derive(Clone, Debug, Default)]
+struct History {
+    recent: VecDeque<Arc<BTreeSet<Key>>>,
 }
 
 /// The newest snapshot together with the keys that recent publishes touched.
 #[derive(Clone, Debug, Default)]
 pub struct Publication {
     snapshot: Arc<Snapshot>,
-    history: History<Key>,
+    history: History,
 }
 
 /// What a subscriber has to look at again.
@@ -37,20 +37,9 @@ pub enum Changes<K = Key> {
     Everything,
 }
 
-impl<K> Default for History<K> {
-    fn default() -> Self {
-        Self { recent: VecDeque::new() }
-    }
-}
-
-impl<K: Ord + Clone> History<K> {
-    /// Forgets everything: whoever is behind has to start anew.
-    pub fn clear(&mut self) {
-        self.recent.clear();
-    }
-
+impl History {
     /// Adds what one publish touched.
-    pub fn push(&mut self, changed: BTreeSet<K>) {
+    fn push(&mut self, changed: BTreeSet<Key>) {
         self.recent.push_back(Arc::new(changed));
         let mut keys: usize = self.recent.iter().map(|set| set.len()).sum();
         while self.recent.len() > HISTORY || keys > HISTORY_KEYS {
@@ -63,8 +52,7 @@ impl<K: Ord + Clone> History<K> {
 
     /// What changed between `seen` and `current`, the generation of the newest entry.
     /// A subscriber that has seen generation 0 has seen nothing.
-    #[must_use]
-    pub fn changes_between(&self, seen: Generation, current: Generation) -> Changes<K> {
+    fn changes_between(&self, seen: Generation, current: Generation) -> Changes {
         if seen == current {
             return Changes::Nothing;
         }

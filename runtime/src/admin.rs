@@ -42,6 +42,17 @@ type Page = Arc<dyn Fn() -> Result<Vec<u8>, serde_json::Error> + Send + Sync>;
 /// The parameters of a URL.
 pub type Parameters = BTreeMap<String, String>;
 
+/// Refuses parameters that are none of these, by name.
+///
+/// # Errors
+/// The first of them, and those that are known.
+pub fn only(parameters: &Parameters, known: &[&str]) -> Result<(), String> {
+    match parameters.keys().find(|key| !known.contains(&key.as_str())) {
+        Some(key) => Err(format!("{key}: unknown parameter; known: {}", known.join(", "))),
+        None => Ok(()),
+    }
+}
+
 /// What the admin port shows.
 #[derive(Clone)]
 pub struct Admin {

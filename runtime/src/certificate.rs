@@ -123,6 +123,24 @@ pub async fn look_again(lifecycle: &Lifecycle) -> bool {
     }
 }
 
+/// Calls `reread` whenever files have changed, from when they were as `first` says until the process
+/// drains.
+pub async fn follow(
+    first: Stamp,
+    stamp: impl Fn() -> Stamp,
+    lifecycle: &Lifecycle,
+    mut reread: impl FnMut(),
+) {
+    let mut seen = first;
+    while look_again(lifecycle).await {
+        let now = stamp();
+        if now != seen {
+            seen = now;
+            reread();
+        }
+    }
+}
+
 fn read(path: &Path) -> Result<Vec<u8>, CertificateError> {
     let mut octets = Vec::new();
     let file = std::fs::File::open(path).map_err(|error| refuse(path, error.to_string()))?;
@@ -164,25 +182,19 @@ impl Certificate {
     /// Follows the files until the process drains. `purpose` is what the certificate is for, in
     /// the log; `failures` counts changes that could not be used.
     pub async fn follow(&self, purpose: &'static str, failures: &Counter, lifecycle: &Lifecycle) {
-        let mut seen = self.first.clone();
-        while look_again(lifecycle).await {
-            let now = self.files.stamp();
-            if now == seen {
-                continue;
+        let stamp = || self.files.stamp();
+        follow(self.first.clone(), stamp, lifecycle, || match Pair::read(&self.files) {
+            Ok(pair) => {
+                self.current.store(Arc::new(pair.certified));
+                tracing::info!(purpose, chain = %self.files.chain.display(), "a new certificate");
             }
-            seen = now;
-            match Pair::read(&self.files) {
-                Ok(pair) => {
-                    self.current.store(Arc::new(pair.certified));
-                    tracing::info!(purpose, chain = %self.files.chain.display(), "a new certificate");
-                }
-                // Half of a renewal, most likely: the other half changes the stamp again.
-                Err(error) => {
-                    failures.inc();
-                    tracing::warn!(purpose, %error, "the certificate stays as it was");
-                }
+            // Half of a renewal, most likely: the other half changes the stamp again.
+            Err(error) => {
+                failures.inc();
+                tracing::warn!(purpose, %error, "the certificate stays as it was");
             }
-        }
+        })
+        .await;
     }
 }
 

@@ -1,12 +1,10 @@
 //! The bootstrap file of gRPC (gRFC A27), for `GRPC_XDS_BOOTSTRAP` of every gRPC.
 
 use anyhow::bail;
+use portolan_xds::resource::listener::SERVER_PREFIX;
 use serde_json::{Value, json};
 
 use super::Client;
-
-/// The listener that a gRPC server asks for, by the address it listens on (gRFC A36).
-const SERVER_LISTENER: &str = "grpc/server?xds.resource.listening_address=%s";
 
 /// Makes it.
 ///
@@ -32,7 +30,8 @@ pub(super) fn bootstrap(client: &Client, token_file: Option<&str>) -> anyhow::Re
     Ok(json!({
         "xds_servers": [server],
         "node": node,
-        "server_listener_resource_name_template": SERVER_LISTENER,
+        // The listener that a gRPC server asks for, by the address it listens on (gRFC A36).
+        "server_listener_resource_name_template": format!("{SERVER_PREFIX}%s"),
     }))
 }
 

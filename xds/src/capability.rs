@@ -266,12 +266,6 @@ impl Capabilities {
         rows.find(|row| row.kind == kind && version >= row.since).unwrap_or(&FALLBACK)
     }
 
-    /// All rows, for whoever shows them.
-    #[must_use]
-    pub fn all() -> &'static [Self] {
-        TABLE
-    }
-
     /// Whether it takes or acts on something.
     #[must_use]
     pub fn takes(&self, feature: Feature) -> bool {
@@ -313,22 +307,6 @@ impl ClientKind {
             Some((_, kind)) => *kind,
             None if agent.features.iter().any(|f| f == NO_OVERPROVISIONING) => Self::GrpcOther,
             None => Self::Unknown,
-        }
-    }
-
-    /// A short name for logs and metrics.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Envoy => "envoy",
-            Self::GrpcCore => "grpc-core",
-            Self::GrpcGo => "grpc-go",
-            Self::GrpcJava => "grpc-java",
-            Self::GrpcNode => "grpc-node",
-            Self::GrpcRust => "grpc-rust",
-            Self::GrpcOther => "grpc",
-            Self::Portolan => "portolan",
-            Self::Unknown => "unknown",
         }
     }
 }

@@ -69,12 +69,6 @@ impl Catalog {
         self.generation
     }
 
-    /// The snapshot they were made from.
-    #[must_use]
-    pub fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
-    }
-
     /// When a service last changed; `None` if it was never there.
     #[must_use]
     pub fn changed_at(&self, service: &ServiceKey) -> Option<Generation> {

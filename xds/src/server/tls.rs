@@ -7,7 +7,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use portolan_runtime::Lifecycle;
 use portolan_runtime::certificate::{
-    CertificateError, CertificateFiles, Pair, Stamp, look_again, read_authorities,
+    self, CertificateError, CertificateFiles, Pair, Stamp, read_authorities,
 };
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -65,22 +65,16 @@ impl ServerTls {
 
     /// Follows the files until draining. What cannot be used leaves the last good ones in force.
     pub(super) async fn follow(&self, lifecycle: &Lifecycle) {
-        let mut seen = self.first.clone();
-        while look_again(lifecycle).await {
-            let now = self.files.stamp();
-            if now == seen {
-                continue;
+        let stamp = || self.files.stamp();
+        certificate::follow(self.first.clone(), stamp, lifecycle, || match read(&self.files) {
+            Ok(config) => {
+                self.current.store(Arc::new(config));
+                tracing::info!("a new certificate of the xDS server");
             }
-            seen = now;
-            match read(&self.files) {
-                Ok(config) => {
-                    self.current.store(Arc::new(config));
-                    tracing::info!("a new certificate of the xDS server");
-                }
-                // Half of a renewal, most likely: the other half changes the stamp again.
-                Err(error) => tracing::warn!(%error, "the xDS server's TLS stays as it was"),
-            }
-        }
+            // Half of a renewal, most likely: the other half changes the stamp again.
+            Err(error) => tracing::warn!(%error, "the xDS server's TLS stays as it was"),
+        })
+        .await;
     }
 }
 
