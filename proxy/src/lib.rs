@@ -11,6 +11,7 @@ mod balance;
 mod config;
 mod error;
 mod http;
+mod message;
 mod metrics;
 mod state;
 mod supervisor;
