@@ -43,6 +43,12 @@ pub enum Balancer {
     PickFirst,
     /// Drawn at random.
     Random,
+    /// The one of two drawn at random that is expected to answer sooner: the peak-sensitive moving
+    /// average of its round trips times its requests in flight (Finagle's peak EWMA).
+    PeakEwma,
+    /// By a hash of the request in a table of fixed size that endpoints share evenly (Maglev, Eisenbud
+    /// and others 2016).
+    Maglev,
 }
 
 /// What of a request goes into the hash by which ring hash picks.
@@ -60,6 +66,8 @@ pub enum HashOn {
     },
     /// The client's address; to a gRPC client, which has none, its channel.
     SourceIp,
+    /// The path without the query.
+    Path,
 }
 
 /// Limits in time.
@@ -198,8 +206,8 @@ impl Policy {
         let affine = self.hash_on.is_some() || client_affinity;
         let implied = if affine { Balancer::RingHash } else { default };
         match self.balancer.unwrap_or(implied) {
-            Balancer::RingHash => {
-                (Balancer::RingHash, Some(self.hash_on.as_ref().unwrap_or(SOURCE_IP)))
+            hashed @ (Balancer::RingHash | Balancer::Maglev) => {
+                (hashed, Some(self.hash_on.as_ref().unwrap_or(SOURCE_IP)))
             }
             other => (other, None),
         }
@@ -208,13 +216,15 @@ impl Policy {
 
 impl Balancer {
     /// Every balancer with its word, as used in config and annotations.
-    pub const WORDS: [(&str, Self); 6] = [
+    pub const WORDS: [(&str, Self); 8] = [
         ("least_request", Self::LeastRequest),
         ("round_robin", Self::RoundRobin),
         ("ring_hash", Self::RingHash),
         ("client_side_weighted_round_robin", Self::ClientSideWeightedRoundRobin),
         ("pick_first", Self::PickFirst),
         ("random", Self::Random),
+        ("peak_ewma", Self::PeakEwma),
+        ("maglev", Self::Maglev),
     ];
 
     /// Its word.

@@ -41,7 +41,9 @@ impl Picker {
             | Balancer::RingHash
             | Balancer::ClientSideWeightedRoundRobin
             | Balancer::PickFirst
-            | Balancer::Random => {
+            | Balancer::Random
+            | Balancer::PeakEwma
+            | Balancer::Maglev => {
                 let old = match old {
                     Some(Self::RoundRobin(old)) => Some(old),
                     _ => None,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use arc_swap::ArcSwap;
 use portolan_model::Generation;
-use portolan_model::traffic::{ListenerKind, ResourceName, TrafficConfig};
+use portolan_model::traffic::{EndpointSet, ListenerKind, ResourceName, Target, TrafficConfig};
 use serde::Serialize;
 
 /// Reads the state of a running proxy. Cheap to clone; costs the proxy nothing until asked.
@@ -67,7 +67,12 @@ impl StateHandle {
         let applied = self.0.load();
         let endpoints = |set: &ResourceName| {
             let set = applied.config.endpoints.get(set);
-            set.iter().flat_map(|set| &set.endpoints).map(EndpointView::from).collect()
+            let view = |set: &Arc<EndpointSet>, target: &Target| EndpointView {
+                address: target.address,
+                weight: target.weight,
+                priority: set.priority(target),
+            };
+            set.iter().flat_map(|set| set.endpoints.iter().map(|t| view(set, t))).collect()
         };
         ProxyView {
             generation: applied.generation,
@@ -80,11 +85,5 @@ impl StateHandle {
 
     pub(crate) fn store(&self, applied: Applied) {
         self.0.store(Arc::new(applied));
-    }
-}
-
-impl From<&portolan_model::traffic::Target> for EndpointView {
-    fn from(target: &portolan_model::traffic::Target) -> Self {
-        Self { address: target.address, weight: target.weight, priority: target.priority }
     }
 }

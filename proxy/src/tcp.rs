@@ -67,7 +67,9 @@ async fn connect(
             shared.metrics.retries.add(1);
         }
         let load = endpoint.begin();
-        match upstream::connect(&endpoint, state.config.connect_timeout, &shared.metrics).await {
+        match upstream::connect(&endpoint, state.config.upstream.connect_timeout, &shared.metrics)
+            .await
+        {
             Ok(stream) => return Ok((stream, load)),
             Err(failure) => last = Some(failure),
         }

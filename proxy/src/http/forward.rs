@@ -156,7 +156,7 @@ impl<'a> Forward<'a> {
         retry: Option<Retry>,
     ) -> Result<(Response<ResponseBody>, InFlight), Tried> {
         let load = endpoint.begin();
-        let http2 = self.grpc || state.config.upstream == UpstreamProtocol::Http2;
+        let http2 = self.grpc || state.config.upstream.protocol == UpstreamProtocol::Http2;
         let mut response = if http2 {
             // Held until the endpoint has answered: it may refuse the stream again.
             let _retry = retry;
@@ -188,7 +188,7 @@ impl<'a> Forward<'a> {
             }
         }
         let fresh = |failure| Tried { failure, reused: false };
-        let timeout = state.config.connect_timeout;
+        let timeout = state.config.upstream.connect_timeout;
         let stream = upstream::connect(endpoint, timeout, &self.shared.metrics).await;
         let max = usize::try_from(self.shared.config.max_header_bytes).unwrap_or(usize::MAX);
         let connection = h1::Connection::start(stream.map_err(fresh)?, max).await.map_err(fresh)?;
@@ -205,7 +205,7 @@ impl<'a> Forward<'a> {
         state: &ClusterState,
         endpoint: &Rc<Endpoint>,
     ) -> Result<Response<ResponseBody>, Tried> {
-        let timeout = state.config.connect_timeout;
+        let timeout = state.config.upstream.connect_timeout;
         let mut kept = MAX_TRIES;
         loop {
             let sender = h2::sender(self.shared, endpoint, timeout).await;

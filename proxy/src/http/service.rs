@@ -103,7 +103,9 @@ fn route(
     path: &str,
 ) -> Result<(ResourceName, Option<std::time::Duration>), Local> {
     let no_route = || Local::new(Reason::NoRoute, format!("{}{path}: no route", asked.lower));
-    let ListenerKind::Http { routes } = &client.origin.listener.kind else {
+    let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
+        &client.origin.listener.kind
+    else {
         return Err(no_route());
     };
     let table = client.origin.shared.routes(routes).ok_or_else(no_route)?;

@@ -202,6 +202,7 @@ fn word(kind: &ListenerKind) -> &'static str {
     match kind {
         ListenerKind::Http { .. } => "http",
         ListenerKind::Tcp { .. } => "tcp",
+        ListenerKind::Detect { .. } => "detect",
     }
 }
 

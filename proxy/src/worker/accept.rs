@@ -97,8 +97,10 @@ impl Acceptor {
         self.connections.spawn_local(async move {
             let _active = active;
             match &origin.listener.kind {
-                ListenerKind::Http { .. } => http::serve(origin, stream, peer).await,
-                ListenerKind::Tcp { cluster } => tcp::serve(&origin, cluster, stream).await,
+                ListenerKind::Http { .. } | ListenerKind::Detect { .. } => {
+                    http::serve(origin, stream, peer).await
+                }
+                ListenerKind::Tcp { cluster, .. } => tcp::serve(&origin, cluster, stream).await,
             }
         });
     }

@@ -76,7 +76,8 @@ impl ClusterState {
         rng: &RefCell<Rng>,
     ) -> Self {
         let (members, weights) = members(set, |_| None);
-        let picker = Picker::new(config.balancer, &weights, None, |_| None, &mut rng.borrow_mut());
+        let picker =
+            Picker::new(config.balancing.balancer, &weights, None, |_| None, &mut rng.borrow_mut());
         Self {
             config: Arc::clone(config),
             requests,
@@ -100,7 +101,7 @@ impl ClusterState {
             members(set, |address| index.get(&address).map(|i| Rc::clone(&old.members[*i])));
         let kept = |i: usize| members.get(i).and_then(|e| index.get(&e.address)).copied();
         let picker = Picker::new(
-            config.balancer,
+            config.balancing.balancer,
             &weights,
             Some(&old.picker.borrow()),
             kept,
@@ -172,9 +173,9 @@ fn members(
     set: Option<&Arc<EndpointSet>>,
     kept: impl Fn(SocketAddr) -> Option<Rc<Endpoint>>,
 ) -> (Vec<Rc<Endpoint>>, Vec<u32>) {
-    let targets = set.map_or(&[][..], |set| set.first_priority());
-    targets
-        .iter()
+    let first = set.and_then(|set| set.endpoints.first().map(|t| set.priority(t)));
+    set.into_iter()
+        .flat_map(|set| set.endpoints.iter().filter(move |t| Some(set.priority(t)) == first))
         .map(|t| (kept(t.address).unwrap_or_else(|| Endpoint::new(t.address)), t.weight))
         .unzip()
 }

@@ -1,0 +1,99 @@
+//! Sockets to accept on, and what is done with what arrives.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::ResourceName;
+use crate::policy::HashOn;
+
+/// A socket to accept on and what to do with what arrives.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Listener {
+    /// Resource name.
+    pub name: ResourceName,
+    /// Address to bind; port 0 lets the system choose.
+    pub address: SocketAddr,
+    /// What is spoken.
+    pub kind: ListenerKind,
+    /// Whether a PROXY header comes first.
+    pub accept_proxy: AcceptProxy,
+}
+
+/// Whether connections begin with a PROXY header.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum AcceptProxy {
+    /// They do not; what looks like one is data.
+    #[default]
+    No,
+    /// They may.
+    Optional,
+    /// They must.
+    Required,
+}
+
+/// What is asked of HTTP connections from clients (Envoy `HttpConnectionManager`); what is `None`
+/// is left to the proxy's own settings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpOptions {
+    /// A connection without a request is closed after this long.
+    pub idle_timeout: Option<Duration>,
+    /// A request on which nothing moves for this long is ended.
+    pub stream_idle_timeout: Option<Duration>,
+    /// A request's head must be there within this.
+    pub header_timeout: Option<Duration>,
+    /// A connection takes nothing new after this long.
+    pub max_age: Option<Duration>,
+    /// A connection takes no more requests than this.
+    pub max_requests: Option<u32>,
+    /// The client's `X-Forwarded-*` and `X-Request-Id` are believed: it is a proxy of ours.
+    pub trust_forwarded: bool,
+    /// Upgrades that are let through beside WebSocket, in lower case; `connect` for CONNECT.
+    pub upgrades: Vec<String>,
+}
+
+/// What is asked of TCP streams.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TcpOptions {
+    /// A stream on which nothing moves for this long is reset.
+    pub idle_timeout: Option<Duration>,
+    /// A stream is closed after this long.
+    pub max_age: Option<Duration>,
+    /// What a hashed balancer tells streams by; only [`HashOn::SourceIp`] means anything.
+    pub hash_on: Option<HashOn>,
+}
+
+/// What a listener does with a connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ListenerKind {
+    /// HTTP/1.1 and HTTP/2 with prior knowledge, routed by this route table.
+    Http {
+        /// Name of the route table.
+        routes: ResourceName,
+        /// What is asked of the connections.
+        options: HttpOptions,
+    },
+    /// Bytes, to this cluster.
+    Tcp {
+        /// Name of the cluster.
+        cluster: ResourceName,
+        /// What is asked of the streams.
+        options: TcpOptions,
+    },
+    /// What the first bytes say: HTTP by this route table, or bytes to this cluster.
+    Detect {
+        /// Name of the route table.
+        routes: ResourceName,
+        /// Name of the cluster.
+        cluster: ResourceName,
+        /// What is asked of HTTP connections.
+        http: HttpOptions,
+        /// What is asked of other streams.
+        tcp: TcpOptions,
+    },
+}
