@@ -11,6 +11,8 @@ mod balance;
 mod config;
 mod error;
 mod http;
+mod http1;
+mod http2;
 mod message;
 mod metrics;
 mod state;

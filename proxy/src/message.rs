@@ -132,6 +132,18 @@ impl Fields {
         any
     }
 
+    /// Takes out what does not pass.
+    pub(crate) fn retain(&mut self, mut passes: impl FnMut(Field<'_>) -> bool) {
+        let data = &self.data;
+        for entry in self.list.iter_mut().filter(|entry| !entry.gone) {
+            entry.gone = !passes(Field {
+                known: entry.known,
+                name: entry.name.of(data),
+                value: entry.value.of(data),
+            });
+        }
+    }
+
     /// Takes all fields of that name out.
     pub(crate) fn remove_named(&mut self, name: &[u8]) {
         let data = &self.data;

@@ -93,14 +93,29 @@ impl WorkerMetrics {
         labelled(&self.clusters, name)
     }
 
+    /// Counts a request upstream while what is returned lives.
+    pub(crate) fn upstream(self: &Arc<Self>) -> Upstream {
+        self.upstream_active.add(1);
+        Upstream(Arc::clone(self))
+    }
+
     pub(crate) fn count_local(&self, reason: Reason) {
         self.local_answers[reason.index()].add(1);
     }
 }
 
+/// A request upstream, while it lives.
+pub(crate) struct Upstream(Arc<WorkerMetrics>);
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.0.upstream_active.sub(1);
+    }
+}
+
 impl ListenerMetrics {
-    pub(crate) fn count_response(&self, status: http::StatusCode) {
-        let class = usize::from(status.as_u16() / 100);
+    pub(crate) fn count_response(&self, status: u16) {
+        let class = usize::from(status / 100);
         self.responses.get(class).unwrap_or(&self.responses[0]).add(1);
     }
 }

@@ -5,7 +5,6 @@
 pub(crate) mod h1;
 pub(crate) mod h2;
 
-use std::error::Error as _;
 use std::io;
 use std::time::Duration;
 
@@ -31,8 +30,12 @@ pub(crate) enum Cause {
     Closed,
     /// The endpoint answered with something that is no response, or reset the stream.
     Invalid,
-    /// The client's request body failed.
-    Client,
+    /// It answered with this status, which the route's policy tries again.
+    Status(u16),
+    /// The same, of gRPC.
+    Grpc(u32),
+    /// It did not answer in the time for a try.
+    TryTimeout,
 }
 
 /// A failed try.
@@ -64,43 +67,4 @@ pub(crate) async fn connect(
             Err(Failure { cause: Cause::Connect, detail: format!("{}: {error}", endpoint.address) })
         }
     }
-}
-
-impl Failure {
-    /// Names what hyper reports. `recovered`: it gave the request back, so nothing was sent.
-    pub(crate) fn from_hyper(error: &hyper::Error, recovered: bool, client_failed: bool) -> Self {
-        let cause = if recovered {
-            Cause::Unsent
-        } else if client_failed {
-            Cause::Client
-        } else if let Some(cause) = unprocessed(error) {
-            cause
-        } else if error.is_incomplete_message() || error.is_closed() || is_io(error) {
-            Cause::Closed
-        } else {
-            Cause::Invalid
-        };
-        let detail = match error.source() {
-            Some(source) => format!("{error}: {source}"),
-            None => error.to_string(),
-        };
-        Self { cause, detail }
-    }
-}
-
-/// How the endpoint said that it did not process the stream, if it did. h2 fails with the
-/// endpoint's GOAWAY only the streams whose ids are above the last one it names (RFC 9113 §6.8).
-fn unprocessed(error: &hyper::Error) -> Option<Cause> {
-    let error = error.source()?.downcast_ref::<::h2::Error>().filter(|e| e.is_remote())?;
-    if error.is_go_away() {
-        return Some(Cause::GoneAway);
-    }
-    let refused = error.is_reset() && error.reason() == Some(::h2::Reason::REFUSED_STREAM);
-    refused.then_some(Cause::Refused)
-}
-
-/// Whether the connection failed, as opposed to what was said on it.
-fn is_io(error: &hyper::Error) -> bool {
-    let Some(source) = error.source() else { return false };
-    source.is::<io::Error>() || source.downcast_ref::<::h2::Error>().is_some_and(::h2::Error::is_io)
 }

@@ -177,10 +177,10 @@ impl Route {
 impl VirtualHost {
     /// The first route whose condition the path meets. `path` is without the query.
     #[must_use]
-    pub fn route(&self, path: &str) -> Option<&Route> {
+    pub fn route(&self, path: &[u8]) -> Option<&Route> {
         self.routes.iter().find(|r| match &r.path {
-            PathMatch::Prefix(prefix) => path.starts_with(&**prefix),
-            PathMatch::Exact(exact) => path == &**exact,
+            PathMatch::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
+            PathMatch::Exact(exact) => path == exact.as_bytes(),
         })
     }
 }

@@ -1,276 +1,540 @@
-//! The bodies that pass through: a request's towards the endpoint, a response's towards the client.
+//! Bodies on their way from one side to the other, whichever version each side speaks.
 //!
-//! Concrete types, no boxes. Owns what lives as long as a response: load, deadlines, and the
-//! HTTP/1.1 connection, which goes back to its pool when the body is over.
+//! Owns moving: a piece is taken from one side only when the other has taken the one before, and
+//! that is all the back-pressure there is. Refuses to know why a message is sent.
 
-mod request;
-
-use std::pin::Pin;
-use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::io;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue};
-use http_body::{Body, Frame, SizeHint};
-use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep};
 
-use super::activity::Busy;
-use super::local::GRPC_DEADLINE_EXCEEDED;
-use crate::upstream::h1;
-use crate::worker::cluster::{ActiveRequest, Endpoint, InFlight};
-use crate::worker::shared::Shared;
+use crate::http1::{self, Length};
+use crate::http2;
+use crate::message::Fields;
 
-pub(crate) use request::{RequestBody, Source};
+/// Bytes of a request's body that are kept for another try.
+const REPLAY: usize = 64 * 1024;
 
-/// Why a body ended early.
+/// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum BodyError {
-    /// The connection it came from failed.
-    #[error("the body ended early: {0}")]
-    Incoming(#[source] hyper::Error),
-    /// The request goes elsewhere now.
-    #[error("the request is tried again elsewhere")]
-    Superseded,
-    /// The route's time is over.
-    #[error("the route's time is over")]
-    Timeout,
+pub(crate) enum ReadError {
+    #[error("{0}")]
+    Http1(#[from] http1::ReadError),
+    #[error("{0}")]
+    Http2(#[from] http2::StreamError),
 }
 
-/// A response body on its way to the client.
-#[derive(Default)]
-pub(crate) struct ResponseBody {
-    kind: Kind,
-    limit: Option<Limit>,
-    holds: Holds,
+/// Why a body could not be written.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    #[error("{0}")]
+    Http1(#[from] io::Error),
+    #[error("{0}")]
+    Http2(#[from] http2::StreamError),
 }
 
-#[derive(Default)]
-enum Kind {
-    #[default]
-    Empty,
-    Full(Bytes),
-    Http1(Box<Http1>),
-    Http2(Incoming),
+/// Which side of a body failed.
+#[derive(Debug)]
+pub(crate) enum PumpError {
+    Read(ReadError),
+    Write(WriteError),
 }
 
-/// Let go when the response is over.
-#[derive(Default)]
-struct Holds {
-    upstream: Option<(InFlight, ActiveRequest, Upstream)>,
-    client: Option<(Busy, Request)>,
+/// A body to read.
+pub(crate) enum Incoming<'a> {
+    Http1(http1::Receiving<'a>),
+    Http2(http2::RecvStream),
 }
 
-/// The time a response may take.
-struct Limit {
-    sleep: Pin<Box<Sleep>>,
-    grpc: bool,
+/// A body to write.
+pub(crate) enum Outgoing<'a> {
+    Http1(http1::Sending<'a>),
+    Http2(Http2Out),
 }
 
-/// A body with the connection it comes over.
-struct Http1 {
-    body: Incoming,
-    /// `None` once it is back in its pool.
-    connection: Option<h1::Connection>,
-    /// The last frame was seen: its length was reached, or trailers or the end came.
-    over: bool,
-    endpoint: Rc<Endpoint>,
-    shared: Rc<Shared>,
+/// A stream to write to, with what it has no room for yet.
+pub(crate) struct Http2Out {
+    pub(crate) stream: http2::SendStream,
+    waiting: Bytes,
+    /// The end goes with the last of what waits.
+    end: bool,
+    ended: bool,
 }
 
-/// Counts as a request upstream while it lives.
-pub(crate) struct Upstream(Rc<Shared>);
-
-/// Counts as a request of the worker while it lives.
-pub(crate) struct Request(Rc<Shared>);
-
-impl ResponseBody {
-    pub(crate) fn empty() -> Self {
-        Self::default()
-    }
-
-    pub(crate) fn full(bytes: Bytes) -> Self {
-        Self { kind: Kind::Full(bytes), ..Self::default() }
-    }
-
-    /// A body over an HTTP/1.1 connection, which is kept for later unless the endpoint left.
-    pub(crate) fn http1(
-        body: Incoming,
-        connection: h1::Connection,
-        endpoint: Rc<Endpoint>,
-        shared: Rc<Shared>,
-    ) -> Self {
-        let mut http1 = Http1 { body, connection: Some(connection), over: false, endpoint, shared };
-        http1.finish(&mut Context::from_waker(std::task::Waker::noop()));
-        Self { kind: Kind::Http1(Box::new(http1)), ..Self::default() }
-    }
-
-    pub(crate) fn http2(body: Incoming) -> Self {
-        Self { kind: Kind::Http2(body), ..Self::default() }
-    }
-
-    /// Ends the body with an error at the deadline, or with a status if it is gRPC's.
-    pub(crate) fn limit(&mut self, deadline: Instant, grpc: bool) {
-        if !self.is_end_stream() {
-            let sleep = Box::pin(tokio::time::sleep_until(deadline));
-            self.limit = Some(Limit { sleep, grpc });
-        }
-    }
-
-    pub(crate) fn hold_upstream(&mut self, load: InFlight, active: ActiveRequest, up: Upstream) {
-        self.holds.upstream = Some((load, active, up));
-    }
-
-    pub(crate) fn hold_client(&mut self, busy: Busy, request: Request) {
-        self.holds.client = Some((busy, request));
-    }
-
-    /// Cuts the body off: what it came over is of no more use.
-    fn expire(&mut self, grpc: bool) -> Option<Result<Frame<Bytes>, BodyError>> {
-        self.kind = Kind::Empty;
-        self.limit = None;
-        self.holds.upstream = None;
-        if !grpc {
-            return Some(Err(BodyError::Timeout));
-        }
-        let mut trailers = HeaderMap::new();
-        trailers.insert("grpc-status", HeaderValue::from_static(GRPC_DEADLINE_EXCEEDED));
-        trailers.insert("grpc-message", HeaderValue::from_static("the route's time is over"));
-        Some(Ok(Frame::trailers(trailers)))
-    }
-}
-
-impl Body for ResponseBody {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = &mut *self;
-        let polled = match &mut this.kind {
-            Kind::Empty => Poll::Ready(None),
-            Kind::Full(bytes) => {
-                let bytes = std::mem::take(bytes);
-                this.kind = Kind::Empty;
-                Poll::Ready(Some(Ok(Frame::data(bytes))))
-            }
-            Kind::Http1(body) => body.poll_frame(cx),
-            Kind::Http2(body) => Pin::new(body).poll_frame(cx),
-        };
-        if polled.is_pending()
-            && let Some(limit) = &mut this.limit
-            && limit.sleep.as_mut().poll(cx).is_ready()
-        {
-            let grpc = limit.grpc;
-            return Poll::Ready(this.expire(grpc));
-        }
-        polled.map(|frame| frame.map(|frame| frame.map_err(BodyError::Incoming)))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.kind {
-            Kind::Empty => true,
-            Kind::Full(bytes) => bytes.is_empty(),
-            Kind::Http1(http1) => http1.body.is_end_stream(),
-            Kind::Http2(body) => body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.kind {
-            Kind::Empty => SizeHint::with_exact(0),
-            Kind::Full(bytes) => {
-                SizeHint::with_exact(u64::try_from(bytes.len()).unwrap_or(u64::MAX))
-            }
-            Kind::Http1(http1) => http1.body.size_hint(),
-            Kind::Http2(body) => body.size_hint(),
-        }
-    }
-}
-
-impl Http1 {
-    fn poll_frame(
+impl Incoming<'_> {
+    /// The next piece; `None` at the end.
+    pub(crate) fn poll_data(
         &mut self,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        self.drive(cx);
-        let mut polled = Pin::new(&mut self.body).poll_frame(cx);
-        if polled.is_pending() && self.connection.is_some() {
-            // Asking for a frame may be what the connection waited for.
-            self.drive(cx);
-            polled = Pin::new(&mut self.body).poll_frame(cx);
-        }
-        self.over |= match &polled {
-            Poll::Ready(None) => true,
-            Poll::Ready(Some(Ok(frame))) => frame.is_trailers(),
-            Poll::Ready(Some(Err(_))) | Poll::Pending => false,
-        };
-        self.finish(cx);
-        polled
-    }
-
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        if let Some(connection) = &mut self.connection {
-            connection.drive(cx);
+    ) -> Poll<Result<Option<Bytes>, ReadError>> {
+        match self {
+            Self::Http1(body) => body.poll_data(cx).map_err(ReadError::Http1),
+            Self::Http2(body) => body.poll_data(cx).map(|piece| Ok(piece.transpose()?)),
         }
     }
 
-    /// Gives the connection back if the response is over.
-    fn finish(&mut self, cx: &mut Context<'_>) {
-        if self.over || self.body.is_end_stream() {
-            self.release(cx);
+    /// The whole of the rest, if it was read already.
+    pub(crate) fn whole(&self) -> Option<&[u8]> {
+        match self {
+            Self::Http1(body) => body.whole(),
+            Self::Http2(_) => None,
         }
     }
 
-    /// Gives the connection back if it can take another request; it stays here while a request
-    /// body is still on its way.
-    fn release(&mut self, cx: &mut Context<'_>) {
-        let Some(connection) = &mut self.connection else { return };
-        if !connection.is_ready(cx) {
-            return;
+    pub(crate) fn skip_whole(&mut self) {
+        if let Self::Http1(body) = self {
+            body.skip_whole();
         }
-        if let Some(connection) = self.connection.take()
-            && !self.endpoint.is_gone()
-        {
-            let max = self.shared.config.pool_idle_per_endpoint;
-            if !self.endpoint.h1.put(connection, max) {
-                self.shared.metrics.idle_dropped.add(1);
+    }
+
+    /// A piece of so many bytes went on: the sender may send as much again.
+    fn release(&mut self, n: usize) {
+        if let Self::Http2(body) = self {
+            body.release(n);
+        }
+    }
+
+    pub(crate) fn is_over(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_over(),
+            Self::Http2(body) => body.is_end(),
+        }
+    }
+
+    pub(crate) fn length(&self) -> Length {
+        match self {
+            Self::Http1(body) => body.length(),
+            Self::Http2(body) if body.is_end() => Length::None,
+            Self::Http2(body) => body.content_length().map_or(Length::Chunked, |n| match n {
+                0 => Length::Chunked,
+                n => Length::Known(n),
+            }),
+        }
+    }
+
+    fn take_trailers(&mut self) -> Option<Fields> {
+        match self {
+            Self::Http1(body) => body.take_trailers(),
+            Self::Http2(body) => body.trailers(),
+        }
+    }
+
+    /// Completes when the sender has gone away although the body is over. Over HTTP/2 it is the
+    /// other direction that is told.
+    fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(body) => body.poll_gone(cx),
+            Self::Http2(_) => Poll::Pending,
+        }
+    }
+
+    pub(crate) fn begin_tunnel(&mut self) {
+        if let Self::Http1(body) = self {
+            body.begin_tunnel();
+        }
+    }
+}
+
+impl Outgoing<'_> {
+    /// Whether what is queued has to be flushed before there is room for more.
+    pub(crate) fn is_full(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_full(),
+            Self::Http2(body) => !body.waiting.is_empty(),
+        }
+    }
+
+    /// Queues a piece.
+    pub(crate) fn data(&mut self, data: Bytes) {
+        match self {
+            Self::Http1(body) => body.data(data),
+            Self::Http2(body) => body.waiting = data,
+        }
+    }
+
+    /// Queues a small piece that is somewhere else.
+    pub(crate) fn copy(&mut self, data: &[u8]) {
+        match self {
+            Self::Http1(body) => body.copy(data),
+            Self::Http2(body) => body.waiting = Bytes::copy_from_slice(data),
+        }
+    }
+
+    /// Queues the end.
+    pub(crate) fn finish(&mut self, trailers: Option<&Fields>) {
+        match self {
+            Self::Http1(body) => body.finish(trailers),
+            Self::Http2(body) => body.finish(trailers),
+        }
+    }
+
+    /// Hands everything to the system, or to the connection's driver.
+    pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
+        match self {
+            Self::Http1(body) => body.poll_flush(cx).map_err(WriteError::Http1),
+            Self::Http2(body) => body.poll_flush(cx).map_err(WriteError::Http2),
+        }
+    }
+
+    /// Completes when the receiver has refused the rest. Over HTTP/1.1 writing says so.
+    pub(crate) fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            Self::Http1(_) => Poll::Pending,
+            Self::Http2(body) => body.stream.poll_reset(cx).map(|_code| ()),
+        }
+    }
+
+    pub(crate) fn begin_tunnel(&mut self) {
+        if let Self::Http1(body) = self {
+            body.begin_tunnel();
+        }
+    }
+
+    /// Ends this direction of a tunnel.
+    fn poll_end_tunnel(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), WriteError>> {
+        match self {
+            Self::Http1(body) => body.poll_shutdown(cx).map_err(WriteError::Http1),
+            Self::Http2(body) => {
+                body.finish(None);
+                body.poll_flush(cx).map_err(WriteError::Http2)
             }
         }
     }
 }
 
-impl Drop for Http1 {
-    fn drop(&mut self) {
-        // hyper's server does not ask for the end of a body whose length it knows.
-        self.finish(&mut Context::from_waker(std::task::Waker::noop()));
+impl Http2Out {
+    pub(crate) fn new(stream: http2::SendStream, ended: bool) -> Self {
+        Self { stream, waiting: Bytes::new(), end: false, ended }
+    }
+
+    /// The head that was sent was all there is.
+    pub(crate) fn set_ended(&mut self) {
+        self.ended = true;
+    }
+
+    fn finish(&mut self, trailers: Option<&Fields>) {
+        if std::mem::replace(&mut self.ended, true) {
+            return;
+        }
+        match trailers {
+            Some(trailers) => self.stream.send_trailers(trailers),
+            None if self.waiting.is_empty() => self.stream.finish(),
+            None => self.end = true,
+        }
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), http2::StreamError>> {
+        while !self.waiting.is_empty() {
+            let room = ready!(self.stream.poll_capacity(cx, self.waiting.len()))?;
+            let piece = self.waiting.split_to(room.min(self.waiting.len()));
+            let end = self.end && self.waiting.is_empty();
+            self.stream.send_data(piece, end);
+        }
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Upstream {
-    pub(crate) fn new(shared: &Rc<Shared>) -> Self {
-        shared.metrics.upstream_active.add(1);
-        Self(Rc::clone(shared))
+/// A request's body, of which the beginning can be sent again.
+pub(crate) struct Source<'a> {
+    incoming: Incoming<'a>,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// Pieces of `kept` that this try has had.
+    next: usize,
+    /// More was read than is kept: there is no other try.
+    spent: bool,
+    /// The body was sent from where it was read into; it is passed over at the end.
+    lent: bool,
+    failed: bool,
+    /// Bytes read and not let go of yet.
+    held: usize,
+    /// Bytes of the body so far, for the log.
+    pub(crate) bytes: u64,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(incoming: Incoming<'a>) -> Self {
+        Self {
+            incoming,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            next: 0,
+            spent: false,
+            lent: false,
+            failed: false,
+            held: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Begins anew for another try.
+    pub(crate) fn rewind(&mut self) {
+        self.next = 0;
+        self.lent = false;
+    }
+
+    /// Whether all that was read can be sent again.
+    pub(crate) fn can_rewind(&self) -> bool {
+        !self.spent && !self.failed
+    }
+
+    /// Whether the client failed to send it.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Whether there is no body at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0 && !self.lent && self.incoming.is_over()
+    }
+
+    /// Whether all of it was read.
+    pub(crate) fn is_over(&self) -> bool {
+        self.incoming.is_over() || self.lent
+    }
+
+    pub(crate) fn length(&self) -> Length {
+        self.incoming.length()
+    }
+
+    /// An answer is there: there will be no other try.
+    pub(crate) fn settle(&mut self) {
+        self.spent = true;
+        self.kept = Vec::new();
+        if self.lent {
+            self.lent = false;
+            self.incoming.skip_whole();
+        }
+    }
+
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_over() && !self.lent { self.incoming.poll_gone(cx) } else { Poll::Pending }
+    }
+
+    /// What follows is a tunnel's.
+    pub(crate) fn begin_tunnel(&mut self) {
+        self.settle();
+        self.incoming.begin_tunnel();
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
+        if let Some(kept) = self.kept.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Ok(Some(kept.clone())));
+        }
+        let piece = ready!(self.incoming.poll_data(cx)).inspect_err(|_| self.failed = true)?;
+        if let Some(piece) = &piece {
+            self.bytes += u64::try_from(piece.len()).unwrap_or(0);
+            self.held += piece.len();
+            self.keep(piece);
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    fn keep(&mut self, piece: &Bytes) {
+        if self.spent {
+            return;
+        }
+        self.kept_bytes += piece.len();
+        if self.kept_bytes > REPLAY {
+            self.spent = true;
+            self.kept = Vec::new();
+        } else {
+            self.kept.push(piece.clone());
+            self.next = self.kept.len();
+        }
     }
 }
 
-impl Drop for Upstream {
-    fn drop(&mut self) {
-        self.0.metrics.upstream_active.sub(1);
+/// Moves a request's body towards an endpoint.
+#[derive(Default)]
+pub(crate) struct Upload {
+    begun: bool,
+    /// The body is over; its end, with these trailers, is still to be queued.
+    trailers: Option<Fields>,
+    finished: bool,
+    done: bool,
+    tunnel: bool,
+}
+
+impl Upload {
+    /// One direction of a tunnel.
+    pub(crate) fn tunnel() -> Self {
+        Self { begun: true, tunnel: true, ..Self::default() }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Moves what can be moved; ready when all is written or one side failed.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        to: &mut Outgoing<'_>,
+        trailers: bool,
+    ) -> Poll<Result<(), PumpError>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.begun {
+            self.begun = true;
+            if source.kept.is_empty()
+                && let Some(whole) = source.incoming.whole()
+            {
+                source.bytes = u64::try_from(whole.len()).unwrap_or(0);
+                to.copy(whole);
+                source.lent = true;
+            } else if source.incoming.is_over() && source.kept.is_empty() {
+                self.finished = true;
+                to.finish(None);
+            }
+        }
+        loop {
+            if self.finished || to.is_full() {
+                ready!(self.poll_flush(cx, source, to))?;
+            }
+            if self.finished {
+                if self.tunnel {
+                    ready!(to.poll_end_tunnel(cx)).map_err(PumpError::Write)?;
+                }
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(trailers) = self.trailers.take() {
+                to.finish(Some(&trailers));
+                self.finished = true;
+                continue;
+            }
+            let piece = if source.lent { Poll::Ready(Ok(None)) } else { source.poll_data(cx) };
+            match piece {
+                Poll::Pending => {
+                    ready!(self.poll_flush(cx, source, to))?;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Read(error))),
+                Poll::Ready(Ok(Some(piece))) => to.data(piece),
+                Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
+                Poll::Ready(Ok(None)) => {
+                    self.trailers = source.incoming.take_trailers().filter(|_| trailers);
+                    if self.trailers.is_none() {
+                        to.finish(None);
+                        self.finished = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        to: &mut Outgoing<'_>,
+    ) -> Poll<Result<(), PumpError>> {
+        ready!(to.poll_flush(cx)).map_err(PumpError::Write)?;
+        source.incoming.release(std::mem::take(&mut source.held));
+        Poll::Ready(Ok(()))
     }
 }
 
-impl Request {
-    pub(crate) fn new(shared: &Rc<Shared>) -> Self {
-        crate::worker::cluster::add(&shared.requests, 1);
-        Self(Rc::clone(shared))
-    }
+/// Moves a response's body towards the client, or one direction of a tunnel.
+pub(crate) struct Download<'a> {
+    pub(crate) from: Incoming<'a>,
+    held: usize,
+    finished: bool,
+    /// The body is over; its end, with the trailers, is still to be queued.
+    ending: bool,
+    /// Trailers are passed on.
+    trailers: bool,
+    tunnel: bool,
+    /// Bytes so far.
+    pub(crate) bytes: u64,
+    /// What the trailers, which are gone by then, said that somebody wants to know.
+    pub(crate) seen: Option<Fields>,
 }
 
-impl Drop for Request {
-    fn drop(&mut self) {
-        crate::worker::cluster::sub(&self.0.requests, 1);
+impl<'a> Download<'a> {
+    pub(crate) fn new(from: Incoming<'a>, trailers: bool) -> Self {
+        Self {
+            from,
+            held: 0,
+            finished: false,
+            ending: false,
+            trailers,
+            tunnel: false,
+            bytes: 0,
+            seen: None,
+        }
+    }
+
+    pub(crate) fn tunnel(mut from: Incoming<'a>) -> Self {
+        from.begin_tunnel();
+        Self { tunnel: true, ..Self::new(from, false) }
+    }
+
+    /// Moves what can be moved; ready when all is written or one side failed. The head may be
+    /// queued still: it goes out with the first piece.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut Outgoing<'_>,
+    ) -> Poll<Result<(), PumpError>> {
+        if !self.finished
+            && let Some(whole) = self.from.whole()
+        {
+            self.bytes += u64::try_from(whole.len()).unwrap_or(0);
+            to.copy(whole);
+            self.from.skip_whole();
+        }
+        loop {
+            if self.finished || to.is_full() {
+                ready!(self.poll_flush(cx, to))?;
+            }
+            if self.finished {
+                return if self.tunnel {
+                    to.poll_end_tunnel(cx).map_err(PumpError::Write)
+                } else {
+                    Poll::Ready(Ok(()))
+                };
+            }
+            if self.ending {
+                to.finish(self.seen.as_ref());
+                self.finished = true;
+                continue;
+            }
+            match self.from.poll_data(cx) {
+                Poll::Pending => {
+                    ready!(self.poll_flush(cx, to))?;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Read(error))),
+                Poll::Ready(Ok(Some(piece))) => {
+                    self.bytes += u64::try_from(piece.len()).unwrap_or(0);
+                    self.held += piece.len();
+                    to.data(piece);
+                }
+                Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
+                Poll::Ready(Ok(None)) => {
+                    self.seen = self.from.take_trailers();
+                    self.ending = self.trailers && self.seen.is_some();
+                    if !self.ending {
+                        to.finish(None);
+                        self.finished = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_flush(
+        &mut self,
+        cx: &mut Context<'_>,
+        to: &mut Outgoing<'_>,
+    ) -> Poll<Result<(), PumpError>> {
+        ready!(to.poll_flush(cx)).map_err(PumpError::Write)?;
+        self.from.release(std::mem::take(&mut self.held));
+        Poll::Ready(Ok(()))
     }
 }

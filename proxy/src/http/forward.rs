@@ -1,81 +1,87 @@
-//! Sending a request to an endpoint, and to another one when that is safe.
+//! Sending a request to an endpoint, and to another one when that is safe or asked for.
 //!
-//! A try may be repeated only if the endpoint cannot have processed the request (RFC 9110 §9.2.2,
-//! RFC 9113 §8.7) and none of its body has left; or if the method is safe, there is no body, and
-//! the connection closed without a byte of response. At most [`MAX_TRIES`], each at an endpoint
-//! that has not failed this request yet while there is one, within the cluster's retry budget.
+//! Without a policy a try is repeated only if the endpoint cannot have processed the request (RFC
+//! 9110 §9.2.2, RFC 9113 §8.7), or if the method is safe and the connection closed without a byte
+//! of response; and only if all of the body that was read can be sent again. A route's policy adds
+//! reasons and tries. Each try is at an endpoint that has not failed this request yet while there
+//! is one, within the cluster's retry budget.
 
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, Uri, Version, header};
-use hyper::body::Incoming;
-use portolan_model::traffic::{ResourceName, UpstreamProtocol};
+use portolan_model::policy::RetryOn;
+use portolan_model::traffic::UpstreamProtocol;
+use smallvec::SmallVec;
+use tokio::time::Instant;
 
-use super::body::{RequestBody, ResponseBody, Source, Upstream};
-use super::headers;
+use super::answering::Answering;
+use super::asked::Asked;
+use super::body::{Outgoing, Source};
+use super::exchange::{Fail, Pulse, Tunnel, Way};
 use super::local::{Local, Reason};
+use super::talk::{Answer, Reuse, Talk};
+use crate::http1::{Length, Limits};
+use crate::message::{Known, RequestHead};
 use crate::upstream::{self, Cause, Failure, h1, h2};
-use crate::worker::cluster::{ClusterState, Endpoint, InFlight, Retry};
+use crate::worker::cluster::{ClusterState, Endpoint, Retry};
 use crate::worker::shared::Shared;
 
-/// Tries of one request, the first included.
+/// Tries of one request without a policy, the first included.
 const MAX_TRIES: usize = 3;
-
-/// The head of a request, ready to be written for either version.
-pub(super) struct Head {
-    pub(super) method: Method,
-    pub(super) target: Option<PathAndQuery>,
-    pub(super) host: HeaderValue,
-    pub(super) headers: HeaderMap,
-    /// The client takes trailers.
-    pub(super) trailers: bool,
-    /// Cookies may be split over several headers.
-    pub(super) split_cookies: bool,
-}
 
 /// A request on its way.
 pub(super) struct Forward<'a> {
-    shared: &'a Rc<Shared>,
-    cluster: &'a ResourceName,
-    head: &'a Head,
-    body: &'a Source,
-    grpc: bool,
-    /// What was asked for, in answers.
-    asked: &'a str,
+    pub(super) shared: &'a Rc<Shared>,
+    pub(super) way: &'a Way,
+    pub(super) asked: &'a Asked,
+    pub(super) head: &'a mut RequestHead,
+    pub(super) grpc: bool,
+    pub(super) upgrade: Option<Tunnel>,
+    /// Told to gRPC endpoints.
+    pub(super) deadline: Option<Instant>,
+    pub(super) pulse: &'a Pulse,
+    /// The client takes trailers.
+    pub(super) trailers: bool,
+    /// Tries so far.
+    pub(super) tries: usize,
+}
+
+/// How one try ended without a response for the client.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Another endpoint may do better.
+    Tried(Tried),
+    /// There is nothing more to try.
+    Over(Fail),
 }
 
 /// A try that failed, and whether that was a kept connection's end.
-struct Tried {
-    failure: Failure,
-    reused: bool,
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub(super) failure: Failure,
+    pub(super) reused: bool,
 }
 
-impl<'a> Forward<'a> {
-    pub(super) fn new(
-        shared: &'a Rc<Shared>,
-        cluster: &'a ResourceName,
-        head: &'a Head,
-        body: &'a Source,
-        grpc: bool,
-        asked: &'a str,
-    ) -> Self {
-        Self { shared, cluster, head, body, grpc, asked }
-    }
-
-    /// The response of an endpoint, or the answer to give instead.
-    pub(super) async fn run(&self) -> Result<Response<ResponseBody>, Local> {
-        let mut tried: Vec<SocketAddr> = Vec::new();
+impl Forward<'_> {
+    /// Brings the response of an endpoint to the client.
+    pub(super) async fn run(
+        mut self,
+        source: &mut Source<'_>,
+        answer: &mut Answering<'_>,
+    ) -> Result<(), Fail> {
+        let length = source.length();
+        let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut last: Option<Tried> = None;
         let mut active = None;
-        // Counts as in flight from the first try to the end of the response's body.
-        let upstream = Upstream::new(self.shared);
-        while tried.len() < MAX_TRIES {
+        let most = self.way.retries.as_ref().map_or(MAX_TRIES, |retries| {
+            MAX_TRIES.max(usize::try_from(retries.attempts).unwrap_or(0) + 1)
+        });
+        let _upstream = self.shared.metrics.upstream();
+        while tried.len() < most {
             // Looked up each time: a try may have outlived a configuration.
-            let Some(state) = self.shared.cluster(self.cluster) else {
-                let detail = format!("{}: no cluster {}", self.asked, self.cluster);
-                return Err(Local::new(Reason::NoCluster, detail));
+            let Some(state) = self.shared.cluster(&self.way.cluster) else {
+                let detail = format!("{}: no cluster {}", self.asked.lower(), self.way.cluster);
+                return Err(Fail::Local(Local::new(Reason::NoCluster, detail)));
             };
             active.get_or_insert_with(|| state.begin());
             let Some(endpoint) = self.pick(&state, &tried, last.as_ref()) else { break };
@@ -83,16 +89,16 @@ impl<'a> Forward<'a> {
             if let Some(last) = &last {
                 let Ok(allowed) = self.allow(&state, last) else { break };
                 retry = allowed;
+                source.rewind();
             }
             tried.push(endpoint.address);
-            match self.attempt(&state, &endpoint, tried.len() == 1, retry).await {
-                Ok((mut response, load)) => {
-                    let active = active.take().unwrap_or_else(|| state.begin());
-                    response.body_mut().hold_upstream(load, active, upstream);
-                    return Ok(response);
-                }
-                Err(failed) => {
-                    let again = self.may_retry(&failed.failure);
+            self.tries = tried.len();
+            let first = tried.len() == 1;
+            match self.attempt(&state, &endpoint, first, retry, length, source, answer).await {
+                Ok(()) => return Ok(()),
+                Err(Ended::Over(fail)) => return Err(fail),
+                Err(Ended::Tried(failed)) => {
+                    let again = self.may_retry(&failed.failure, tried.len(), source);
                     last = Some(failed);
                     if !again {
                         break;
@@ -100,7 +106,7 @@ impl<'a> Forward<'a> {
                 }
             }
         }
-        Err(self.give_up(last))
+        Err(Fail::Local(self.give_up(last)))
     }
 
     /// The endpoint for the next try. Only one that has not failed this request; but if it was a
@@ -139,155 +145,197 @@ impl<'a> Forward<'a> {
         }
     }
 
-    fn may_retry(&self, failure: &Failure) -> bool {
-        match failure.cause {
-            Cause::Connect | Cause::Unsent | Cause::Refused | Cause::GoneAway => !self.body.begun(),
-            Cause::Closed => self.head.method.is_safe() && self.body.is_empty(),
-            Cause::Invalid | Cause::Client => false,
+    fn may_retry(&self, failure: &Failure, tries: usize, source: &Source<'_>) -> bool {
+        if !source.can_rewind() {
+            return false;
         }
+        let safe = matches!(self.head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE");
+        let unasked = tries < MAX_TRIES
+            && match failure.cause {
+                Cause::Connect | Cause::Unsent | Cause::Refused | Cause::GoneAway => true,
+                Cause::Closed => safe && source.is_empty(),
+                Cause::Invalid | Cause::Status(_) | Cause::Grpc(_) | Cause::TryTimeout => false,
+            };
+        unasked || self.is_asked(failure.cause, tries)
+    }
+
+    /// Whether the route's policy asks for another try.
+    pub(super) fn is_asked(&self, cause: Cause, tries: usize) -> bool {
+        let Some(policy) = &self.way.retries else { return false };
+        let on = |reason| policy.on.contains(&reason);
+        tries <= usize::try_from(policy.attempts).unwrap_or(0)
+            && match cause {
+                Cause::Connect => on(RetryOn::ConnectFailure) || on(RetryOn::ServerError),
+                Cause::Refused => on(RetryOn::RefusedStream) || on(RetryOn::ServerError),
+                Cause::Unsent | Cause::GoneAway | Cause::Closed | Cause::Invalid => {
+                    on(RetryOn::Reset) || on(RetryOn::ServerError)
+                }
+                Cause::TryTimeout => on(RetryOn::GatewayError) || on(RetryOn::ServerError),
+                Cause::Status(502..=504) => on(RetryOn::GatewayError) || on(RetryOn::ServerError),
+                Cause::Status(500..) => on(RetryOn::ServerError),
+                Cause::Status(_) => false,
+                Cause::Grpc(1) => on(RetryOn::Cancelled),
+                Cause::Grpc(4) => on(RetryOn::DeadlineExceeded),
+                Cause::Grpc(8) => on(RetryOn::ResourceExhausted),
+                Cause::Grpc(13) => on(RetryOn::Internal),
+                Cause::Grpc(14) => on(RetryOn::Unavailable),
+                Cause::Grpc(_) => false,
+            }
     }
 
     /// One try. `first`: a kept connection may be used; later tries open their own.
+    #[expect(clippy::too_many_arguments, reason = "what a try is made of, each once")]
     async fn attempt(
-        &self,
+        &mut self,
         state: &ClusterState,
         endpoint: &Rc<Endpoint>,
         first: bool,
         retry: Option<Retry>,
-    ) -> Result<(Response<ResponseBody>, InFlight), Tried> {
-        let load = endpoint.begin();
-        let http2 = self.grpc || state.config.upstream.protocol == UpstreamProtocol::Http2;
-        let mut response = if http2 {
+        length: Length,
+        source: &mut Source<'_>,
+        answer: &mut Answering<'_>,
+    ) -> Result<(), Ended> {
+        let _load = endpoint.begin();
+        self.shorten_grpc_timeout();
+        if self.upgrade == Some(Tunnel::Connect) {
+            let timeout = state.config.upstream.connect_timeout;
+            let stream = upstream::connect(endpoint, timeout, &self.shared.metrics).await;
+            let stream = stream.map_err(|failure| tried(failure, false))?;
+            return super::tunnel::connect(stream, source, answer, self.pulse).await;
+        }
+        let http2 = self.upgrade.is_none()
+            && match state.config.upstream.protocol {
+                UpstreamProtocol::Auto => self.grpc,
+                UpstreamProtocol::Http1 => false,
+                UpstreamProtocol::Http2 => true,
+                UpstreamProtocol::Downstream => answer.speaks == super::answering::Speaks::Http2,
+            };
+        if http2 {
             // Held until the endpoint has answered: it may refuse the stream again.
             let _retry = retry;
-            self.over_http2(state, endpoint).await?
-        } else {
-            self.over_http1(state, endpoint, first, retry).await?
-        };
-        headers::strip(response.headers_mut());
-        // hyper writes its own version; an HTTP/1.0 endpoint must not make the client's 1.0.
-        *response.version_mut() = Version::HTTP_11;
-        Ok((response, load))
-    }
-
-    async fn over_http1(
-        &self,
-        state: &ClusterState,
-        endpoint: &Rc<Endpoint>,
-        first: bool,
-        retry: Option<Retry>,
-    ) -> Result<Response<ResponseBody>, Tried> {
+            return self.over_http2(state, endpoint, length, source, answer).await;
+        }
         if first && let Some(kept) = endpoint.h1.take() {
-            match kept.exchange(self.http1_request()).await {
-                Ok((response, connection)) => {
-                    return Ok(self.http1_response(response, connection, endpoint));
-                }
+            match self.over_http1(state, endpoint, kept, true, length, source, answer).await {
                 // It was closed before the request was written: as if it had not been there.
-                Err((_, true)) if !self.body.begun() => {}
-                Err((error, recovered)) => return Err(self.failed(&error, recovered, true)),
+                Err(Ended::Tried(tried))
+                    if tried.failure.cause == Cause::Unsent && source.can_rewind() =>
+                {
+                    source.rewind();
+                }
+                ended => return ended,
             }
         }
-        let fresh = |failure| Tried { failure, reused: false };
         let timeout = state.config.upstream.connect_timeout;
         let stream = upstream::connect(endpoint, timeout, &self.shared.metrics).await;
-        let max = usize::try_from(self.shared.config.max_header_bytes).unwrap_or(usize::MAX);
-        let connection = h1::Connection::start(stream.map_err(fresh)?, max).await.map_err(fresh)?;
+        let connection = h1::Kept::new(stream.map_err(|failure| tried(failure, false))?);
         // The endpoint is there: from here on this is a request like any other.
         drop(retry);
-        match connection.exchange(self.http1_request()).await {
-            Ok((response, connection)) => Ok(self.http1_response(response, connection, endpoint)),
-            Err((error, recovered)) => Err(self.failed(&error, recovered, false)),
+        self.over_http1(state, endpoint, connection, false, length, source, answer).await
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "what a try is made of, each once")]
+    async fn over_http1(
+        &mut self,
+        state: &ClusterState,
+        endpoint: &Rc<Endpoint>,
+        mut kept: h1::Kept,
+        reused: bool,
+        length: Length,
+        source: &mut Source<'_>,
+        answer: &mut Answering<'_>,
+    ) -> Result<(), Ended> {
+        let (receiving, mut sending) = kept.connection.split();
+        let extra: &[(&[u8], &[u8])] = match (self.upgrade, self.head.fields.contains(Known::Te)) {
+            (Some(_), _) => &[(b"connection", b"upgrade")],
+            // RFC 9110 §10.1.4: TE is for this connection only, and Connection says so.
+            (None, true) => &[(b"connection", b"te")],
+            (None, false) => &[],
+        };
+        sending.request(self.head, &self.asked.host, extra, length);
+        let talk = Talk { forward: self, reused };
+        let spoke =
+            talk.run(Answer::Http1(receiving), Outgoing::Http1(sending), source, answer).await?;
+        if spoke == Reuse::Yes && !endpoint.is_gone() {
+            let upstream = &state.config.upstream;
+            let config = &self.shared.config;
+            if !endpoint.h1.put(kept, upstream, config.pool_idle_per_endpoint) {
+                self.shared.metrics.idle_dropped.add(1);
+            }
         }
+        Ok(())
     }
 
     async fn over_http2(
-        &self,
+        &mut self,
         state: &ClusterState,
         endpoint: &Rc<Endpoint>,
-    ) -> Result<Response<ResponseBody>, Tried> {
-        let timeout = state.config.upstream.connect_timeout;
+        length: Length,
+        source: &mut Source<'_>,
+        answer: &mut Answering<'_>,
+    ) -> Result<(), Ended> {
         let mut kept = MAX_TRIES;
         loop {
-            let sender = h2::sender(self.shared, endpoint, timeout).await;
-            let (sender, reused) = sender.map_err(|failure| Tried { failure, reused: false })?;
-            match h2::exchange(sender, self.http2_request(endpoint)).await {
-                Ok(response) => return Ok(response.map(ResponseBody::http2)),
+            let opened = h2::client(self.shared, endpoint, &state.config.upstream).await;
+            let (client, reused) = opened.map_err(|failure| tried(failure, false))?;
+            let end = length == Length::None;
+            let address;
+            // An HTTP/1.0 request may name no host; HTTP/2 needs some authority.
+            let authority: &[u8] = if self.asked.host.is_empty() {
+                address = endpoint.address.to_string();
+                address.as_bytes()
+            } else {
+                &self.asked.host
+            };
+            let result = match client.open(self.head, authority, end) {
+                Ok((sending, receiving)) => {
+                    let out = super::body::Http2Out::new(sending, end);
+                    let talk = Talk { forward: self, reused };
+                    talk.run(Answer::Http2(receiving), Outgoing::Http2(out), source, answer).await
+                }
+                Err(error) => {
+                    let detail = error.to_string();
+                    Err(tried(Failure { cause: Cause::Unsent, detail }, reused))
+                }
+            };
+            match result {
                 // It was closed before the request was written: as if it had not been there. The
                 // next one is new, or was opened just now for somebody else.
-                Err((_, true)) if reused && kept > 0 && !self.body.begun() => kept -= 1,
-                Err((error, recovered)) => return Err(self.failed(&error, recovered, reused)),
+                Err(Ended::Tried(tried))
+                    if tried.failure.cause == Cause::Unsent
+                        && reused
+                        && kept > 0
+                        && source.can_rewind() =>
+                {
+                    kept -= 1;
+                    source.rewind();
+                }
+                result => return result.map(|_| ()),
             }
         }
     }
 
-    fn http1_response(
-        &self,
-        response: Response<Incoming>,
-        connection: h1::Connection,
-        endpoint: &Rc<Endpoint>,
-    ) -> Response<ResponseBody> {
-        let (endpoint, shared) = (Rc::clone(endpoint), Rc::clone(self.shared));
-        response.map(|body| ResponseBody::http1(body, connection, endpoint, shared))
-    }
-
-    fn http1_request(&self) -> Request<RequestBody> {
-        let mut request = Request::new(self.body.lend());
-        *request.method_mut() = self.head.method.clone();
-        *request.uri_mut() = self.head.target.clone().map_or_else(Uri::default, Uri::from);
-        let headers = request.headers_mut();
-        *headers = self.head.headers.clone();
-        headers.insert(header::HOST, self.head.host.clone());
-        if self.head.trailers {
-            // RFC 9110 §10.1.4: TE is for this connection only, and Connection says so.
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-        }
-        if self.head.split_cookies {
-            headers::join_cookies(headers);
-        }
-        request
-    }
-
-    fn http2_request(&self, endpoint: &Endpoint) -> Request<RequestBody> {
-        let mut request = Request::new(self.body.lend());
-        *request.method_mut() = self.head.method.clone();
-        *request.version_mut() = Version::HTTP_2;
-        *request.uri_mut() = self.absolute(endpoint);
-        let headers = request.headers_mut();
-        *headers = self.head.headers.clone();
-        headers.remove(header::HOST);
-        if self.head.trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-        }
-        request
-    }
-
-    /// The target with scheme and authority, as HTTP/2 wants it (RFC 9113 §8.3.1).
-    fn absolute(&self, endpoint: &Endpoint) -> Uri {
-        let host = self.head.host.as_bytes();
-        let mut uri = Uri::builder().scheme("http");
-        // An HTTP/1.0 request may name no host; HTTP/2 needs some authority.
-        uri = if host.is_empty() {
-            uri.authority(endpoint.address.to_string())
+    /// Tells a gRPC endpoint how much of its time is left.
+    fn shorten_grpc_timeout(&mut self) {
+        let Some(deadline) = self.deadline else { return };
+        let left = deadline.saturating_duration_since(Instant::now());
+        self.head.fields.remove(Known::GrpcTimeout);
+        let millis = left.as_millis().max(1);
+        let text = if millis > 99_999_999 {
+            format!("{}S", (millis / 1000).min(99_999_999))
         } else {
-            uri.authority(host)
+            format!("{millis}m")
         };
-        uri = match &self.head.target {
-            Some(target) => uri.path_and_query(target.clone()),
-            None => uri.path_and_query("/"),
-        };
-        uri.build().expect("scheme, an authority that was parsed, and a path that was parsed")
+        self.head.fields.push_as(Known::GrpcTimeout, b"grpc-timeout", text.as_bytes());
     }
 
-    fn failed(&self, error: &hyper::Error, recovered: bool, reused: bool) -> Tried {
-        let failure = Failure::from_hyper(error, recovered, self.body.failed());
-        // A stream that is refused speaks of load, however old the connection.
-        let reused = reused && failure.cause != Cause::Refused;
-        Tried { failure, reused }
+    pub(super) fn limits(&self) -> Limits {
+        let head = usize::try_from(self.shared.config.max_header_bytes).unwrap_or(usize::MAX);
+        Limits { head, fields: super::MAX_FIELDS }
     }
 
     fn give_up(&self, last: Option<Tried>) -> Local {
-        let asked = self.asked;
+        let asked = self.asked.lower();
         let Some(Tried { failure: Failure { cause, detail }, .. }) = last else {
             return Local::new(Reason::NoEndpoints, format!("{asked}: no ready endpoint"));
         };
@@ -296,9 +344,15 @@ impl<'a> Forward<'a> {
             Cause::Unsent | Cause::Refused | Cause::GoneAway | Cause::Closed => {
                 (Reason::UpstreamReset, "the endpoint closed before it had answered")
             }
-            Cause::Invalid => (Reason::UpstreamInvalid, "the endpoint's answer is not valid"),
-            Cause::Client => (Reason::ClientReset, "the request ended early"),
+            Cause::TryTimeout => (Reason::TryTimeout, "no endpoint answered in the time for a try"),
+            Cause::Invalid | Cause::Status(_) | Cause::Grpc(_) => {
+                (Reason::UpstreamInvalid, "the endpoint's answer is not valid")
+            }
         };
         Local::new(reason, format!("{asked}: {what}: {detail}"))
     }
+}
+
+pub(super) fn tried(failure: Failure, reused: bool) -> Ended {
+    Ended::Tried(Tried { failure, reused })
 }

@@ -5,10 +5,9 @@
 
 use std::fmt::Write as _;
 
-use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Response, StatusCode, header};
+use http::HeaderName;
 
-use super::body::ResponseBody;
+use crate::message::{Fields, ResponseHead};
 
 /// Carries the [`Reason`] of an answer the proxy made itself.
 pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-portolan-reason");
@@ -34,17 +33,35 @@ pub enum Reason {
     Overloaded,
     /// The request is not valid or can be read in two ways.
     BadRequest,
-    /// CONNECT.
+    /// CONNECT where that is not served.
     Method,
-    /// An HTTP/1.1 upgrade (WebSocket).
+    /// An upgrade that is not served.
     Upgrade,
     /// The client's request ended early.
     ClientReset,
+    /// Nothing moved on the request for too long.
+    StreamIdle,
+    /// The request's head did not come in time.
+    HeaderTimeout,
+    /// The request's head is larger than this proxy takes.
+    HeadTooLarge,
+    /// A version of HTTP this proxy does not speak.
+    Version,
+    /// A transfer coding this proxy does not know.
+    TransferCoding,
+    /// A limit of the cluster (circuit breaker) was reached.
+    CircuitOpen,
+    /// The time for one try was over.
+    TryTimeout,
+    /// A TCP stream lived for as long as it may.
+    MaxAge,
+    /// The PROXY header of a connection was missing or malformed.
+    ProxyHeader,
 }
 
 impl Reason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 21] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoEndpoints,
@@ -57,6 +74,15 @@ impl Reason {
         Self::Method,
         Self::Upgrade,
         Self::ClientReset,
+        Self::StreamIdle,
+        Self::HeaderTimeout,
+        Self::HeadTooLarge,
+        Self::Version,
+        Self::TransferCoding,
+        Self::CircuitOpen,
+        Self::TryTimeout,
+        Self::MaxAge,
+        Self::ProxyHeader,
     ];
 
     /// The word in [`REASON_HEADER`] and in `portolan_proxy_local_answers_total{reason}`.
@@ -75,6 +101,15 @@ impl Reason {
             Self::Method => "method",
             Self::Upgrade => "upgrade",
             Self::ClientReset => "client_reset",
+            Self::StreamIdle => "stream_idle",
+            Self::HeaderTimeout => "header_timeout",
+            Self::HeadTooLarge => "head_too_large",
+            Self::Version => "version",
+            Self::TransferCoding => "transfer_coding",
+            Self::CircuitOpen => "circuit_open",
+            Self::TryTimeout => "try_timeout",
+            Self::MaxAge => "max_age",
+            Self::ProxyHeader => "proxy_header",
         }
     }
 
@@ -83,34 +118,46 @@ impl Reason {
         Self::ALL.iter().position(|r| *r == self).unwrap_or(0)
     }
 
-    fn status(self) -> StatusCode {
+    fn status(self) -> u16 {
         match self {
-            Self::NoRoute => StatusCode::NOT_FOUND,
-            Self::NoCluster | Self::NoEndpoints | Self::ConnectFailed | Self::Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
-            Self::UpstreamReset | Self::UpstreamInvalid => StatusCode::BAD_GATEWAY,
-            Self::Timeout => StatusCode::GATEWAY_TIMEOUT,
-            Self::BadRequest | Self::ClientReset => StatusCode::BAD_REQUEST,
-            Self::Method => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Upgrade => StatusCode::NOT_IMPLEMENTED,
+            Self::NoRoute => 404,
+            Self::NoCluster
+            | Self::NoEndpoints
+            | Self::ConnectFailed
+            | Self::Overloaded
+            | Self::CircuitOpen => 503,
+            Self::UpstreamReset | Self::UpstreamInvalid => 502,
+            Self::Timeout | Self::TryTimeout | Self::StreamIdle | Self::MaxAge => 504,
+            Self::BadRequest | Self::ClientReset | Self::ProxyHeader => 400,
+            Self::Method => 405,
+            Self::Upgrade | Self::TransferCoding => 501,
+            Self::HeaderTimeout => 408,
+            Self::HeadTooLarge => 431,
+            Self::Version => 505,
         }
     }
 
     /// gRPC status codes (grpc/doc/statuscodes.md); those without a rule of their own follow
     /// grpc/doc/http-grpc-status-mapping.md.
-    fn grpc_status(self) -> &'static str {
+    pub(super) fn grpc_status(self) -> &'static str {
         match self {
             Self::NoRoute | Self::Method | Self::Upgrade => "12",
-            Self::Timeout => GRPC_DEADLINE_EXCEEDED,
-            Self::BadRequest => "13",
-            Self::ClientReset => "1",
+            Self::Timeout | Self::TryTimeout => GRPC_DEADLINE_EXCEEDED,
+            Self::BadRequest
+            | Self::HeadTooLarge
+            | Self::Version
+            | Self::TransferCoding
+            | Self::ProxyHeader => "13",
+            Self::ClientReset | Self::HeaderTimeout => "1",
             Self::NoCluster
             | Self::NoEndpoints
             | Self::ConnectFailed
             | Self::UpstreamReset
             | Self::UpstreamInvalid
-            | Self::Overloaded => "14",
+            | Self::Overloaded
+            | Self::CircuitOpen
+            | Self::StreamIdle
+            | Self::MaxAge => "14",
         }
     }
 }
@@ -130,40 +177,33 @@ impl Local {
         Self { reason, detail: detail.into() }
     }
 
-    /// The answer; `no_body` for HEAD (RFC 9110 §9.3.2), which hyper minds only in HTTP/1.1.
-    pub(crate) fn into_response(self, grpc: bool, no_body: bool) -> Response<ResponseBody> {
-        let mut response = if grpc { self.grpc() } else { self.plain() };
-        if no_body {
-            *response.body_mut() = ResponseBody::empty();
+    /// The head and the body of the answer.
+    pub(super) fn response(&self, grpc: bool) -> (ResponseHead, Vec<u8>) {
+        let mut head = ResponseHead::new(if grpc { 200 } else { self.reason.status() });
+        head.fields.push(REASON_HEADER.as_str().as_bytes(), self.reason.as_str().as_bytes());
+        if grpc {
+            head.fields.push(b"content-type", b"application/grpc");
+            self.push_status(&mut head.fields);
+            return (head, Vec::new());
         }
-        let reason = HeaderValue::from_static(self.reason.as_str());
-        response.headers_mut().insert(REASON_HEADER, reason);
-        response
-    }
-
-    fn plain(&self) -> Response<ResponseBody> {
-        let text = Bytes::from(format!("{}\n", self.detail));
-        let mut response = Response::new(ResponseBody::full(text));
-        *response.status_mut() = self.reason.status();
-        let plain = HeaderValue::from_static("text/plain; charset=utf-8");
-        response.headers_mut().insert(header::CONTENT_TYPE, plain);
+        head.fields.push(b"content-type", b"text/plain; charset=utf-8");
         if self.reason == Reason::Method {
             // RFC 9110 §15.5.6: a 405 says what is allowed; here, all but CONNECT.
-            let allow = HeaderValue::from_static("GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
-            response.headers_mut().insert(header::ALLOW, allow);
+            head.fields.push(b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
         }
-        response
+        (head, format!("{}\n", self.detail).into_bytes())
     }
 
-    fn grpc(&self) -> Response<ResponseBody> {
-        let mut response = Response::new(ResponseBody::empty());
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
-        headers.insert("grpc-status", HeaderValue::from_static(self.reason.grpc_status()));
-        if let Ok(message) = HeaderValue::from_str(&percent_encode(&self.detail)) {
-            headers.insert("grpc-message", message);
-        }
-        response
+    /// The trailers that end a gRPC response that was begun.
+    pub(super) fn trailers(&self) -> Fields {
+        let mut fields = Fields::default();
+        self.push_status(&mut fields);
+        fields
+    }
+
+    fn push_status(&self, fields: &mut Fields) {
+        fields.push(b"grpc-status", self.reason.grpc_status().as_bytes());
+        fields.push(b"grpc-message", percent_encode(&self.detail).as_bytes());
     }
 }
 

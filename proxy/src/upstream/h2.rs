@@ -1,27 +1,27 @@
-//! The HTTP/2 connection to one endpoint: one per worker, shared by all its requests.
+//! The HTTP/2 connections to one endpoint: shared by all requests of a worker.
 //!
-//! Owns opening it once however many ask, and forgetting it when it ends. The number of streams on
-//! it is the endpoint's to limit (SETTINGS); requests over that limit wait in hyper, bounded by the
-//! worker's `max_requests`.
+//! Owns opening one once however many ask, another when the peer's limit on streams is reached, and
+//! forgetting those that end.
 
 use std::cell::RefCell;
 use std::fmt;
+use std::future::Future;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::Shared as SharedFuture;
-use http::{Request, Response};
-use hyper::body::Incoming;
-use hyper::client::conn::http2;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio_util::task::TaskTracker;
+use portolan_model::traffic::Upstream;
+use tokio::time::Instant;
 
-use super::{Cause, Failure};
-use crate::http::body::RequestBody;
+use super::Failure;
+use crate::http2;
 use crate::worker::cluster::Endpoint;
 use crate::worker::shared::Shared;
+
+/// Connections to one endpoint, per worker; beyond it requests wait for a stream.
+const MAX_CONNECTIONS: usize = 8;
 
 /// Bytes an endpoint may send ahead on a stream. With the worker's `max_requests` this bounds what
 /// responses that nobody reads can take.
@@ -35,132 +35,134 @@ const PING_EVERY: Duration = Duration::from_secs(20);
 /// … and given up without one after this.
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A handle on the connection.
-pub(crate) type Sender = http2::SendRequest<RequestBody>;
-
-type Opening = SharedFuture<Pin<Box<dyn Future<Output = Result<Sender, Rc<Failure>>>>>>;
+type Opening = SharedFuture<Pin<Box<dyn Future<Output = Result<http2::Client, Rc<Failure>>>>>>;
 
 #[derive(Default)]
-pub(crate) struct Pool(RefCell<Slot>);
+pub(crate) struct Pool(RefCell<Slots>);
 
 #[derive(Default)]
-enum Slot {
-    #[default]
-    Empty,
-    Opening(Opening),
-    Open(Sender),
+struct Slots {
+    open: Vec<Open>,
+    opening: Option<Opening>,
+}
+
+struct Open {
+    client: http2::Client,
+    since: Instant,
+    /// When it last had a request on it, as far as looked.
+    used: Instant,
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match &*self.0.borrow() {
-            Slot::Empty => "Empty",
-            Slot::Opening(_) => "Opening",
-            Slot::Open(_) => "Open",
-        })
+        f.debug_tuple("Pool").field(&self.0.borrow().open.len()).finish()
     }
 }
 
 impl Pool {
-    /// Forgets a connection that has ended.
-    pub(crate) fn sweep(&self) {
-        let mut slot = self.0.borrow_mut();
-        if matches!(&*slot, Slot::Open(sender) if sender.is_closed()) {
-            *slot = Slot::Empty;
-        }
+    /// Forgets connections that have ended, and drains those without a request for `idle`.
+    pub(crate) fn sweep(&self, idle: Duration) {
+        let now = Instant::now();
+        self.0.borrow_mut().open.retain_mut(|open| {
+            if open.client.active() > 0 {
+                open.used = now;
+            }
+            let stays = open.client.is_usable() && now.duration_since(open.used) < idle;
+            if !stays {
+                open.client.drain();
+            }
+            stays
+        });
     }
 
-    /// Lets go of the connection: it closes when its last stream ends.
+    /// Lets go of the connections: they close when their last streams end.
     pub(crate) fn clear(&self) {
-        *self.0.borrow_mut() = Slot::Empty;
+        let mut slots = self.0.borrow_mut();
+        slots.open.drain(..).for_each(|open| open.client.drain());
+        slots.opening = None;
     }
 
-    /// The connection that is open, or the opening to wait for.
-    fn lookup(&self, open: impl FnOnce() -> Opening) -> Result<Sender, Opening> {
-        let mut slot = self.0.borrow_mut();
-        match &*slot {
-            Slot::Open(sender) if sender.is_ready() => return Ok(sender.clone()),
-            Slot::Opening(opening) => return Err(opening.clone()),
-            Slot::Empty | Slot::Open(_) => {}
+    /// A connection with room for a stream, or the opening to wait for.
+    fn lookup(
+        &self,
+        limits: &Upstream,
+        open: impl FnOnce() -> Opening,
+    ) -> Result<http2::Client, Opening> {
+        let mut slots = self.0.borrow_mut();
+        slots.open.retain(|open| {
+            let old = limits.max_age.is_some_and(|most| open.since.elapsed() >= most);
+            if old {
+                open.client.drain();
+            }
+            !old && open.client.is_usable()
+        });
+        if let Some(open) = slots.open.iter_mut().find(|open| open.client.room() > 0) {
+            return Ok(open.client.clone());
+        }
+        if let Some(opening) = &slots.opening {
+            return Err(opening.clone());
+        }
+        if slots.open.len() >= MAX_CONNECTIONS
+            && let Some(least) = slots.open.iter().min_by_key(|open| open.client.active())
+        {
+            return Ok(least.client.clone());
         }
         let opening = open();
-        *slot = Slot::Opening(opening.clone());
+        slots.opening = Some(opening.clone());
         Err(opening)
     }
 
     /// What `opening` came to takes its place, unless the endpoint left or another began.
-    fn settle(&self, opening: &Opening, opened: Option<&Sender>) {
-        let mut slot = self.0.borrow_mut();
-        if matches!(&*slot, Slot::Opening(current) if current.ptr_eq(opening)) {
-            *slot = opened.map_or(Slot::Empty, |sender| Slot::Open(sender.clone()));
+    fn settle(&self, opening: &Opening, opened: Option<&http2::Client>) {
+        let mut slots = self.0.borrow_mut();
+        if slots.opening.as_ref().is_some_and(|current| current.ptr_eq(opening)) {
+            slots.opening = None;
+            let now = Instant::now();
+            slots.open.extend(opened.map(|client| Open {
+                client: client.clone(),
+                since: now,
+                used: now,
+            }));
         }
     }
 }
 
-/// The endpoint's connection, opened if need be, and whether it was open already.
-pub(crate) async fn sender(
+/// A connection to the endpoint, opened if need be, and whether it was open already.
+pub(crate) async fn client(
     shared: &Rc<Shared>,
     endpoint: &Rc<Endpoint>,
-    timeout: Duration,
-) -> Result<(Sender, bool), Failure> {
+    limits: &Upstream,
+) -> Result<(http2::Client, bool), Failure> {
     let open = || {
-        let future = open(Rc::clone(shared), Rc::clone(endpoint), timeout);
+        let future = open(Rc::clone(shared), Rc::clone(endpoint), limits.connect_timeout);
         let boxed: Pin<Box<dyn Future<Output = _>>> = Box::pin(future);
         boxed.shared()
     };
-    let opening = match endpoint.h2.lookup(open) {
-        Ok(sender) => return Ok((sender, true)),
+    let opening = match endpoint.h2.lookup(limits, open) {
+        Ok(client) => return Ok((client, true)),
         Err(opening) => opening,
     };
     let opened = opening.clone().await;
     endpoint.h2.settle(&opening, opened.as_ref().ok());
     opened
-        .map(|sender| (sender, false))
+        .map(|client| (client, false))
         .map_err(|failure| Failure { cause: failure.cause, detail: failure.detail.clone() })
-}
-
-/// Sends a request and returns with the head of its response.
-pub(crate) async fn exchange(
-    mut sender: Sender,
-    request: Request<RequestBody>,
-) -> Result<Response<Incoming>, (hyper::Error, bool)> {
-    sender.try_send_request(request).await.map_err(|mut error| {
-        let recovered = error.take_message().is_some();
-        (error.into_error(), recovered)
-    })
 }
 
 async fn open(
     shared: Rc<Shared>,
     endpoint: Rc<Endpoint>,
     timeout: Duration,
-) -> Result<Sender, Rc<Failure>> {
+) -> Result<http2::Client, Rc<Failure>> {
     let stream = super::connect(&endpoint, timeout, &shared.metrics).await.map_err(Rc::new)?;
-    let (sender, connection) = http2::Builder::new(LocalExecutor(shared.tasks.clone()))
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(STREAM_WINDOW)
-        .initial_connection_window_size(CONNECTION_WINDOW)
-        .max_header_list_size(shared.config.max_header_bytes)
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_TIMEOUT)
-        .handshake(TokioIo::new(stream))
-        .await
-        .map_err(|e| Rc::new(Failure { cause: Cause::Connect, detail: e.to_string() }))?;
-    shared.tasks.spawn_local(async move {
-        // The requests on it are told; there is nobody else to tell.
-        if let Err(error) = connection.await {
-            tracing::debug!(%error, "an HTTP/2 connection to an endpoint failed");
-        }
-    });
-    Ok(sender)
-}
-
-/// Runs hyper's HTTP/2 tasks on this worker, counted by the worker's tracker.
-#[derive(Clone, Debug)]
-pub(crate) struct LocalExecutor(pub(crate) TaskTracker);
-
-impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for LocalExecutor {
-    fn execute(&self, future: F) {
-        self.0.spawn_local(future);
-    }
+    let settings = http2::Settings {
+        stream_window: STREAM_WINDOW,
+        connection_window: CONNECTION_WINDOW,
+        max_header_list: shared.config.max_header_bytes,
+        keepalive: Some((PING_EVERY, PING_TIMEOUT)),
+        ..http2::Settings::default()
+    };
+    let (client, driver) = http2::client(stream, &settings);
+    shared.tasks.spawn_local(driver);
+    Ok(client)
 }

@@ -162,9 +162,10 @@ impl ClusterState {
     }
 
     pub(crate) fn sweep(&self, idle_timeout: Duration) {
+        let idle_timeout = self.config.upstream.idle_timeout.unwrap_or(idle_timeout);
         for endpoint in &self.members {
             endpoint.h1.sweep(idle_timeout);
-            endpoint.h2.sweep();
+            endpoint.h2.sweep(idle_timeout);
         }
     }
 }

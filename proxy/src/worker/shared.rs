@@ -7,7 +7,6 @@ use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
 
-use arc_swap::ArcSwap;
 use portolan_model::traffic::{ResourceName, RouteTable, TrafficConfig};
 use tokio_util::task::TaskTracker;
 
@@ -24,8 +23,8 @@ pub(crate) struct Shared {
     /// `max_concurrent_streams`, ended by the end of the runtime at the latest.
     pub(crate) tasks: TaskTracker,
     /// Requests in flight.
-    pub(crate) requests: Cell<u32>,
-    traffic: ArcSwap<TrafficConfig>,
+    requests: Cell<u32>,
+    traffic: RefCell<Arc<TrafficConfig>>,
     /// Clusters that were asked for; never more than the configuration has.
     clusters: RefCell<HashMap<ResourceName, Rc<ClusterState>>>,
 }
@@ -43,7 +42,7 @@ impl Shared {
             rng: RefCell::new(Rng::seeded(seed)),
             tasks: TaskTracker::new(),
             requests: Cell::new(0),
-            traffic: ArcSwap::default(),
+            traffic: RefCell::default(),
             clusters: RefCell::default(),
         }
     }
@@ -63,11 +62,33 @@ impl Shared {
             true
         });
         drop(clusters);
-        self.traffic.store(config);
+        *self.traffic.borrow_mut() = config;
     }
 
-    pub(crate) fn routes(&self, name: &ResourceName) -> Option<Arc<RouteTable>> {
-        self.traffic.load().routes.get(name).cloned()
+    /// Reads a route table, if there is one of that name.
+    pub(crate) fn with_routes<T>(
+        &self,
+        name: &ResourceName,
+        read: impl FnOnce(&RouteTable) -> Option<T>,
+    ) -> Option<T> {
+        read(self.traffic.borrow().routes.get(name)?)
+    }
+
+    /// Counts a request while what is returned lives.
+    pub(crate) fn begin_request(self: &Rc<Self>) -> Counted {
+        super::cluster::add(&self.requests, 1);
+        Counted(Rc::clone(self))
+    }
+
+    /// Whether there are as many requests as the worker takes; the one that asks is counted.
+    pub(crate) fn is_overloaded(&self) -> bool {
+        self.requests.get() > self.config.max_requests
+    }
+
+    /// Bits that differ from request to request; nothing secret.
+    pub(crate) fn random(&self) -> (u64, u64) {
+        let mut rng = self.rng.borrow_mut();
+        (rng.next(), rng.next())
     }
 
     /// The state of a cluster; `None` when the configuration has no such cluster.
@@ -75,7 +96,7 @@ impl Shared {
         if let Some(state) = self.clusters.borrow().get(name) {
             return Some(Rc::clone(state));
         }
-        let traffic = self.traffic.load();
+        let traffic = self.traffic.borrow();
         let cluster = traffic.clusters.get(name)?;
         let set = traffic.endpoints.get(&cluster.endpoints);
         let requests = self.metrics.cluster(name);
@@ -89,6 +110,15 @@ impl Shared {
         for cluster in self.clusters.borrow().values() {
             cluster.sweep(self.config.pool_idle_timeout);
         }
+    }
+}
+
+/// Counts as a request of the worker while it lives.
+pub(crate) struct Counted(Rc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        super::cluster::sub(&self.0.requests, 1);
     }
 }
 

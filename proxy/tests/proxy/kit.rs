@@ -22,8 +22,8 @@ use hyper::server::conn::{http1 as server1, http2 as server2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portolan_model::traffic::{
-    Cluster, EndpointSet, Listener, ListenerKind, PathMatch, Route, RouteTable, Target,
-    TrafficConfig, UpstreamProtocol, VirtualHost,
+    AcceptProxy, Cluster, EndpointSet, HttpOptions, Listener, ListenerKind, Locality, PathMatch,
+    Route, RouteTable, TcpOptions, TrafficConfig, UpstreamProtocol, VirtualHost,
 };
 use portolan_model::{Balancer, Generation};
 use portolan_proxy::{Proxy, ProxyConfig, ProxyError, StateHandle};
@@ -404,10 +404,16 @@ impl Plan {
 
     pub(crate) fn listener(mut self, name: &str, address: SocketAddr, tcp: Option<&str>) -> Self {
         let kind = match tcp {
-            Some(cluster) => ListenerKind::Tcp { cluster: cluster.into() },
-            None => ListenerKind::Http { routes: "routes".into() },
+            Some(cluster) => {
+                ListenerKind::Tcp { cluster: cluster.into(), options: TcpOptions::default() }
+            }
+            None => ListenerKind::Http {
+                routes: "routes".into(),
+                options: HttpOptions { trust_forwarded: true, ..HttpOptions::default() },
+            },
         };
-        let listener = Listener { name: name.into(), address, kind };
+        let accept_proxy = AcceptProxy::No;
+        let listener = Listener { name: name.into(), address, kind, accept_proxy };
         self.0.listeners.insert(name.into(), Arc::new(listener));
         self
     }
@@ -419,7 +425,7 @@ impl Plan {
 
     pub(crate) fn route(mut self, prefix: &str, timeout: Option<Duration>) -> Self {
         let path = PathMatch::Prefix(prefix.into());
-        let route = Route { path, cluster: "web".into(), timeout };
+        let route = Route { timeout, ..Route::to(path, "web".into()) };
         let host = VirtualHost {
             name: "web".into(),
             domains: vec!["web.shop".into()],
@@ -437,21 +443,15 @@ impl Plan {
         upstream: UpstreamProtocol,
         endpoints: &[SocketAddr],
     ) -> Self {
-        let cluster = Cluster {
-            name: name.into(),
-            endpoints: name.into(),
-            balancer,
-            upstream,
-            connect_timeout: Duration::from_secs(2),
-        };
+        let mut cluster = Cluster::new(name.into(), balancer);
+        cluster.upstream.protocol = upstream;
+        cluster.upstream.connect_timeout = Duration::from_secs(2);
         self.0.clusters.insert(name.into(), Arc::new(cluster));
         self.endpoints(name, endpoints)
     }
 
     pub(crate) fn endpoints(mut self, name: &str, addresses: &[SocketAddr]) -> Self {
-        let target = |a: &SocketAddr| Target { address: *a, weight: 1, priority: 0, zone: None };
-        let endpoints = addresses.iter().map(target).collect();
-        let set = EndpointSet { name: name.into(), endpoints };
+        let set = EndpointSet::flat(name.into(), addresses.iter().map(|a| (*a, 1)));
         self.0.endpoints.insert(name.into(), Arc::new(set));
         self
     }
@@ -459,8 +459,11 @@ impl Plan {
     /// Gives the endpoints of a set their priorities, in order.
     pub(crate) fn priorities(mut self, name: &str, priorities: &[u32]) -> Self {
         let mut set = (*self.0.endpoints[name]).clone();
+        let last = priorities.iter().max().copied().unwrap_or(0);
+        set.localities =
+            (0..=last).map(|priority| Locality { priority, ..Locality::default() }).collect();
         for (target, priority) in set.endpoints.iter_mut().zip(priorities) {
-            target.priority = *priority;
+            target.locality = *priority;
         }
         self.0.endpoints.insert(name.into(), Arc::new(set));
         self

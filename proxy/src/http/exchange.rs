@@ -1,0 +1,361 @@
+//! One request from its head to the end of its response.
+//!
+//! Owns who it is for, how long it may take, and what is answered when no endpoint does. Sending
+//! it is `forward`'s.
+
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
+use std::pin::pin;
+use std::task::Poll;
+use std::time::Duration;
+
+use portolan_model::policy::Retries;
+use portolan_model::traffic::{ListenerKind, ResourceName};
+use tokio::time::Instant;
+
+use super::Client;
+use super::answering::{Answering, Speaks};
+use super::asked::Asked;
+use super::body::{Incoming, Outgoing, Source};
+use super::forward::Forward;
+use super::local::{Local, Reason};
+use super::passing::{self, Passage};
+use super::timer::Timer;
+use crate::message::{Known, RequestHead};
+
+/// What a request's head says beside its fields.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Meta {
+    pub(super) speaks: Speaks,
+    /// Another request may follow.
+    pub(super) keep_alive: bool,
+    /// The client asks for another protocol on the connection.
+    pub(super) upgrade: bool,
+    /// The client takes trailers.
+    pub(super) trailers: bool,
+}
+
+/// What becomes of the client's connection, or stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// It takes another request.
+    KeepAlive,
+    /// It closes; what the client still sends is read for a while.
+    Close,
+    /// It is of no more use; what was sent is not the whole of it.
+    Abort,
+}
+
+/// Where a request goes.
+pub(super) struct Way {
+    pub(super) cluster: ResourceName,
+    pub(super) retries: Option<Retries>,
+    timeout: Option<Duration>,
+    idle_timeout: Option<Duration>,
+}
+
+/// Why a request did not come to its end.
+#[derive(Debug)]
+pub(super) enum Fail {
+    /// This is to be answered, or to be told of if the response had begun.
+    Local(Local),
+    /// The client is gone.
+    Client,
+}
+
+/// What the tasks of one request tell its clock.
+#[derive(Default)]
+pub(super) struct Pulse(Cell<u64>);
+
+impl Pulse {
+    /// Something moved.
+    pub(super) fn beat(&self) {
+        self.0.set(self.0.get().wrapping_add(1));
+    }
+}
+
+/// Answers a request, from an endpoint or by itself, and counts it.
+pub(super) async fn run<'a>(
+    client: &Client,
+    timer: &mut Timer,
+    head: &mut RequestHead,
+    meta: Meta,
+    incoming: Incoming<'a>,
+    outgoing: Outgoing<'a>,
+) -> Ended {
+    let shared = &client.origin.shared;
+    let _counted = shared.begin_request();
+    let grpc = passing::is_grpc(&head.fields);
+    let mut source = Source::new(incoming);
+    let mut answer =
+        Answering::new(outgoing, meta.speaks, head.method() == b"HEAD", meta.keep_alive);
+    let result = proxy(client, timer, head, meta, grpc, &mut source, &mut answer).await;
+    let ended = match result {
+        Ok(()) if answer.keep_alive && source.is_over() => Ended::KeepAlive,
+        Ok(()) => Ended::Close,
+        Err(Fail::Client) => {
+            shared.metrics.count_local(Reason::ClientReset);
+            return Ended::Abort;
+        }
+        Err(Fail::Local(local)) => {
+            shared.metrics.count_local(local.reason);
+            tracing::debug!(listener = %client.origin.listener.name,
+                reason = local.reason.as_str(), detail = local.detail, "answered locally");
+            finish(timer, &local, grpc, &source, &mut answer).await
+        }
+    };
+    client.origin.metrics.count_response(answer.status);
+    ended
+}
+
+/// Answers what no endpoint does, or ends what one has begun.
+async fn finish(
+    timer: &mut Timer,
+    local: &Local,
+    grpc: bool,
+    source: &Source<'_>,
+    answer: &mut Answering<'_>,
+) -> Ended {
+    /// Time for the client to take what the proxy itself has to say.
+    const PATIENCE: Duration = Duration::from_secs(5);
+    if !answer.begun {
+        answer.keep_alive &= source.is_over();
+        answer.local(local, grpc);
+    } else if grpc && matches!(answer.out, Outgoing::Http2(_)) && !answer.out.is_full() {
+        answer.out.finish(Some(&local.trailers()));
+    } else {
+        return Ended::Abort;
+    }
+    let deadline = Instant::now() + PATIENCE;
+    let flushed = poll_fn(|cx| match answer.out.poll_flush(cx) {
+        Poll::Pending => timer.poll(cx, deadline).map(|()| false),
+        Poll::Ready(written) => Poll::Ready(written.is_ok()),
+    });
+    match (flushed.await, answer.keep_alive) {
+        (true, true) => Ended::KeepAlive,
+        (true, false) => Ended::Close,
+        (false, _) => Ended::Abort,
+    }
+}
+
+async fn proxy(
+    client: &Client,
+    timer: &mut Timer,
+    head: &mut RequestHead,
+    meta: Meta,
+    grpc: bool,
+    source: &mut Source<'_>,
+    answer: &mut Answering<'_>,
+) -> Result<(), Fail> {
+    let started = Instant::now();
+    let shared = &client.origin.shared;
+    let options = client.options();
+    if shared.is_overloaded() {
+        let detail = "this proxy has as many requests as it takes";
+        return Err(Fail::Local(Local::new(Reason::Overloaded, detail)));
+    }
+    let asked = Asked::of(head, meta.speaks == Speaks::Http2)
+        .map_err(|reason| Fail::Local(Local::new(Reason::BadRequest, reason)))?;
+    let upgrade = upgrade(client, head, meta, &asked).map_err(Fail::Local)?;
+    let way = route(client, &asked, head.path()).map_err(Fail::Local)?;
+    let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
+    let allowed = way.timeout.or(shared.config.request_timeout);
+    let timeout = match (given, allowed) {
+        (Some(given), Some(allowed)) => Some(given.min(allowed)),
+        (given, allowed) => given.or(allowed),
+    };
+    let (high, low) = shared.random();
+    passing::request(
+        head,
+        &Passage {
+            peer: &client.peer_text,
+            version: if meta.speaks == Speaks::Http2 { b"2" } else { b"1.1" },
+            host: &asked.host,
+            trusted: options.trust_forwarded,
+            upgrade: upgrade.is_some(),
+            trailers: meta.trailers,
+            request_id: &passing::request_id(high, low),
+        },
+    );
+    let deadline = timeout.map(|timeout| started + timeout);
+    let idle = way.idle_timeout.or(options.stream_idle_timeout);
+    let pulse = Pulse::default();
+    let limits = Clock { deadline, timeout, idle };
+    let name = asked.lower().to_owned();
+    let forward = Forward {
+        shared,
+        way: &way,
+        asked: &asked,
+        head,
+        grpc,
+        upgrade,
+        deadline: if grpc { deadline } else { None },
+        pulse: &pulse,
+        trailers: meta.trailers || meta.speaks == Speaks::Http2,
+        tries: 0,
+    };
+    limits.run(timer, &pulse, &name, forward.run(source, answer)).await
+}
+
+/// The limits in time of one request.
+struct Clock {
+    deadline: Option<Instant>,
+    timeout: Option<Duration>,
+    idle: Option<Duration>,
+}
+
+impl Clock {
+    /// Runs a request until it ends or its time does.
+    async fn run(
+        &self,
+        timer: &mut Timer,
+        pulse: &Pulse,
+        asked: &str,
+        request: impl Future<Output = Result<(), Fail>>,
+    ) -> Result<(), Fail> {
+        let mut request = pin!(request);
+        let mut seen = pulse.0.get();
+        let mut quiet = self.idle.map(|idle| Instant::now() + idle);
+        poll_fn(|cx| {
+            if let Poll::Ready(ended) = request.as_mut().poll(cx) {
+                return Poll::Ready(ended);
+            }
+            loop {
+                let next = match (self.deadline, quiet) {
+                    (Some(deadline), Some(quiet)) => deadline.min(quiet),
+                    (Some(at), None) | (None, Some(at)) => at,
+                    (None, None) => return Poll::Pending,
+                };
+                if timer.poll(cx, next).is_pending() {
+                    return Poll::Pending;
+                }
+                if self.deadline == Some(next) {
+                    let within = self.timeout.unwrap_or_default();
+                    let detail = format!("{asked}: no response within {within:?}");
+                    return Poll::Ready(Err(Fail::Local(Local::new(Reason::Timeout, detail))));
+                }
+                // Moves since the last look count from this look on: it is ended after one to two
+                // times the limit, and a move costs no look at the clock.
+                let idle = self.idle.unwrap_or_default();
+                let moved = pulse.0.get();
+                if moved == seen {
+                    let detail = format!("{asked}: nothing moved for {idle:?}");
+                    return Poll::Ready(Err(Fail::Local(Local::new(Reason::StreamIdle, detail))));
+                }
+                seen = moved;
+                quiet = Some(next + idle);
+            }
+        })
+        .await
+    }
+}
+
+/// What a client that asks for a tunnel gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tunnel {
+    /// The endpoint is asked to switch protocols (RFC 9110 §7.8), or the stream is an extended
+    /// CONNECT that means the same (RFC 8441).
+    Upgrade,
+    /// Bytes to the endpoint as they are (RFC 9110 §9.3.6).
+    Connect,
+}
+
+/// Whether the request asks for a tunnel, and may have one.
+fn upgrade(
+    client: &Client,
+    head: &RequestHead,
+    meta: Meta,
+    asked: &Asked,
+) -> Result<Option<Tunnel>, Local> {
+    let allowed = |protocol: &[u8]| {
+        protocol.eq_ignore_ascii_case(b"websocket")
+            || client.options().upgrades.iter().any(|u| u.as_bytes().eq_ignore_ascii_case(protocol))
+    };
+    let connect = head.method() == b"CONNECT";
+    let protocol = match (head.protocol(), meta.upgrade) {
+        (Some(protocol), _) if connect => protocol,
+        (_, true) if !connect => head.fields.get(Known::Upgrade).unwrap_or_default(),
+        _ if connect && allowed(b"connect") => return Ok(Some(Tunnel::Connect)),
+        _ if connect => return Err(Local::new(Reason::Method, "CONNECT is not served")),
+        _ => return Ok(None),
+    };
+    if allowed(protocol) {
+        return Ok(Some(Tunnel::Upgrade));
+    }
+    // RFC 9110 §7.8: an offer to change may be passed over; h2c is offered by clients that can do
+    // without.
+    if protocol.eq_ignore_ascii_case(b"h2c") {
+        return Ok(None);
+    }
+    let to = String::from_utf8_lossy(protocol);
+    let detail = format!("{}: upgrade to {to} is not served", asked.lower());
+    Err(Local::new(Reason::Upgrade, detail))
+}
+
+/// The cluster for a request, and what its route allows.
+fn route(client: &Client, asked: &Asked, path: &[u8]) -> Result<Way, Local> {
+    let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
+        &client.origin.listener.kind
+    else {
+        return Err(Local::new(Reason::NoRoute, "no routes"));
+    };
+    let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
+    let found = client.origin.shared.with_routes(routes, |table| {
+        let route = table.lookup(asked.lower())?.route(&path[..end])?;
+        Some(Way {
+            cluster: ResourceName::clone(&route.cluster),
+            retries: route.retries.clone(),
+            timeout: route.timeout,
+            idle_timeout: route.idle_timeout,
+        })
+    });
+    found.ok_or_else(|| {
+        let path = String::from_utf8_lossy(&path[..end]);
+        Local::new(Reason::NoRoute, format!("{}{path}: no route", asked.lower()))
+    })
+}
+
+/// `grpc-timeout` (gRPC over HTTP/2, "Timeout"): at most eight digits and a unit.
+fn grpc_timeout(value: Option<&[u8]>) -> Option<Duration> {
+    let (unit, digits) = value?.split_last()?;
+    if digits.is_empty() || digits.len() > 8 {
+        return None;
+    }
+    let count = digits.iter().try_fold(0_u64, |count, byte| {
+        byte.is_ascii_digit().then(|| count * 10 + u64::from(byte - b'0'))
+    })?;
+    Some(match unit {
+        b'H' => Duration::from_secs(count * 3600),
+        b'M' => Duration::from_secs(count * 60),
+        b'S' => Duration::from_secs(count),
+        b'm' => Duration::from_millis(count),
+        b'u' => Duration::from_micros(count),
+        b'n' => Duration::from_nanos(count),
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grpc_timeout_is_digits_and_a_unit() {
+        for (value, expected) in [
+            ("1H", Some(Duration::from_hours(1))),
+            ("2M", Some(Duration::from_mins(2))),
+            ("3S", Some(Duration::from_secs(3))),
+            ("100m", Some(Duration::from_millis(100))),
+            ("99999999u", Some(Duration::from_micros(99_999_999))),
+            ("5n", Some(Duration::from_nanos(5))),
+            ("123456789m", None),
+            ("m", None),
+            ("1", None),
+            ("-1m", None),
+            ("1 m", None),
+            ("1s", None),
+        ] {
+            assert_eq!(grpc_timeout(Some(value.as_bytes())), expected, "{value}");
+        }
+    }
+}

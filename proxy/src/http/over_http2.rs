@@ -1,0 +1,49 @@
+//! A client's HTTP/2 connection: its requests run side by side, each in a task of its own.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+use tokio::net::TcpStream;
+
+use super::Client;
+use super::answering::Speaks;
+use super::body::{Http2Out, Incoming, Outgoing};
+use super::exchange::{self, Meta};
+use super::timer::Timer;
+use crate::http1::tokens;
+use crate::http2;
+use crate::message::Known;
+
+pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
+    let config = &client.origin.shared.config;
+    let options = client.options();
+    let settings = http2::Settings {
+        max_concurrent_streams: config.max_concurrent_streams,
+        max_header_list: config.max_header_bytes,
+        idle_timeout: Some(options.idle_timeout.unwrap_or(config.idle_timeout)),
+        max_age: options.max_age,
+        ..http2::Settings::default()
+    };
+    let closing = client.origin.closing.clone();
+    let requests = Rc::clone(&client);
+    let on_request = move |request: http2::Request| {
+        let client = Rc::clone(&requests);
+        client.origin.shared.tasks.spawn_local(answer(Rc::clone(&client), request));
+    };
+    let closing = closing.cancelled_owned();
+    if let Err(error) = http2::serve(stream, read, &settings, closing, on_request).await {
+        tracing::debug!(peer = %client.peer, %error, "a client's connection failed");
+    }
+}
+
+async fn answer(client: Rc<Client>, request: http2::Request) {
+    let http2::Request { mut head, body, respond } = request;
+    let trailers =
+        head.fields.all(Known::Te).flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
+    let meta = Meta { speaks: Speaks::Http2, keep_alive: true, upgrade: false, trailers };
+    let (incoming, outgoing) =
+        (Incoming::Http2(body), Outgoing::Http2(Http2Out::new(respond, false)));
+    let mut timer = Timer::default();
+    // What was not ended is reset by being dropped.
+    exchange::run(&client, &mut timer, &mut head, meta, incoming, outgoing).await;
+}

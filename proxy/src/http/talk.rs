@@ -1,0 +1,319 @@
+//! One try: a request goes to one endpoint while its response comes back.
+//!
+//! Both directions move at the same time in the request's own task. Once the head of a response is
+//! on its way to the client there is no other try.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, ready};
+
+use super::answering::{Answering, Speaks};
+use super::body::{Download, Incoming, Outgoing, PumpError, ReadError, Source, Upload, WriteError};
+use super::exchange::{Fail, Tunnel};
+use super::forward::{Ended, Forward, tried};
+use super::local::{Local, Reason};
+use super::passing;
+use crate::http1::{self, Length, Limits};
+use crate::http2;
+use crate::message::{Known, ResponseHead};
+use crate::upstream::{Cause, Failure};
+
+/// Interim responses an endpoint may send before the one that counts.
+const MAX_INTERIM: usize = 16;
+
+/// Where a response comes from.
+pub(super) enum Answer<'a> {
+    Http1(http1::Receiving<'a>),
+    Http2(http2::RecvHead),
+}
+
+/// Whether the endpoint's connection takes another request; only HTTP/1.1 asks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Reuse {
+    Yes,
+    No,
+}
+
+/// A head that was read.
+enum Got {
+    Interim,
+    Final { length: Length, keep_alive: bool, stream: Option<http2::RecvStream> },
+}
+
+pub(super) struct Talk<'f, 'a> {
+    pub(super) forward: &'f mut Forward<'a>,
+    /// The connection had requests before.
+    pub(super) reused: bool,
+}
+
+/// What waiting for a head comes to.
+enum Waited {
+    Head(Got),
+    Read(ReadError),
+    Client,
+}
+
+impl Talk<'_, '_> {
+    pub(super) async fn run<'u>(
+        self,
+        mut from: Answer<'u>,
+        mut to: Outgoing<'u>,
+        source: &mut Source<'_>,
+        answer: &mut Answering<'_>,
+    ) -> Result<Reuse, Ended> {
+        let mut upload = Upload::default();
+        let mut unwritten: Option<WriteError> = None;
+        let mut head = ResponseHead::default();
+        let mut interim = 0;
+        let per_try = self.forward.way.retries.as_ref().and_then(|r| r.per_try_timeout);
+        let (length, keep_alive, stream) = loop {
+            let waiting = self.head(
+                &mut from,
+                &mut to,
+                &mut upload,
+                &mut unwritten,
+                source,
+                answer,
+                &mut head,
+            );
+            let waited = match per_try {
+                Some(limit) => match tokio::time::timeout(limit, waiting).await {
+                    Ok(waited) => waited,
+                    Err(_elapsed) => {
+                        let detail = format!("no answer within {limit:?}");
+                        return Err(self.failed(Cause::TryTimeout, detail));
+                    }
+                },
+                None => waiting.await,
+            };
+            match waited {
+                Waited::Client => return Err(Ended::Over(Fail::Client)),
+                Waited::Read(error) => {
+                    return Err(self.unanswered(&error, unwritten.as_ref(), &from, &to));
+                }
+                Waited::Head(Got::Final { length, keep_alive, stream }) => {
+                    break (length, keep_alive, stream);
+                }
+                Waited::Head(Got::Interim) if head.status == 101 => {
+                    if self.forward.upgrade != Some(Tunnel::Upgrade) {
+                        let detail = "101 to a request that asked for no upgrade".to_owned();
+                        return Err(self.failed(Cause::Invalid, detail));
+                    }
+                    passing::response(&mut head.fields, true);
+                    answer.tunnel(&mut head, true);
+                    let Answer::Http1(receiving) = from else { return Ok(Reuse::No) };
+                    let pulse = self.forward.pulse;
+                    super::tunnel::run(Incoming::Http1(receiving), to, source, answer, pulse)
+                        .await?;
+                    return Ok(Reuse::No);
+                }
+                Waited::Head(Got::Interim) => {
+                    interim += 1;
+                    if interim > MAX_INTERIM {
+                        let detail = "more interim responses than this proxy takes".to_owned();
+                        return Err(self.failed(Cause::Invalid, detail));
+                    }
+                    if answer.speaks != Speaks::Http10 {
+                        answer.interim(&mut head);
+                    }
+                }
+            }
+        };
+        self.refuse(&head, source)?;
+        source.settle();
+        let from = match (from, stream) {
+            (Answer::Http1(receiving), _) => Incoming::Http1(receiving),
+            (Answer::Http2(_), Some(stream)) => Incoming::Http2(stream),
+            (Answer::Http2(_), None) => return Ok(Reuse::No),
+        };
+        passing::response(&mut head.fields, false);
+        answer.head(&mut head, length);
+        self.body(from, to, upload, source, answer, keep_alive && unwritten.is_none()).await
+    }
+
+    /// Waits for the next head while the request is sent.
+    #[expect(clippy::too_many_arguments, reason = "both directions and their state")]
+    async fn head(
+        &self,
+        from: &mut Answer<'_>,
+        to: &mut Outgoing<'_>,
+        upload: &mut Upload,
+        unwritten: &mut Option<WriteError>,
+        source: &mut Source<'_>,
+        answer: &mut Answering<'_>,
+        head: &mut ResponseHead,
+    ) -> Waited {
+        let limits = self.forward.limits();
+        let method = self.forward.head.method();
+        let trailers = true;
+        poll_fn(|cx| {
+            // An interim response may wait to go out.
+            if matches!(answer.out.poll_flush(cx), Poll::Ready(Err(_)))
+                || answer.out.poll_refused(cx).is_ready()
+            {
+                return Poll::Ready(Waited::Client);
+            }
+            if unwritten.is_none() && !upload.is_done() {
+                let before = source.bytes;
+                match upload.poll(cx, source, to, trailers) {
+                    Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Waited::Client),
+                    // The endpoint may have said why before it stopped reading.
+                    Poll::Ready(Err(PumpError::Write(error))) => *unwritten = Some(error),
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                }
+                if source.bytes != before {
+                    self.forward.pulse.beat();
+                }
+            }
+            if upload.is_done() && source.poll_gone(cx).is_ready() {
+                return Poll::Ready(Waited::Client);
+            }
+            from.poll_head(cx, limits, method, head).map(|read| match read {
+                Ok(got) => Waited::Head(got),
+                Err(error) => Waited::Read(error),
+            })
+        })
+        .await
+    }
+
+    /// Moves the response's body to the client, and what is left of the request's to the endpoint.
+    async fn body(
+        &self,
+        from: Incoming<'_>,
+        mut to: Outgoing<'_>,
+        mut upload: Upload,
+        source: &mut Source<'_>,
+        answer: &mut Answering<'_>,
+        keep_alive: bool,
+    ) -> Result<Reuse, Ended> {
+        let pulse = self.forward.pulse;
+        let mut download = Download::new(from, self.forward.trailers);
+        let mut unread = false;
+        let moved = poll_fn(|cx| {
+            let before = (download.bytes, source.bytes);
+            let moved = download.poll(cx, &mut answer.out);
+            if moved.is_pending() && !unread {
+                match upload.poll(cx, source, &mut to, true) {
+                    Poll::Ready(Err(PumpError::Read(_))) => {
+                        return Poll::Ready(Err(Fail::Client));
+                    }
+                    // The endpoint wants no more of it; its answer may be whole all the same.
+                    Poll::Ready(Err(PumpError::Write(_))) => unread = true,
+                    Poll::Ready(Ok(())) | Poll::Pending => {}
+                }
+                if answer.out.poll_refused(cx).is_ready() {
+                    return Poll::Ready(Err(Fail::Client));
+                }
+            }
+            if before != (download.bytes, source.bytes) {
+                pulse.beat();
+            }
+            moved.map(|moved| moved.map_err(|error| self.cut(error)))
+        });
+        moved.await.map_err(Ended::Over)?;
+        let reusable = keep_alive && upload.is_done() && !unread && download.from.is_over();
+        Ok(if reusable { Reuse::Yes } else { Reuse::No })
+    }
+
+    /// Whether a response is a reason to try again instead.
+    fn refuse(&self, head: &ResponseHead, source: &Source<'_>) -> Result<(), Ended> {
+        if self.forward.way.retries.is_none() || !source.can_rewind() {
+            return Ok(());
+        }
+        let grpc = head.fields.get(Known::GrpcStatus).filter(|_| self.forward.grpc);
+        let cause = match grpc.and_then(|status| std::str::from_utf8(status).ok()?.parse().ok()) {
+            Some(status) => Cause::Grpc(status),
+            None => Cause::Status(head.status),
+        };
+        // The last try's answer is the client's, whatever it is.
+        if self.forward.is_asked(cause, self.forward.tries) {
+            return Err(self.failed(cause, format!("answered {cause:?}")));
+        }
+        Ok(())
+    }
+
+    /// A response that was begun and cannot be ended.
+    fn cut(&self, error: PumpError) -> Fail {
+        match error {
+            PumpError::Write(_) => Fail::Client,
+            PumpError::Read(error) => {
+                let asked = self.forward.asked.lower();
+                let detail = format!("{asked}: the response ended early: {error}");
+                Fail::Local(Local::new(Reason::UpstreamReset, detail))
+            }
+        }
+    }
+
+    fn failed(&self, cause: Cause, detail: String) -> Ended {
+        // A stream that is refused speaks of load, however old the connection.
+        let reused = self.reused && !matches!(cause, Cause::Refused | Cause::TryTimeout);
+        tried(Failure { cause, detail }, reused)
+    }
+
+    /// Names what happened instead of a response.
+    fn unanswered(
+        &self,
+        error: &ReadError,
+        unwritten: Option<&WriteError>,
+        from: &Answer<'_>,
+        to: &Outgoing<'_>,
+    ) -> Ended {
+        let cause = match error {
+            ReadError::Http1(http1::ReadError::Malformed(_)) => Cause::Invalid,
+            ReadError::Http1(_) => match (from, to) {
+                (Answer::Http1(receiving), _) if receiving.has_bytes() => Cause::Invalid,
+                (_, Outgoing::Http1(sending)) if unwritten.is_some() && !sending.has_written() => {
+                    Cause::Unsent
+                }
+                _ => Cause::Closed,
+            },
+            ReadError::Http2(error) => h2_cause(error),
+        };
+        self.failed(cause, error.to_string())
+    }
+}
+
+fn h2_cause(error: &http2::StreamError) -> Cause {
+    match error {
+        http2::StreamError::Refused => Cause::Refused,
+        http2::StreamError::GoneAway => Cause::GoneAway,
+        http2::StreamError::Reset(_) => Cause::Invalid,
+        _ => Cause::Closed,
+    }
+}
+
+impl Answer<'_> {
+    fn poll_head(
+        &mut self,
+        cx: &mut Context<'_>,
+        limits: Limits,
+        method: &[u8],
+        head: &mut ResponseHead,
+    ) -> Poll<Result<Got, ReadError>> {
+        match self {
+            Self::Http1(receiving) => {
+                let read = ready!(receiving.poll_response(cx, limits, method, head))?;
+                Poll::Ready(Ok(if head.status < 200 {
+                    Got::Interim
+                } else {
+                    let (length, keep_alive) = (read.length, read.keep_alive);
+                    Got::Final { length, keep_alive, stream: None }
+                }))
+            }
+            Self::Http2(receiving) => Poll::Ready(Ok(match ready!(receiving.poll_head(cx))? {
+                http2::Event::Informational(interim) => {
+                    *head = interim;
+                    Got::Interim
+                }
+                http2::Event::Final(read, stream) => {
+                    *head = read;
+                    let length = if stream.is_end() {
+                        Length::None
+                    } else {
+                        stream.content_length().map_or(Length::Chunked, Length::Known)
+                    };
+                    Got::Final { length, keep_alive: true, stream: Some(stream) }
+                }
+            })),
+        }
+    }
+}
