@@ -1,69 +1,232 @@
 //! Picking one endpoint of many. Pure: no clock, no I/O, randomness from a seed.
 //!
-//! Owns the two ways to pick and the state they need; knows endpoints only as indices with a
-//! weight and a load.
+//! [`Balance`] holds how one worker balances to one cluster: by priorities, localities, subsets and
+//! one of eight rules. It knows endpoints as places in the cluster's [`EndpointSet`]; what they have
+//! in flight, how they answer and how they are it reads through [`View`]. Owns the plans that picks
+//! walk; refuses to judge health, to count requests, or to know what a request is but for [`Ask`].
 
+mod choice;
+mod describe;
+mod draw;
+pub(crate) mod hash;
 mod least_request;
+mod load;
+mod number;
+pub(crate) mod orca;
+mod picker;
+mod plan;
+mod priority;
 mod rng;
 mod round_robin;
+mod subset;
+#[cfg(test)]
+mod tests;
 
-use portolan_model::Balancer;
+use std::cell::Cell;
+use std::collections::{BTreeMap, HashMap};
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use portolan_model::traffic::{Balancing, EndpointSet};
+use tokio::time::Instant;
+
+pub(crate) use describe::{CountersView, Description};
+pub(crate) use load::{Load, Outcome};
+pub(crate) use picker::Picker;
 pub(crate) use rng::Rng;
 
-use least_request::LeastRequest;
-use round_robin::RoundRobin;
+use number::small;
+use plan::{Context, Core, Plan, Tables, bump};
+use subset::{Index, Part, Refusal};
 
-/// The picking state of one cluster on one worker.
-#[derive(Debug)]
-pub(crate) enum Picker {
-    /// In turn, smoothly over the weights.
-    RoundRobin(RoundRobin),
-    /// Power of two choices.
-    LeastRequest(LeastRequest),
+/// Endpoints up to which a change of health counts with the very next pick. With more, plans are
+/// made at most once in [`MAKE_EVERY`] per endpoint, so that flapping does not take all the time.
+const SMALL: usize = 1_000;
+const MAKE_EVERY: Duration = Duration::from_micros(1);
+
+/// What a request asks of balancing.
+pub(crate) struct Ask<'a> {
+    /// What hashed balancers pick by; without one they pick at random.
+    pub(crate) hash: Option<u64>,
+    /// Labels that the endpoint must have, for clusters with subsets.
+    pub(crate) labels: &'a BTreeMap<String, String>,
+    /// Endpoints to pass over, such as those that were tried; `None`: nobody.
+    pub(crate) avoid: Option<&'a dyn Fn(usize) -> bool>,
+    pub(crate) now: Instant,
 }
 
-impl Picker {
-    /// A picker over these weights. `kept` maps an index to the index it had in `old`, so that an
-    /// endpoint which stays keeps its turn.
+/// A cluster's endpoints as their keeper sees them, by their place in the [`EndpointSet`].
+pub(crate) trait View {
+    /// An endpoint's load; `None` past the last one.
+    fn load(&self, at: usize) -> Option<&Load>;
+
+    /// Whether active checks and what it answered let it be used. Read when a plan is made: say so
+    /// by [`Balance::on_health_changed`] when it changes.
+    fn healthy(&self, at: usize) -> bool;
+
+    /// Requests in flight to all of them on this worker.
+    fn in_flight(&self) -> u32;
+}
+
+/// Where the proxy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Place {
+    pub(crate) region: Arc<str>,
+    pub(crate) zone: Arc<str>,
+    /// The part of all clients that is in this zone, in thousandths, if it is known.
+    pub(crate) clients_milli: Option<u32>,
+}
+
+/// Picks that did not go the common way.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counters {
+    pub(crate) panic: Cell<u64>,
+    pub(crate) cross_zone: Cell<u64>,
+    pub(crate) spilled: Cell<u64>,
+    pub(crate) subset_fallback: Cell<u64>,
+    pub(crate) no_subset: Cell<u64>,
+    pub(crate) subsets_full: Cell<u64>,
+    pub(crate) none: Cell<u64>,
+    pub(crate) plans: Cell<u64>,
+}
+
+/// How one worker balances to one cluster.
+#[derive(Debug)]
+pub(crate) struct Balance {
+    core: Core,
+    whole: Plan,
+    subsets: Option<Index>,
+    rng: Rng,
+    /// Grows when health changes; plans made before are made anew.
+    generation: Cell<u64>,
+    counters: Counters,
+}
+
+impl Balance {
+    /// Balancing over the endpoints of `set`. An endpoint that was there `before`, by its address,
+    /// keeps its turn; tables of hashes that are the same are kept. `place` is where the proxy is, for
+    /// zone aware routing.
     pub(crate) fn new(
-        balancer: Balancer,
-        weights: &[u32],
-        old: Option<&Self>,
-        kept: impl Fn(usize) -> Option<usize>,
-        rng: &mut Rng,
+        balancing: &Balancing,
+        set: &Arc<EndpointSet>,
+        before: Option<&Self>,
+        place: Option<Place>,
+        seed: u64,
     ) -> Self {
-        match balancer {
-            Balancer::LeastRequest => Self::LeastRequest(LeastRequest::new(weights)),
-            // No picker of their own yet: a control plane that names one of them names round robin
-            // next, which is what the xDS client then takes.
-            Balancer::RoundRobin
-            | Balancer::RingHash
-            | Balancer::ClientSideWeightedRoundRobin
-            | Balancer::PickFirst
-            | Balancer::Random
-            | Balancer::PeakEwma
-            | Balancer::Maglev => {
-                let old = match old {
-                    Some(Self::RoundRobin(old)) => Some(old),
-                    _ => None,
-                };
-                Self::RoundRobin(RoundRobin::new(weights, old, kept, rng))
-            }
+        let (mut carried, mut tables) = (HashMap::new(), Tables::default());
+        if let Some(before) = before {
+            let waits = before.whole.waits();
+            let old = before.core.set.endpoints.iter().enumerate();
+            let old: HashMap<SocketAddr, _> =
+                old.filter_map(|(at, t)| Some((t.address, *waits.get(&small(at))?))).collect();
+            let new = set.endpoints.iter().enumerate();
+            carried = new.filter_map(|(at, t)| Some((small(at), *old.get(&t.address)?))).collect();
+            tables = before.whole.tables.share();
+        }
+        let members = (0..set.endpoints.len()).map(small).collect();
+        let index = Index::new(balancing.subsets.as_ref());
+        let core = Core { balancing: balancing.clone(), set: Arc::clone(set), place };
+        Self {
+            core,
+            whole: Plan::about(members, carried, tables),
+            subsets: index,
+            rng: Rng::seeded(seed),
+            generation: Cell::new(1),
+            counters: before.map(|before| before.counters.clone()).unwrap_or_default(),
         }
     }
 
-    /// Picks among the indices `allowed` lets pass; `None` when there is none. `load` gives the
-    /// requests in flight.
-    pub(crate) fn pick(
-        &mut self,
-        rng: &mut Rng,
-        load: impl Fn(usize) -> u32,
-        allowed: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
-        match self {
-            Self::RoundRobin(picker) => picker.pick(allowed),
-            Self::LeastRequest(picker) => picker.pick(rng, load, allowed),
+    /// Picks an endpoint; `None` when there is none that need not be avoided. Whom the plan has for
+    /// the request goes first, then any other tier's (a lower priority's, a degraded one).
+    pub(crate) fn pick<V: View + ?Sized>(&mut self, ask: &Ask<'_>, view: &V) -> Option<usize> {
+        let core = &self.core;
+        let plan = match &mut self.subsets {
+            None => &mut self.whole,
+            Some(index) => {
+                let (part, fallback) = index.find(ask.labels, &core.set);
+                if fallback {
+                    bump(&self.counters.subset_fallback);
+                }
+                match part {
+                    Part::Whole => &mut self.whole,
+                    Part::Of(at) => index.plan(at)?,
+                    Part::Nowhere(refusal) => {
+                        bump(match refusal {
+                            Refusal::NoSuchPart => &self.counters.no_subset,
+                            Refusal::TooMany => &self.counters.subsets_full,
+                        });
+                        return None;
+                    }
+                }
+            }
+        };
+        let generation = self.generation.get();
+        bring_up(plan, core, view, ask.now, generation, &mut self.rng, &self.counters);
+        let unknown = plan.unknown;
+        let context = Context { core, ask, view, counters: &self.counters, unknown };
+        let picked = plan.pick(&context, &mut self.rng);
+        if picked.is_none() {
+            bump(&self.counters.none);
         }
+        picked
+    }
+
+    /// The health of an endpoint changed, or it came back and is new: plans are made anew.
+    pub(crate) fn on_health_changed(&self) {
+        self.generation.set(self.generation.get().wrapping_add(1).max(1));
+    }
+
+    /// What happened so far.
+    pub(crate) fn counters(&self) -> CountersView {
+        let counters = &self.counters;
+        CountersView {
+            panic: counters.panic.get(),
+            cross_zone: counters.cross_zone.get(),
+            spilled: counters.spilled.get(),
+            subset_fallback: counters.subset_fallback.get(),
+            no_subset: counters.no_subset.get(),
+            subsets_full: counters.subsets_full.get(),
+            none: counters.none.get(),
+            plans: counters.plans.get(),
+        }
+    }
+
+    fn refresh<V: View + ?Sized>(&mut self, view: &V, now: Instant) {
+        let generation = self.generation.get();
+        let plan = &mut self.whole;
+        bring_up(plan, &self.core, view, now, generation, &mut self.rng, &self.counters);
+    }
+}
+
+/// Makes a plan anew if it is due.
+fn bring_up<V: View + ?Sized>(
+    plan: &mut Plan,
+    core: &Core,
+    view: &V,
+    now: Instant,
+    generation: u64,
+    rng: &mut Rng,
+    counters: &Counters,
+) {
+    let stale = plan.generation != generation && !is_too_soon(plan, now);
+    if stale || plan.review.is_some_and(|at| now >= at) {
+        bump(&counters.plans);
+        plan.make(core, view, now, generation, rng);
+    } else if plan.unknown_review.is_some_and(|at| now >= at) {
+        plan.reckon_unknown(core, view, now);
+    }
+}
+
+/// Whether a large plan was made only just now.
+fn is_too_soon(plan: &Plan, now: Instant) -> bool {
+    let Some(made) = plan.made.filter(|_| plan.members.len() > SMALL) else { return false };
+    now.saturating_duration_since(made) < MAKE_EVERY * small(plan.members.len())
+}
+
+impl Place {
+    /// 0 to 1.
+    fn clients(&self) -> Option<f64> {
+        self.clients_milli.map(|milli| f64::from(milli.min(1000)) / 1000.0)
     }
 }
