@@ -15,6 +15,8 @@ mod http1;
 mod http2;
 mod message;
 mod metrics;
+mod proxy_protocol;
+mod splice;
 mod state;
 mod supervisor;
 mod tcp;

@@ -1,0 +1,193 @@
+//! Both directions of a pair of streams in one task, with their limits of time.
+//!
+//! A half-close passes through once all bytes before it have; the other direction goes on. Anything
+//! else ends both, and says which side or limit it was.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::AsFd as _;
+use std::pin::pin;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tokio::io::Interest;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use super::pump::{Broken, Pump};
+use super::sys;
+use crate::metrics::Counter;
+
+/// Limits on a pair of streams.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    /// Ends the pair when no byte has moved either way for this long.
+    pub(crate) idle: Duration,
+    /// Ends the pair at this time, whatever moves.
+    pub(crate) until: Option<Instant>,
+}
+
+/// What is counted while bytes move.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Counters<'a> {
+    /// Bytes taken from the near side.
+    pub(crate) bytes_in: &'a Counter,
+    /// Bytes given to the near side.
+    pub(crate) bytes_out: &'a Counter,
+    /// Bytes given to either side that were never copied.
+    pub(crate) spliced: &'a Counter,
+    /// Pipes wanted and not had.
+    pub(crate) denied: &'a Counter,
+}
+
+/// How a pair of streams ended.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// Both sides have ended, and everything was passed on.
+    Done,
+    /// The near side failed or was reset.
+    Near(io::Error),
+    /// The far side failed or was reset.
+    Far(io::Error),
+    /// Nothing moved for too long.
+    Idle,
+    /// It was too old.
+    Age,
+}
+
+/// The two directions.
+struct Pair<'a> {
+    near: &'a TcpStream,
+    far: &'a TcpStream,
+    up: Way,
+    down: Way,
+    counters: Counters<'a>,
+}
+
+/// One direction.
+struct Way {
+    pump: Pump,
+    done: bool,
+    /// What is in the counters already.
+    spliced: u64,
+    denied: u64,
+}
+
+/// Passes bytes both ways until both sides have ended, one has failed, or a limit is reached. The
+/// far side is given `first` before anything else. Neither socket is closed, and after any end but
+/// [`End::Done`] bytes may be missing: resetting both says so to both.
+pub(crate) async fn bidirectional(
+    near: &TcpStream,
+    far: &TcpStream,
+    first: Vec<u8>,
+    limits: Limits,
+    counters: Counters<'_>,
+) -> End {
+    let (up, down) = (Way::new(Pump::new(None).after(first)), Way::new(Pump::new(None)));
+    let mut pair = Pair { near, far, up, down, counters };
+    let mut last = Instant::now();
+    let due = |last: Instant| {
+        let idle = last + limits.idle;
+        limits.until.map_or(idle, |until| until.min(idle))
+    };
+    let mut timer = pin!(tokio::time::sleep_until(due(last)));
+    // A reset of a side that is neither read nor written just now would not be seen otherwise.
+    let mut near_failed = pin!(near.ready(Interest::ERROR));
+    let mut far_failed = pin!(far.ready(Interest::ERROR));
+    poll_fn(|cx| {
+        let before = pair.progress();
+        if let Poll::Ready(end) = pair.poll(cx) {
+            return Poll::Ready(end);
+        }
+        if pair.progress() != before {
+            last = Instant::now();
+        } else if near_failed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Near(error_of(near)));
+        } else if far_failed.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(End::Far(error_of(far)));
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            if limits.until.is_some_and(|until| now >= until) {
+                return Poll::Ready(End::Age);
+            }
+            if now >= last + limits.idle {
+                return Poll::Ready(End::Idle);
+            }
+            timer.as_mut().reset(due(last));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// What went wrong with a socket that says something did.
+fn error_of(socket: &TcpStream) -> io::Error {
+    match socket.take_error() {
+        Ok(Some(error)) | Err(error) => error,
+        Ok(None) => io::ErrorKind::ConnectionReset.into(),
+    }
+}
+
+impl Pair<'_> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
+        let (taken, given) = (self.up.pump.taken(), self.down.pump.moved());
+        let up = self.up.poll(cx, self.near, self.far);
+        let down = self.down.poll(cx, self.far, self.near);
+        self.counters.bytes_in.add(self.up.pump.taken() - taken);
+        self.counters.bytes_out.add(self.down.pump.moved() - given);
+        self.up.count(&self.counters);
+        self.down.count(&self.counters);
+        match (up, down) {
+            (Err(Broken::Source(error)), _) | (_, Err(Broken::Sink(error))) => {
+                Poll::Ready(End::Near(error))
+            }
+            (Err(Broken::Sink(error)), _) | (_, Err(Broken::Source(error))) => {
+                Poll::Ready(End::Far(error))
+            }
+            (Ok(()), Ok(())) if self.up.done && self.down.done => Poll::Ready(End::Done),
+            (Ok(()), Ok(())) => Poll::Pending,
+        }
+    }
+
+    /// Differs from an earlier value when a byte or an end has moved since.
+    fn progress(&self) -> (u64, u64, bool, bool) {
+        let moved = |way: &Way| way.pump.taken().wrapping_add(way.pump.moved());
+        (moved(&self.up), moved(&self.down), self.up.done, self.down.done)
+    }
+}
+
+impl Way {
+    fn new(pump: Pump) -> Self {
+        Self { pump, done: false, spliced: 0, denied: 0 }
+    }
+
+    /// Moves bytes, and the end after the last one.
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        from: &TcpStream,
+        to: &TcpStream,
+    ) -> Result<(), Broken> {
+        if self.done {
+            return Ok(());
+        }
+        match self.pump.poll(cx, from, to) {
+            Poll::Ready(Ok(())) => {
+                self.done = true;
+                sys::end(to.as_fd()).map_err(Broken::Sink)
+            }
+            Poll::Ready(Err(error)) => Err(error),
+            Poll::Pending => Ok(()),
+        }
+    }
+
+    fn count(&mut self, counters: &Counters<'_>) {
+        let (spliced, denied) = (self.pump.spliced(), self.pump.denied());
+        if spliced != self.spliced || denied != self.denied {
+            counters.spliced.add(spliced - self.spliced);
+            counters.denied.add(denied - self.denied);
+            (self.spliced, self.denied) = (spliced, denied);
+        }
+    }
+}
