@@ -29,6 +29,9 @@ pub struct ProxyConfig {
     pub header_timeout: Duration,
     /// A TCP stream on which no byte moves either way is reset after this long.
     pub tcp_idle_timeout: Duration,
+    /// A TCP stream is reset at this age, whatever moves on it; `None` for no limit. It has no end
+    /// of its own to be asked for, and one that is cut must not look whole.
+    pub tcp_max_age: Option<Duration>,
     /// Bytes a request or response head may take; a larger request is answered 431, a larger
     /// response 502.
     pub max_header_bytes: u32,
@@ -48,6 +51,7 @@ impl Default for ProxyConfig {
             idle_timeout: Duration::from_mins(5),
             header_timeout: Duration::from_mins(1),
             tcp_idle_timeout: Duration::from_hours(1),
+            tcp_max_age: None,
             max_header_bytes: 64 * 1024,
             max_concurrent_streams: 256,
         }

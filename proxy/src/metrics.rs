@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use portolan_model::traffic::ResourceName;
 
 use crate::http::local::Reason;
+use crate::tcp::metrics::TcpMetrics;
 
 /// Clusters and listeners with counters of their own, per worker; the rest are counted as
 /// [`OTHER`].
@@ -62,6 +63,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) retries_over_budget: Counter,
     pub(crate) idle_dropped: Counter,
     pub(crate) panics: Counter,
+    pub(crate) tcp: TcpMetrics,
     listeners: Mutex<BTreeMap<ResourceName, Arc<ListenerMetrics>>>,
     clusters: Mutex<BTreeMap<ResourceName, Arc<Counter>>>,
 }

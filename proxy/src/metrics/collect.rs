@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use portolan_model::traffic::ResourceName;
 use prometheus_client::collector::Collector;
@@ -11,11 +12,12 @@ use prometheus_client::metrics::MetricType;
 
 use super::{Counter, ListenerMetrics, ProxyMetrics, WorkerMetrics};
 use crate::http::local::Reason;
+use crate::tcp::metrics::{CONNECT_BUCKETS_MS, End};
 
 type PerWorker = fn(&WorkerMetrics) -> &Counter;
 type PerListener = fn(&ListenerMetrics) -> &Counter;
 
-const COUNTERS: [(&str, &str, PerWorker); 7] = [
+const COUNTERS: [(&str, &str, PerWorker); 9] = [
     ("proxy_upstream_connects", "Connections opened to endpoints", |w| &w.upstream_connects),
     ("proxy_upstream_connect_failures", "Connections to endpoints that failed", |w| {
         &w.upstream_connect_failures
@@ -26,6 +28,8 @@ const COUNTERS: [(&str, &str, PerWorker); 7] = [
     }),
     ("proxy_accept_errors", "Connections the system failed to hand over", |w| &w.accept_errors),
     ("proxy_pool_dropped", "Idle upstream connections closed past a bound", |w| &w.idle_dropped),
+    ("proxy_tcp_spliced_bytes", "Bytes of TCP streams that were never copied", |w| &w.tcp.spliced),
+    ("proxy_tcp_pipes_denied", "Pipes wanted for TCP streams and not had", |w| &w.tcp.denied),
     ("proxy_panics", "Connections that ended in a panic", |w| &w.panics),
 ];
 
@@ -53,6 +57,7 @@ impl Collector for ProxyMetrics {
             )?
             .encode_gauge(&active)?;
         self.encode_reasons(&mut encoder)?;
+        self.encode_tcp(&mut encoder)?;
         self.encode_listeners(&mut encoder)?;
         let clusters = self.sum(|w| &w.clusters, |c| [c.get()]);
         let values = clusters.iter().map(|(name, [n])| ([("cluster", &**name)], *n));
@@ -67,6 +72,30 @@ impl ProxyMetrics {
             ([("reason", reason.as_str())], sum)
         });
         counter(encoder, "proxy_local_answers", "Answers the proxy made itself", reasons)
+    }
+
+    fn encode_tcp(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let total = |get: &dyn Fn(&WorkerMetrics) -> &Counter| -> u64 {
+            self.workers.iter().map(|w| get(w).get()).sum()
+        };
+        let ends = End::ALL.iter().enumerate().map(|(i, end)| {
+            ([("end", end.as_str())], total(&|w| &w.tcp.ends[i]))
+        });
+        counter(encoder, "proxy_tcp_ends", "TCP streams by how they ended", ends)?;
+        let bounds = CONNECT_BUCKETS_MS.iter().map(|ms| f64::from(*ms) / 1e3);
+        let buckets: Vec<(f64, u64)> = (bounds.chain([f64::MAX]).enumerate())
+            .map(|(i, bound)| (bound, total(&|w| &w.tcp.connects[i])))
+            .collect();
+        let count = buckets.iter().map(|(_, n)| n).sum();
+        let micros = Duration::from_micros(total(&|w| &w.tcp.connect_micros));
+        encoder
+            .encode_descriptor(
+                "proxy_tcp_connect_seconds",
+                "Time to a connection for TCP streams, retries included",
+                None,
+                MetricType::Histogram,
+            )?
+            .encode_histogram::<NoLabelSet>(micros.as_secs_f64(), count, &buckets, None)
     }
 
     fn encode_listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
