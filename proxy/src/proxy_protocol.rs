@@ -11,7 +11,7 @@ mod v2;
 
 use std::net::{IpAddr, SocketAddr};
 
-pub(crate) use read::{Expect, ReadError, read};
+pub(crate) use read::{Expect, read};
 
 /// The ends of a connection as the first proxy on its way saw it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

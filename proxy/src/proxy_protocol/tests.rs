@@ -6,7 +6,8 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::crc32c::Crc32c;
-use super::{Addresses, Expect, Parsed, ProxyProtocolError as Error, ReadError, Version};
+use super::read::ReadError;
+use super::{Addresses, Expect, Parsed, ProxyProtocolError as Error, Version};
 use super::{fuzz, parse, read, write};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";

@@ -14,8 +14,7 @@ use tokio::io::Interest;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use super::pump::{Broken, Pump};
-use super::sys;
+use super::{Broken, Pump, sys};
 use crate::metrics::Counter;
 
 /// Limits on a pair of streams.
