@@ -4,6 +4,8 @@
 pub mod demo;
 #[cfg(feature = "envoy")]
 pub mod envoy;
+#[cfg(feature = "envoy")]
+pub mod typed_struct;
 
 /// `portolan.v1`: the plain API, and what Portolan adds to xDS.
 #[expect(clippy::allow_attributes, reason = "generated code carries its own allow attributes")]

@@ -5,6 +5,7 @@ pub mod cluster;
 pub mod endpoints;
 pub mod generation;
 pub mod listener;
+pub mod peak_ewma;
 mod policy;
 pub mod route;
 pub mod secret;
@@ -12,6 +13,7 @@ pub mod secret;
 use std::fmt;
 use std::sync::Arc;
 
+pub(crate) use balancing::PATH;
 use bytes::{Bytes, BytesMut};
 use portolan_model::{DnsName, ServiceKey};
 use portolan_proto::envoy::protobuf::{Any, Duration};

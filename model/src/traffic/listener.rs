@@ -97,3 +97,14 @@ pub enum ListenerKind {
         tcp: TcpOptions,
     },
 }
+
+impl ListenerKind {
+    /// Name of the route table, where there is one.
+    #[must_use]
+    pub fn routes(&self) -> Option<&ResourceName> {
+        match self {
+            Self::Http { routes, .. } | Self::Detect { routes, .. } => Some(routes),
+            Self::Tcp { .. } => None,
+        }
+    }
+}

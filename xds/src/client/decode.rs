@@ -1,16 +1,24 @@
 //! Envoy messages -> values of the traffic model, checked. What is not supported is refused with
 //! the field and the reason, never half-applied.
 
+mod action;
+mod balancing;
 pub mod cluster;
 pub mod endpoints;
 pub mod generation;
+mod health;
+mod http;
+mod labels;
+mod limits;
 pub mod listener;
 pub mod route;
+mod subset;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use portolan_model::traffic::ResourceName;
-use portolan_proto::envoy::protobuf::{Any, Duration};
+use portolan_proto::envoy::Percent;
+use portolan_proto::envoy::protobuf::{Any, Duration, UInt32Value};
 use prost::{Message, Name};
 
 /// Resources of one response.
@@ -93,12 +101,63 @@ fn named(name: &str) -> impl Fn(String) -> DecodeError + '_ {
     move |reason| DecodeError { name: name.to_owned(), reason }
 }
 
+/// Longest duration there is (`google.protobuf.Duration`), in seconds.
+const MAX_SECONDS: u64 = 315_576_000_000;
+
 /// A duration that is not negative.
 fn duration(field: &str, value: &Duration) -> Result<std::time::Duration, String> {
-    let seconds = u64::try_from(value.seconds);
+    let seconds = u64::try_from(value.seconds).ok().filter(|s| *s <= MAX_SECONDS);
     let nanos = u32::try_from(value.nanos).ok().filter(|n| *n < 1_000_000_000);
     match (seconds, nanos) {
-        (Ok(seconds), Some(nanos)) => Ok(std::time::Duration::new(seconds, nanos)),
+        (Some(seconds), Some(nanos)) => Ok(std::time::Duration::new(seconds, nanos)),
         _ => Err(format!("{field}: {}.{:09}s is not a duration", value.seconds, value.nanos)),
     }
+}
+
+/// The same where nothing and zero both stand for none.
+fn time(field: &str, value: Option<&Duration>) -> Result<Option<std::time::Duration>, String> {
+    let value = value.map(|value| duration(field, value)).transpose()?;
+    Ok(value.filter(|time| !time.is_zero()))
+}
+
+/// The same where zero is no value, with what stands for a field that is missing.
+fn positive(
+    field: &str,
+    value: Option<&Duration>,
+    default: std::time::Duration,
+) -> Result<std::time::Duration, String> {
+    match value.map(|value| duration(field, value)).transpose()? {
+        Some(time) if time.is_zero() => Err(format!("{field}: is not above 0")),
+        time => Ok(time.unwrap_or(default)),
+    }
+}
+
+/// A percentage, rounded to a whole one.
+fn percent(field: &str, value: Option<&Percent>, default: u32) -> Result<u32, String> {
+    let Some(Percent { value }) = value else { return Ok(default) };
+    // Not by a cast, which would make something of NaN as well.
+    let whole = (0..=100_u32).find(|n| f64::from(*n) + 0.5 > *value);
+    whole
+        .filter(|_| (0.0..=100.0).contains(value))
+        .ok_or_else(|| format!("{field}: {value} is not in 0..=100"))
+}
+
+/// A number within bounds, with what stands for a field that is missing.
+fn within(
+    field: &str,
+    value: Option<&UInt32Value>,
+    bounds: std::ops::RangeInclusive<u32>,
+    default: u32,
+) -> Result<u32, String> {
+    let Some(UInt32Value { value }) = value else { return Ok(default) };
+    if bounds.contains(value) {
+        return Ok(*value);
+    }
+    Err(format!("{field}: {value} is not in {}..={}", bounds.start(), bounds.end()))
+}
+
+/// Refuses a field that asks for what nobody here does, where passing over it would change what the
+/// resource means.
+fn refuse(field: &str, asked: bool) -> Result<(), String> {
+    if asked { Err(format!("{field}: not supported")) } else { Ok(()) }
 }

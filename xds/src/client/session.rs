@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::Generation;
-use portolan_model::traffic::{ListenerKind, ResourceName, TrafficConfig};
+use portolan_model::traffic::{ResourceName, TrafficConfig};
 use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::rpc::Status;
@@ -74,10 +74,8 @@ impl Session {
     /// Whether everything that is referred to is there.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        let routes = self.config.listeners.values().all(|l| match &l.kind {
-            ListenerKind::Http { routes } => self.config.routes.contains_key(routes),
-            ListenerKind::Tcp { .. } => true,
-        });
+        let mut named = self.config.listeners.values().filter_map(|l| l.kind.routes());
+        let routes = named.all(|routes| self.config.routes.contains_key(routes));
         routes
             && self
                 .config
@@ -149,10 +147,8 @@ impl Session {
                 (ResourceType::Endpoints, sets.filter(|n| !inline.contains(n)).collect())
             }
             ResourceType::Listener => {
-                let named = self.config.listeners.values().filter_map(|l| match &l.kind {
-                    ListenerKind::Http { routes } => Some(routes.clone()),
-                    ListenerKind::Tcp { .. } => None,
-                });
+                let listeners = self.config.listeners.values();
+                let named = listeners.filter_map(|l| l.kind.routes().cloned());
                 let inline: BTreeSet<_> = self.inline_routes.values().collect();
                 (ResourceType::Route, named.filter(|n| !inline.contains(n)).collect())
             }

@@ -8,6 +8,7 @@ use portolan_proto::envoy::cluster::load_balancing_policy::Policy;
 use portolan_proto::envoy::core::TypedExtensionConfig;
 use portolan_proto::envoy::lb::client_side_weighted_round_robin::ClientSideWeightedRoundRobin;
 use portolan_proto::envoy::lb::least_request::LeastRequest;
+use portolan_proto::envoy::lb::maglev::Maglev;
 use portolan_proto::envoy::lb::pick_first::PickFirst;
 use portolan_proto::envoy::lb::random::Random;
 use portolan_proto::envoy::lb::ring_hash::{RingHash, ring_hash};
@@ -18,9 +19,12 @@ use portolan_proto::envoy::route::route_action::hash_policy::{
     ConnectionProperties, Cookie, FilterState, Header, PolicySpecifier,
 };
 
+use super::peak_ewma::{self, PeakEwma};
 use super::{duration, pack};
 use crate::capability::Dialect;
 
+/// The header that stands for the path, which xDS has no hash policy for.
+pub(crate) const PATH: &str = ":path";
 /// The key by which gRPC knows a channel (gRFC A42).
 const CHANNEL_ID: &str = "io.grpc.channel_id";
 
@@ -38,7 +42,10 @@ pub(super) fn policies(
 ) -> LoadBalancingPolicy {
     let chosen = match (balancing(service, default), dialect) {
         // What gRPC cannot hash by would go to an endpoint drawn for each call.
-        ((Balancer::RingHash, Some(HashOn::Cookie { .. })), Dialect::Grpc) => default,
+        (
+            (Balancer::RingHash | Balancer::Maglev, Some(HashOn::Cookie { .. } | HashOn::Path)),
+            Dialect::Grpc,
+        ) => default,
         // It has the message and no implementation, and its config dump breaks off at it.
         ((Balancer::PickFirst, _), Dialect::Envoy) => Balancer::RoundRobin,
         ((balancer, _), _) => balancer,
@@ -56,9 +63,17 @@ pub(super) fn policies(
             Some(("pick_first", pack(&PickFirst { shuffle_address_list: true })))
         }
         Balancer::Random => Some(("random", pack(&Random::default()))),
+        Balancer::PeakEwma => Some(("peak_ewma", peak_ewma::encode(&PeakEwma::default()))),
+        Balancer::Maglev => Some(("maglev", pack(&Maglev::default()))),
+    };
+    // For whoever does not know the first.
+    let next = match chosen {
+        Balancer::PeakEwma => Some(("least_request", pack(&LeastRequest::default()))),
+        Balancer::Maglev => Some(("ring_hash", pack(&xx_hash_ring()))),
+        _ => None,
     };
     let last = ("round_robin", pack(&RoundRobin::default()));
-    let policies = first.into_iter().chain([last]);
+    let policies = first.into_iter().chain(next).chain([last]);
     LoadBalancingPolicy { policies: policies.map(|(name, config)| typed(name, config)).collect() }
 }
 
@@ -75,6 +90,7 @@ pub(super) fn http_hash(service: &Service, default: Balancer) -> Vec<HashPolicy>
         HashOn::SourceIp => {
             PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true })
         }
+        HashOn::Path => header(PATH),
     });
     hash_policies(specifier)
 }
@@ -83,7 +99,7 @@ pub(super) fn http_hash(service: &Service, default: Balancer) -> Vec<HashPolicy>
 pub(super) fn call_hash(service: &Service, default: Balancer) -> Vec<HashPolicy> {
     let specifier = balancing(service, default).1.and_then(|hash_on| match hash_on {
         HashOn::Header(name) => Some(header(name)),
-        HashOn::Cookie { .. } => None,
+        HashOn::Cookie { .. } | HashOn::Path => None,
         HashOn::SourceIp => {
             Some(PolicySpecifier::FilterState(FilterState { key: CHANNEL_ID.to_owned() }))
         }

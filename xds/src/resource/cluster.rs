@@ -19,6 +19,9 @@ use crate::config::ResourceConfig;
 
 /// Key of the HTTP options in `typed_extension_protocol_options`.
 pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions";
+/// Key of adaptive concurrency in the typed metadata: the name of Envoy's filter, whose message stands
+/// there. Envoy itself takes it from a listener alone and passes over the metadata.
+pub const ADAPTIVE_CONCURRENCY: &str = "envoy.filters.http.adaptive_concurrency";
 /// Limit on establishing a connection to an endpoint.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

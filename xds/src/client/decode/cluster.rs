@@ -1,25 +1,30 @@
-//! `Cluster` -> [`Cluster`]: EDS and static clusters, round robin and least request. Of a list of
-//! balancers whatever else it names is skipped.
+//! `Cluster` -> [`Cluster`]: EDS and static clusters, and what connections to their endpoints are
+//! like. What asks for TLS is refused.
 
-use std::time::Duration;
+use std::num::NonZeroU32;
 
-use portolan_model::Balancer;
-use portolan_model::traffic::{self, EndpointSet, ResourceName, UpstreamProtocol};
+use portolan_model::traffic::{
+    self, EndpointSet, ProxyHeader, ResourceName, Upstream, UpstreamProtocol,
+};
 use portolan_proto::envoy::cluster::Cluster;
-use portolan_proto::envoy::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, LbPolicy};
-use portolan_proto::envoy::lb::least_request::LeastRequest;
-use portolan_proto::envoy::lb::round_robin::RoundRobin;
+use portolan_proto::envoy::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
+use portolan_proto::envoy::core::proxy_protocol_config::Version;
+use portolan_proto::envoy::core::{
+    HttpProtocolOptions as CommonOptions, TransportSocket, transport_socket,
+};
 use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::raw_buffer::RawBuffer;
 use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options::UpstreamProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+use portolan_proto::envoy::upstream_proxy_protocol::ProxyProtocolUpstreamTransport;
 use prost::Name;
 
-use super::{DecodeError, duration, endpoints, message, named, resource};
+use super::{
+    DecodeError, balancing, endpoints, health, limits, message, named, positive, refuse, resource,
+    time,
+};
 use crate::resource::cluster::HTTP_OPTIONS;
-
-/// Envoy's default for `connect_timeout`.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// A cluster, and the endpoints it carries in itself if it is static.
 pub type DecodedCluster = (traffic::Cluster, Option<EndpointSet>);
@@ -39,20 +44,19 @@ fn convert(cluster: &Cluster, name: &ResourceName) -> Result<DecodedCluster, Str
     if name.is_empty() {
         return Err("name: missing".to_owned());
     }
-    if cluster.transport_socket.is_some() {
-        return Err("transport_socket: TLS to endpoints is not supported yet".to_owned());
-    }
+    refuse("filters", !cluster.filters.is_empty())?;
+    refuse("upstream_config", cluster.upstream_config.is_some())?;
+    refuse("upstream_bind_config", cluster.upstream_bind_config.is_some())?;
     let (endpoints, inline) = discovery(cluster, name)?;
-    let connect_timeout = match &cluster.connect_timeout {
-        Some(value) => duration("connect_timeout", value)?,
-        None => CONNECT_TIMEOUT,
-    };
     let decoded = traffic::Cluster {
         name: name.clone(),
         endpoints,
-        balancer: balancer(cluster)?,
+        balancing: balancing::convert(cluster)?,
         upstream: upstream(cluster)?,
-        connect_timeout,
+        health_check: health::check(&cluster.health_checks)?,
+        outlier: health::outlier(cluster.outlier_detection.as_ref())?,
+        limits: limits::breakers(cluster.circuit_breakers.as_ref())?,
+        adaptive_concurrency: limits::adaptive(cluster.metadata.as_ref())?,
     };
     Ok((decoded, inline))
 }
@@ -85,44 +89,118 @@ fn discovery(
     }
 }
 
-/// The first policy of the list that is known here (gRFC A52), else the old field.
-fn balancer(cluster: &Cluster) -> Result<Balancer, String> {
-    if let Some(policy) = &cluster.load_balancing_policy {
-        let configs = policy.policies.iter().filter_map(|p| p.typed_extension_config.as_ref());
-        let mut urls = configs.filter_map(|c| c.typed_config.as_ref()).map(|a| &*a.type_url);
-        let known = urls.find_map(|url| match url {
-            url if url == LeastRequest::type_url() => Some(Balancer::LeastRequest),
-            url if url == RoundRobin::type_url() => Some(Balancer::RoundRobin),
-            _ => None,
-        });
-        return known.ok_or_else(|| "load_balancing_policy: no policy is supported".to_owned());
+#[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
+fn upstream(cluster: &Cluster) -> Result<Upstream, String> {
+    let mut upstream = Upstream::default();
+    let connect = cluster.connect_timeout.as_ref();
+    upstream.connect_timeout = positive("connect_timeout", connect, upstream.connect_timeout)?;
+    upstream.send_proxy = send_proxy("transport_socket", cluster.transport_socket.as_ref())?;
+    for (i, one) in cluster.transport_socket_matches.iter().enumerate() {
+        let field = format!("transport_socket_matches[{i}].transport_socket");
+        let proxy = send_proxy(&field, one.transport_socket.as_ref())?;
+        refuse(&field, proxy != upstream.send_proxy)?;
     }
-    match LbPolicy::try_from(cluster.lb_policy) {
-        Ok(LbPolicy::RoundRobin) => Ok(Balancer::RoundRobin),
-        Ok(LbPolicy::LeastRequest) => Ok(Balancer::LeastRequest),
-        Ok(other) => Err(format!("lb_policy: {} is not supported", other.as_str_name())),
-        Err(_) => Err(format!("lb_policy: {} is not a policy", cluster.lb_policy)),
+    // The fields from before the options came together in one message.
+    if cluster.http2_protocol_options.is_some() {
+        upstream.protocol = UpstreamProtocol::Http2;
     }
+    let common = cluster.common_http_protocol_options.as_ref();
+    connection("common_http_protocol_options", common, &mut upstream)?;
+    if let Some(most) = &cluster.max_requests_per_connection {
+        upstream.max_requests = NonZeroU32::new(most.value);
+    }
+    if let Some(any) = cluster.typed_extension_protocol_options.get(HTTP_OPTIONS) {
+        let options = message(any).map_err(|e| format!("{HTTP_OPTIONS}: {e}"))?;
+        http(&options, &mut upstream)?;
+    }
+    Ok(upstream)
 }
 
-fn upstream(cluster: &Cluster) -> Result<UpstreamProtocol, String> {
-    let Some(any) = cluster.typed_extension_protocol_options.get(HTTP_OPTIONS) else {
-        return Ok(UpstreamProtocol::Auto);
-    };
-    let options: HttpProtocolOptions = message(any)?;
-    match options.upstream_protocol_options {
-        None | Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => {
-            Ok(UpstreamProtocol::Auto)
+fn http(options: &HttpProtocolOptions, upstream: &mut Upstream) -> Result<(), String> {
+    refuse(&format!("{HTTP_OPTIONS}.hash_policy"), !options.hash_policy.is_empty())?;
+    refuse(&format!("{HTTP_OPTIONS}.retry_policy"), options.retry_policy.is_some())?;
+    refuse(&format!("{HTTP_OPTIONS}.outlier_detection"), options.outlier_detection.is_some())?;
+    let mirrored = !options.request_mirror_policies.is_empty();
+    refuse(&format!("{HTTP_OPTIONS}.request_mirror_policies"), mirrored)?;
+    let filters = options.http_filters.iter().any(|f| !f.name.ends_with("upstream_codec"));
+    refuse(&format!("{HTTP_OPTIONS}.http_filters"), filters)?;
+    let common = options.common_http_protocol_options.as_ref();
+    connection(&format!("{HTTP_OPTIONS}.common_http_protocol_options"), common, upstream)?;
+    upstream.protocol = match &options.upstream_protocol_options {
+        None => UpstreamProtocol::Auto,
+        Some(UpstreamProtocolOptions::UseDownstreamProtocolConfig(_)) => {
+            UpstreamProtocol::Downstream
         }
         Some(UpstreamProtocolOptions::ExplicitHttpConfig(config)) => match config.protocol_config {
-            Some(ProtocolConfig::Http2ProtocolOptions(_)) => Ok(UpstreamProtocol::Http2),
-            Some(ProtocolConfig::HttpProtocolOptions(_)) | None => Ok(UpstreamProtocol::Auto),
+            Some(ProtocolConfig::Http2ProtocolOptions(_)) => UpstreamProtocol::Http2,
+            Some(ProtocolConfig::HttpProtocolOptions(_)) => UpstreamProtocol::Http1,
+            None => UpstreamProtocol::Auto,
             Some(ProtocolConfig::Http3ProtocolOptions(_)) => {
-                Err(format!("{HTTP_OPTIONS}: HTTP/3 is not supported"))
+                return Err(format!("{HTTP_OPTIONS}: HTTP/3 is not supported"));
             }
         },
         Some(UpstreamProtocolOptions::AutoConfig(_)) => {
-            Err(format!("{HTTP_OPTIONS}: auto_config needs TLS, which is not supported yet"))
+            let reason = "auto_config needs TLS, which is not supported yet";
+            return Err(format!("{HTTP_OPTIONS}: {reason}"));
         }
+    };
+    Ok(())
+}
+
+/// Zero stands for no limit, where the proxy's own setting holds.
+fn connection(
+    field: &str,
+    options: Option<&CommonOptions>,
+    upstream: &mut Upstream,
+) -> Result<(), String> {
+    let Some(options) = options else { return Ok(()) };
+    let most = time(&format!("{field}.max_stream_duration"), options.max_stream_duration.as_ref())?;
+    refuse(&format!("{field}.max_stream_duration"), most.is_some())?;
+    upstream.idle_timeout = time(&format!("{field}.idle_timeout"), options.idle_timeout.as_ref())?;
+    upstream.max_age = time(
+        &format!("{field}.max_connection_duration"),
+        options.max_connection_duration.as_ref(),
+    )?;
+    let most = options.max_requests_per_connection.as_ref();
+    upstream.max_requests = most.and_then(|most| NonZeroU32::new(most.value));
+    Ok(())
+}
+
+/// Whether a transport socket is none, or says that it is.
+fn is_raw(socket: Option<&TransportSocket>) -> bool {
+    socket.is_none_or(|socket| match &socket.config_type {
+        Some(transport_socket::ConfigType::TypedConfig(any)) => {
+            any.type_url == RawBuffer::type_url()
+        }
+        // It may go by its name alone.
+        None => socket.name.ends_with("raw_buffer"),
+    })
+}
+
+/// Whether a transport socket sends a PROXY header over what is otherwise bytes as they are.
+fn send_proxy(
+    field: &str,
+    socket: Option<&TransportSocket>,
+) -> Result<Option<ProxyHeader>, String> {
+    let config = socket.filter(|_| !is_raw(socket)).map(|socket| socket.config_type.as_ref());
+    let any = match config {
+        None => return Ok(None),
+        Some(None) => return Err(format!("{field}.typed_config: missing")),
+        Some(Some(transport_socket::ConfigType::TypedConfig(any))) => any,
+    };
+    if any.type_url != ProxyProtocolUpstreamTransport::type_url() {
+        return Err(format!("{field}: TLS to endpoints is not supported yet"));
+    }
+    let transport: ProxyProtocolUpstreamTransport =
+        message(any).map_err(|e| format!("{field}: {e}"))?;
+    refuse(&format!("{field}.transport_socket"), !is_raw(transport.transport_socket.as_ref()))?;
+    let config = transport.config.unwrap_or_default();
+    let field = format!("{field}.config");
+    refuse(&format!("{field}.pass_through_tlvs"), config.pass_through_tlvs.is_some())?;
+    refuse(&format!("{field}.added_tlvs"), !config.added_tlvs.is_empty())?;
+    match Version::try_from(config.version) {
+        Ok(Version::V1) => Ok(Some(ProxyHeader::V1)),
+        Ok(Version::V2) => Ok(Some(ProxyHeader::V2)),
+        Err(_) => Err(format!("{field}.version: {} is not a version", config.version)),
     }
 }

@@ -1,19 +1,33 @@
-//! `Listener` -> [`Listener`]: one filter chain that ends in the HTTP connection manager or the TCP
-//! proxy. API listeners are for gRPC clients and passed over.
+//! `Listener` -> [`Listener`]: a filter chain that ends in the HTTP connection manager or the TCP
+//! proxy, or one of each of which the first bytes choose. API listeners are for gRPC clients and
+//! passed over.
 
-use portolan_model::traffic::{Listener as Socket, ListenerKind, ResourceName, RouteTable};
+use portolan_model::policy::HashOn;
+use portolan_model::traffic::{
+    AcceptProxy, HttpOptions, Listener as Socket, ListenerKind, ResourceName, RouteTable,
+    TcpOptions,
+};
+use portolan_proto::envoy::connection_hash_policy::PolicySpecifier;
+use portolan_proto::envoy::core::{TransportSocket, transport_socket};
 use portolan_proto::envoy::http_connection_manager::HttpConnectionManager;
-use portolan_proto::envoy::http_connection_manager::http_connection_manager::RouteSpecifier;
-use portolan_proto::envoy::http_connection_manager::http_filter::ConfigType as FilterConfig;
-use portolan_proto::envoy::http_router::Router;
-use portolan_proto::envoy::listener::Listener;
+use portolan_proto::envoy::http_inspector::HttpInspector;
 use portolan_proto::envoy::listener::filter::ConfigType;
+use portolan_proto::envoy::listener::listener_filter::ConfigType as ListenerFilterConfig;
+use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch, Listener, ListenerFilter};
+use portolan_proto::envoy::listener_proxy_protocol::ProxyProtocol;
 use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::raw_buffer::RawBuffer;
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use portolan_proto::envoy::tls_inspector::TlsInspector;
 use prost::Name;
 
 use super::endpoints::socket_address;
-use super::{DecodeError, message, named, resource, route};
+use super::{DecodeError, http, message, named, refuse, resource, time};
+
+/// What the HTTP inspector finds in bytes that are not encrypted.
+const HTTP_PROTOCOLS: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
+/// The transport that is none.
+const RAW_BUFFER: &str = "raw_buffer";
 
 /// A listener, and the route table it carries in itself, if it does; `None` for an API listener.
 pub type DecodedListener = Option<(Socket, Option<RouteTable>)>;
@@ -32,6 +46,12 @@ pub fn decode(any: &Any) -> Result<(ResourceName, DecodedListener), DecodeError>
     Ok((name, Some(decoded)))
 }
 
+/// What a filter chain ends in.
+enum End {
+    Http(ResourceName, Option<RouteTable>, HttpOptions),
+    Tcp(ResourceName, TcpOptions),
+}
+
 fn convert(
     listener: &Listener,
     name: &ResourceName,
@@ -40,65 +60,184 @@ fn convert(
         return Err("name: missing".to_owned());
     }
     let address = socket_address("address", listener.address.as_ref())?;
-    let chain = match (&listener.filter_chains[..], &listener.default_filter_chain) {
-        ([chain], None) if chain.filter_chain_match.is_none() => chain,
-        ([], Some(chain)) => chain,
-        ([], None) => return Err("filter_chains: missing".to_owned()),
-        _ => return Err("filter_chains: choosing among several is not supported yet".to_owned()),
-    };
-    if chain.transport_socket.is_some() {
-        return Err("filter_chains[0].transport_socket: TLS is not supported yet".to_owned());
+    refuse("additional_addresses", !listener.additional_addresses.is_empty())?;
+    refuse("bind_to_port", listener.bind_to_port.is_some_and(|v| !v.value))?;
+    refuse("use_original_dst", listener.use_original_dst.is_some_and(|v| v.value))?;
+    refuse("filter_chain_matcher", listener.filter_chain_matcher.is_some())?;
+    let (mut accept_proxy, inspected) = listener_filters(&listener.listener_filters)?;
+    let (kind, table, headed) = chains(listener, name, inspected)?;
+    if headed && accept_proxy == AcceptProxy::No {
+        accept_proxy = AcceptProxy::Required;
+    }
+    Ok((Socket { name: name.clone(), address, kind, accept_proxy }, table))
+}
+
+/// Whether a PROXY header comes first, and whether HTTP is looked for. Looking for TLS finds none
+/// here, since no chain with TLS is taken.
+fn listener_filters(filters: &[ListenerFilter]) -> Result<(AcceptProxy, bool), String> {
+    let (mut accept_proxy, mut inspected) = (AcceptProxy::No, false);
+    for (i, filter) in filters.iter().enumerate() {
+        let field = format!("listener_filters[{i}]");
+        let Some(ListenerFilterConfig::TypedConfig(any)) = &filter.config_type else {
+            return Err(format!("{field}.typed_config: missing"));
+        };
+        if any.type_url == TlsInspector::type_url() {
+            continue;
+        }
+        refuse(&format!("{field}.filter_disabled"), filter.filter_disabled.is_some())?;
+        if any.type_url == HttpInspector::type_url() {
+            inspected = true;
+        } else if any.type_url == ProxyProtocol::type_url() {
+            let said: ProxyProtocol = message(any).map_err(|e| format!("{field}: {e}"))?;
+            let fewer = !said.disallowed_versions.is_empty();
+            refuse(&format!("{field}.disallowed_versions"), fewer)?;
+            accept_proxy = if said.allow_requests_without_proxy_protocol {
+                AcceptProxy::Optional
+            } else {
+                AcceptProxy::Required
+            };
+        } else {
+            return Err(format!("{field}: {:?} is not supported", any.type_url));
+        }
+    }
+    Ok((accept_proxy, inspected))
+}
+
+/// What is done with connections, the route table that came along, and whether a chain wants a
+/// PROXY header.
+#[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
+fn chains(
+    listener: &Listener,
+    name: &ResourceName,
+    inspected: bool,
+) -> Result<(ListenerKind, Option<RouteTable>, bool), String> {
+    let several = "choosing among several is only supported between HTTP, by the protocols that \
+                   http_inspector finds, and TCP for all else";
+    let listed: Vec<_> = (listener.filter_chains.iter().enumerate())
+        .map(|(i, chain)| (format!("filter_chains[{i}]"), chain))
+        .chain(listener.default_filter_chain.iter().map(|c| ("default_filter_chain".to_owned(), c)))
+        .collect();
+    let headed = listed.iter().any(|(_, c)| c.use_proxy_proto.is_some_and(|v| v.value));
+    let of = |(field, chain): &(String, &FilterChain)| end(field, chain, name);
+    let matching =
+        |(_, chain): &(String, &FilterChain)| Match::of(chain.filter_chain_match.as_ref());
+    match &listed[..] {
+        [] => Err("filter_chains: missing".to_owned()),
+        [only] if matching(only) == Match::All => Ok(match of(only)? {
+            End::Http(routes, table, options) => {
+                (ListenerKind::Http { routes, options }, table, headed)
+            }
+            End::Tcp(cluster, options) => (ListenerKind::Tcp { cluster, options }, None, headed),
+        }),
+        [one, other] => {
+            let (first, second) = match (matching(one), matching(other)) {
+                (Match::Http, Match::All) => (one, other),
+                (Match::All, Match::Http) => (other, one),
+                _ => return Err(format!("filter_chains: {several}")),
+            };
+            match (of(first)?, of(second)?) {
+                (End::Http(routes, table, http), End::Tcp(cluster, tcp)) if inspected => {
+                    Ok((ListenerKind::Detect { routes, cluster, http, tcp }, table, headed))
+                }
+                _ => Err(format!("filter_chains: {several}")),
+            }
+        }
+        _ => Err(format!("filter_chains: {several}")),
+    }
+}
+
+/// Which connections are for a filter chain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Match {
+    /// Whatever no other chain takes.
+    All,
+    /// HTTP in the clear.
+    Http,
+    /// Some condition that is not supported.
+    Other,
+}
+
+impl Match {
+    fn of(said: Option<&FilterChainMatch>) -> Self {
+        let Some(said) = said else { return Self::All };
+        let rest = FilterChainMatch {
+            application_protocols: Vec::new(),
+            transport_protocol: String::new(),
+            ..said.clone()
+        };
+        let in_the_clear =
+            said.transport_protocol.is_empty() || said.transport_protocol == RAW_BUFFER;
+        if rest != FilterChainMatch::default() || !in_the_clear {
+            return Self::Other;
+        }
+        let protocols = &said.application_protocols;
+        if protocols.is_empty() {
+            Self::All
+        } else if HTTP_PROTOCOLS.iter().all(|p| protocols.iter().any(|said| said == p)) {
+            Self::Http
+        } else {
+            // Some HTTP would go one way and some the other.
+            Self::Other
+        }
+    }
+}
+
+fn end(field: &str, chain: &FilterChain, name: &ResourceName) -> Result<End, String> {
+    if !is_raw(chain.transport_socket.as_ref()) {
+        return Err(format!("{field}.transport_socket: TLS is not supported yet"));
     }
     let [filter] = &chain.filters[..] else {
         let count = chain.filters.len();
-        return Err(format!("filter_chains[0].filters: {count} filters, one is supported"));
+        return Err(format!("{field}.filters: {count} filters, one is supported"));
     };
     let Some(ConfigType::TypedConfig(config)) = &filter.config_type else {
-        return Err("filter_chains[0].filters[0].typed_config: missing".to_owned());
+        return Err(format!("{field}.filters[0].typed_config: missing"));
     };
-    let (kind, table) = if config.type_url == HttpConnectionManager::type_url() {
-        http(&message(config)?, name)?
+    if config.type_url == HttpConnectionManager::type_url() {
+        let (routes, table, options) = http::convert(&message(config)?, name)?;
+        Ok(End::Http(routes, table, options))
     } else if config.type_url == TcpProxy::type_url() {
-        (tcp(&message(config)?)?, None)
+        tcp(&message(config)?)
     } else {
-        let url = &config.type_url;
-        return Err(format!("filter_chains[0].filters[0]: {url:?} is not supported"));
+        Err(format!("{field}.filters[0]: {:?} is not supported", config.type_url))
+    }
+}
+
+fn is_raw(socket: Option<&TransportSocket>) -> bool {
+    socket.is_none_or(|socket| match &socket.config_type {
+        Some(transport_socket::ConfigType::TypedConfig(any)) => {
+            any.type_url == RawBuffer::type_url()
+        }
+        None => socket.name.ends_with(RAW_BUFFER),
+    })
+}
+
+fn tcp(proxy: &TcpProxy) -> Result<End, String> {
+    let asked = [
+        ("metadata_match", proxy.metadata_match.is_some()),
+        ("tunneling_config", proxy.tunneling_config.is_some()),
+        ("on_demand", proxy.on_demand.is_some()),
+        ("downstream_idle_timeout", proxy.downstream_idle_timeout.is_some()),
+        ("upstream_idle_timeout", proxy.upstream_idle_timeout.is_some()),
+        ("proxy_protocol_tlvs", !proxy.proxy_protocol_tlvs.is_empty()),
+    ];
+    asked.into_iter().try_for_each(|(field, asked)| refuse(field, asked))?;
+    let hash_on = match proxy.hash_policy.first().map(|p| p.policy_specifier.as_ref()) {
+        None => None,
+        Some(Some(PolicySpecifier::SourceIp(_))) => Some(HashOn::SourceIp),
+        Some(_) => return Err("hash_policy[0]: only source_ip is supported".to_owned()),
     };
-    Ok((Socket { name: name.clone(), address, kind }, table))
-}
-
-fn http(
-    manager: &HttpConnectionManager,
-    listener: &ResourceName,
-) -> Result<(ListenerKind, Option<RouteTable>), String> {
-    for (i, filter) in manager.http_filters.iter().enumerate() {
-        let router = matches!(
-            &filter.config_type,
-            Some(FilterConfig::TypedConfig(any)) if any.type_url == Router::type_url()
-        );
-        if !router && !filter.is_optional {
-            return Err(format!("http_filters[{i}]: {:?} is not supported", filter.name));
-        }
-    }
-    match &manager.route_specifier {
-        Some(RouteSpecifier::Rds(rds)) if !rds.route_config_name.is_empty() => {
-            Ok((ListenerKind::Http { routes: rds.route_config_name.as_str().into() }, None))
-        }
-        Some(RouteSpecifier::RouteConfig(config)) => {
-            let name: ResourceName = format!("inline:{listener}").into();
-            let table = route::convert(config, name.clone())
-                .map_err(|reason| format!("route_config: {reason}"))?;
-            Ok((ListenerKind::Http { routes: name }, Some(table)))
-        }
-        Some(RouteSpecifier::ScopedRoutes(_)) => Err("scoped_routes: not supported".to_owned()),
-        Some(RouteSpecifier::Rds(_)) | None => Err("rds.route_config_name: missing".to_owned()),
-    }
-}
-
-fn tcp(proxy: &TcpProxy) -> Result<ListenerKind, String> {
+    let options = TcpOptions {
+        idle_timeout: time("idle_timeout", proxy.idle_timeout.as_ref())?,
+        max_age: time(
+            "max_downstream_connection_duration",
+            proxy.max_downstream_connection_duration.as_ref(),
+        )?,
+        hash_on,
+    };
     match &proxy.cluster_specifier {
         Some(ClusterSpecifier::Cluster(cluster)) if !cluster.is_empty() => {
-            Ok(ListenerKind::Tcp { cluster: cluster.as_str().into() })
+            Ok(End::Tcp(cluster.as_str().into(), options))
         }
         Some(ClusterSpecifier::WeightedClusters(_)) => {
             Err("weighted_clusters: not supported yet".to_owned())

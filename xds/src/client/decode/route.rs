@@ -1,19 +1,16 @@
 //! `RouteConfiguration` -> [`RouteTable`]: virtual hosts with prefix and path matches to clusters.
-//! What a route hashes is passed over: no balancer here picks by it yet.
+//! What would change a request on its way, or which requests a route is for, is refused.
 
 use std::sync::Arc;
 
 use portolan_model::traffic::{PathMatch, ResourceName, Route, RouteTable, VirtualHost};
+use portolan_proto::envoy::core::HeaderValueOption;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::route as rds;
 use portolan_proto::envoy::route::route::Action;
-use portolan_proto::envoy::route::route_action::ClusterSpecifier;
 use portolan_proto::envoy::route::route_match::PathSpecifier;
 
-use super::{DecodeError, duration, named, resource};
-
-/// Envoy's default for a route without `timeout`.
-const DEFAULT_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(15);
+use super::{DecodeError, action, named, refuse, resource};
 
 /// Decodes and checks a route table.
 ///
@@ -31,6 +28,19 @@ pub fn decode(any: &Any) -> Result<(ResourceName, RouteTable), DecodeError> {
 /// # Errors
 /// The first field that is malformed or not supported.
 pub fn convert(config: &rds::RouteConfiguration, name: ResourceName) -> Result<RouteTable, String> {
+    let asked = [
+        ("vhds", config.vhds.is_some()),
+        ("request_mirror_policies", !config.request_mirror_policies.is_empty()),
+        ("ignore_port_in_host_matching", config.ignore_port_in_host_matching),
+        ("vhost_header", !config.vhost_header.is_empty()),
+        ("ignore_path_parameters_in_path_matching", config.ignore_path_parameters_in_path_matching),
+    ];
+    asked.into_iter().try_for_each(|(field, asked)| refuse(field, asked))?;
+    Headers {
+        add: [&config.request_headers_to_add, &config.response_headers_to_add],
+        remove: [&config.request_headers_to_remove, &config.response_headers_to_remove],
+    }
+    .refuse("")?;
     let hosts: Result<Vec<Arc<VirtualHost>>, String> = config
         .virtual_hosts
         .iter()
@@ -44,11 +54,23 @@ fn virtual_host(field: &str, host: &rds::VirtualHost) -> Result<VirtualHost, Str
     if host.domains.is_empty() {
         return Err(format!("{field}.domains: missing"));
     }
+    let asked = [
+        ("matcher", host.matcher.is_some()),
+        ("require_tls", host.require_tls != 0),
+        ("retry_policy_typed_config", host.retry_policy_typed_config.is_some()),
+        ("request_mirror_policies", !host.request_mirror_policies.is_empty()),
+    ];
+    asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
+    Headers {
+        add: [&host.request_headers_to_add, &host.response_headers_to_add],
+        remove: [&host.request_headers_to_remove, &host.response_headers_to_remove],
+    }
+    .refuse(&format!("{field}."))?;
     let routes: Result<Vec<Route>, String> = host
         .routes
         .iter()
         .enumerate()
-        .map(|(i, route)| convert_route(&format!("{field}.routes[{i}]"), route))
+        .map(|(i, route)| convert_route(&format!("{field}.routes[{i}]"), route, host))
         .collect();
     Ok(VirtualHost {
         name: host.name.as_str().into(),
@@ -57,29 +79,61 @@ fn virtual_host(field: &str, host: &rds::VirtualHost) -> Result<VirtualHost, Str
     })
 }
 
-fn convert_route(field: &str, route: &rds::Route) -> Result<Route, String> {
+/// `host` is the route's own, whose retries hold where the route says nothing of them.
+fn convert_route(
+    field: &str,
+    route: &rds::Route,
+    host: &rds::VirtualHost,
+) -> Result<Route, String> {
     let Some(condition) = &route.r#match else { return Err(format!("{field}.match: missing")) };
-    if !condition.headers.is_empty() || !condition.query_parameters.is_empty() {
-        return Err(format!("{field}.match: header and query matches are not supported yet"));
+    let path = path(&format!("{field}.match"), condition)?;
+    Headers {
+        add: [&route.request_headers_to_add, &route.response_headers_to_add],
+        remove: [&route.request_headers_to_remove, &route.response_headers_to_remove],
     }
-    let path = match &condition.path_specifier {
-        Some(PathSpecifier::Prefix(prefix)) => PathMatch::Prefix(prefix.as_str().into()),
-        Some(PathSpecifier::Path(path)) => PathMatch::Exact(path.as_str().into()),
-        Some(_) => return Err(format!("{field}.match: only prefix and path are supported yet")),
-        None => return Err(format!("{field}.match.path_specifier: missing")),
-    };
-    let Some(Action::Route(action)) = &route.action else {
+    .refuse(&format!("{field}."))?;
+    let Some(Action::Route(said)) = &route.action else {
         return Err(format!("{field}: only routes to a cluster are supported yet"));
     };
-    let Some(ClusterSpecifier::Cluster(cluster)) = &action.cluster_specifier else {
-        return Err(format!("{field}.route: only `cluster` is supported yet"));
-    };
-    // No timeout field means Envoy's default; a zero means none.
-    let timeout = match &action.timeout {
-        None => Some(DEFAULT_TIMEOUT),
-        Some(value) => {
-            Some(duration(&format!("{field}.route.timeout"), value)?).filter(|t| !t.is_zero())
+    action::convert(&format!("{field}.route"), said, host, path)
+}
+
+fn path(field: &str, condition: &rds::RouteMatch) -> Result<PathMatch, String> {
+    if !condition.headers.is_empty() || !condition.query_parameters.is_empty() {
+        return Err(format!("{field}: header and query matches are not supported yet"));
+    }
+    let asked = [
+        ("case_sensitive", condition.case_sensitive.is_some_and(|v| !v.value)),
+        ("runtime_fraction", condition.runtime_fraction.is_some()),
+        ("cookies", !condition.cookies.is_empty()),
+        ("grpc", condition.grpc.is_some()),
+        ("tls_context", condition.tls_context.is_some()),
+        ("dynamic_metadata", !condition.dynamic_metadata.is_empty()),
+        ("filter_state", !condition.filter_state.is_empty()),
+    ];
+    asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
+    match &condition.path_specifier {
+        Some(PathSpecifier::Prefix(prefix)) => Ok(PathMatch::Prefix(prefix.as_str().into())),
+        Some(PathSpecifier::Path(path)) => Ok(PathMatch::Exact(path.as_str().into())),
+        Some(_) => Err(format!("{field}: only prefix and path are supported yet")),
+        None => Err(format!("{field}.path_specifier: missing")),
+    }
+}
+
+/// Headers that are to be changed, of requests and of answers.
+struct Headers<'a> {
+    add: [&'a [HeaderValueOption]; 2],
+    remove: [&'a [String]; 2],
+}
+
+impl Headers<'_> {
+    fn refuse(&self, prefix: &str) -> Result<(), String> {
+        for (kind, (add, remove)) in
+            ["request", "response"].into_iter().zip(self.add.iter().zip(self.remove))
+        {
+            refuse(&format!("{prefix}{kind}_headers_to_add"), !add.is_empty())?;
+            refuse(&format!("{prefix}{kind}_headers_to_remove"), !remove.is_empty())?;
         }
-    };
-    Ok(Route { path, cluster: cluster.as_str().into(), timeout })
+        Ok(())
+    }
 }
