@@ -71,11 +71,13 @@ pub(crate) trait View {
 
 /// Where the proxy is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Place {
-    pub(crate) region: Arc<str>,
-    pub(crate) zone: Arc<str>,
+pub struct Place {
+    /// Its region; empty if not said.
+    pub region: Arc<str>,
+    /// Its zone.
+    pub zone: Arc<str>,
     /// The part of all clients that is in this zone, in thousandths, if it is known.
-    pub(crate) clients_milli: Option<u32>,
+    pub clients_milli: Option<u32>,
 }
 
 /// Picks that did not go the common way.

@@ -3,9 +3,13 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub use crate::balance::Place;
+
 /// Bounds of a proxy; each says what happens at the bound and which metric shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ProxyConfig {
+    /// Where the proxy runs, for zone-aware routing; `None`: zones do not matter.
+    pub place: Option<Place>,
     /// Worker threads. Default: the parallelism available to the process.
     pub workers: NonZeroUsize,
     /// Connections open at a time, per worker and listener. One more is reset at once
@@ -42,6 +46,7 @@ pub struct ProxyConfig {
 impl Default for ProxyConfig {
     fn default() -> Self {
         Self {
+            place: None,
             workers: std::thread::available_parallelism().unwrap_or(NonZeroUsize::MIN),
             max_connections: 16_384,
             max_requests: 65_536,

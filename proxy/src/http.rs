@@ -4,6 +4,8 @@
 
 pub(crate) mod local;
 
+mod activity;
+mod affinity;
 mod answering;
 mod asked;
 mod body;
@@ -21,8 +23,8 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use portolan_model::traffic::{HttpOptions, ListenerKind};
-use tokio::net::TcpStream;
 
+use crate::tcp::Start;
 use crate::worker::accept::Origin;
 use detect::Version;
 
@@ -58,15 +60,16 @@ impl Client {
 }
 
 /// Serves one connection to its end.
-pub(crate) async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
+pub(crate) async fn serve(origin: Rc<Origin>, start: Start) {
+    let Start { client: stream, peer, first, .. } = start;
     let timeout = origin.shared.config.header_timeout;
-    let detecting = tokio::time::timeout(timeout, detect::detect(&stream, &origin.closing));
+    let detecting = tokio::time::timeout(timeout, detect::detect(&stream, &first, &origin.closing));
     // Silence, an end, or an error before the first request: there is nothing to answer.
     let Ok(Some((version, read))) = detecting.await else { return };
     let peer_text = peer.ip().to_canonical().to_string().into();
     let client = Rc::new(Client { origin, peer, peer_text });
     match version {
-        Version::Http1 => over_http1::serve(client, stream, &read).await,
-        Version::Http2 => over_http2::serve(client, stream, read).await,
+        Version::Http1 => Box::pin(over_http1::serve(client, stream, read)).await,
+        Version::Http2 => Box::pin(over_http2::serve(client, stream, read)).await,
     }
 }

@@ -10,9 +10,11 @@
 mod balance;
 mod config;
 mod error;
+mod health;
 mod http;
 mod http1;
 mod http2;
+mod limit;
 mod message;
 mod metrics;
 mod proxy_protocol;
@@ -30,7 +32,7 @@ use portolan_model::traffic::TrafficConfig;
 use portolan_runtime::{Gate, Lifecycle, Metrics};
 use tokio::sync::watch;
 
-pub use config::ProxyConfig;
+pub use config::{Place, ProxyConfig};
 pub use error::ProxyError;
 pub use http::local::{REASON_HEADER, Reason};
 pub use state::{EndpointView, ListenerView, ProxyView, StateHandle};

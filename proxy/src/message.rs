@@ -67,6 +67,12 @@ impl Span {
 }
 
 impl Fields {
+    /// Makes room for that much more.
+    pub(crate) fn reserve(&mut self, bytes: usize, fields: usize) {
+        self.data.reserve(bytes);
+        self.list.reserve(fields);
+    }
+
     /// Adds a field at the end.
     pub(crate) fn push(&mut self, name: &[u8], value: &[u8]) {
         self.push_as(Known::of(name), name, value);

@@ -65,7 +65,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) panics: Counter,
     pub(crate) tcp: TcpMetrics,
     listeners: Mutex<BTreeMap<ResourceName, Arc<ListenerMetrics>>>,
-    clusters: Mutex<BTreeMap<ResourceName, Arc<Counter>>>,
+    clusters: Mutex<BTreeMap<ResourceName, Arc<ClusterMetrics>>>,
 }
 
 /// Counters of one listener on one worker.
@@ -82,6 +82,13 @@ pub(crate) struct ListenerMetrics {
     pub(crate) bytes_out: Counter,
 }
 
+/// Counters of one cluster on one worker.
+#[derive(Debug, Default)]
+pub(crate) struct ClusterMetrics {
+    /// Requests and streams.
+    pub(crate) requests: Counter,
+}
+
 impl ProxyMetrics {
     pub(crate) fn new(workers: usize) -> Self {
         let workers = (0..workers).map(|_| Arc::default()).collect();
@@ -94,7 +101,7 @@ impl WorkerMetrics {
         labelled(&self.listeners, name)
     }
 
-    pub(crate) fn cluster(&self, name: &ResourceName) -> Arc<Counter> {
+    pub(crate) fn cluster(&self, name: &ResourceName) -> Arc<ClusterMetrics> {
         labelled(&self.clusters, name)
     }
 
@@ -147,10 +154,10 @@ mod tests {
     fn names_past_the_bound_are_counted_together() {
         let metrics = WorkerMetrics::default();
         for i in 0..MAX_LABELS + 5 {
-            metrics.cluster(&format!("c{i}").into()).add(1);
+            metrics.cluster(&format!("c{i}").into()).requests.add(1);
         }
-        assert_eq!(metrics.cluster(&"c7".into()).get(), 1);
-        assert_eq!(metrics.cluster(&"new".into()).get(), 5);
+        assert_eq!(metrics.cluster(&"c7".into()).requests.get(), 1);
+        assert_eq!(metrics.cluster(&"new".into()).requests.get(), 5);
         assert!(metrics.clusters.lock().expect("not poisoned").len() <= MAX_LABELS + 1);
     }
 }

@@ -16,6 +16,8 @@ use tokio::sync::watch;
 
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
+use crate::health::Board;
+use crate::limit::Limiters;
 use crate::metrics::ProxyMetrics;
 use crate::state::{Applied, StateHandle};
 use bindings::Bindings;
@@ -30,12 +32,16 @@ pub(crate) async fn run(
     gate: Gate,
     lifecycle: Lifecycle,
 ) -> Result<(), ProxyError> {
-    let mut threads = Threads::start(&config, &metrics, &lifecycle)?;
+    let health = Arc::new(Board::new(config.workers.get()));
+    let limiters = Arc::new(Limiters::new(config.workers.get()));
+    let mut threads = Threads::start(&config, &metrics, &health, &limiters, &lifecycle)?;
     let mut supervisor = Supervisor {
         bindings: Bindings::default(),
         config: Arc::default(),
         applied: None,
         metrics,
+        health,
+        limiters,
         state,
         gate,
     };
@@ -75,6 +81,8 @@ struct Supervisor {
     config: Arc<TrafficConfig>,
     applied: Option<Generation>,
     metrics: Arc<ProxyMetrics>,
+    health: Arc<Board>,
+    limiters: Arc<Limiters>,
     state: StateHandle,
     gate: Gate,
 }
@@ -82,6 +90,8 @@ struct Supervisor {
 impl Supervisor {
     async fn apply(&mut self, config: Arc<TrafficConfig>, threads: &Threads) {
         self.bindings.close_removed(&config.listeners, threads).await;
+        self.health.apply(&config);
+        self.limiters.apply(&config);
         threads.configure(&config).await;
         self.bindings.open_changed(&config.listeners, threads, &self.metrics).await;
         let generation = match (config.generation, self.applied) {

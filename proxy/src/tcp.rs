@@ -12,76 +12,59 @@ pub(crate) mod metrics;
 #[cfg(test)]
 pub(crate) mod mutation;
 
-use std::time::Duration;
+use std::net::SocketAddr;
 
-use portolan_model::traffic::ResourceName;
+use portolan_model::policy::HashOn;
+use portolan_model::traffic::{AcceptProxy, ProxyHeader, ResourceName, TcpOptions};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::balance::hash;
 use crate::proxy_protocol::{self, Addresses, Expect, Version};
 use crate::splice::{self, Counters, Limits, bidirectional};
 use crate::worker::accept::{Origin, reset};
-use crate::worker::cluster::InFlight;
-use connect::{NotConnected, connect};
-use detect::{Detected, GRACE, Patience, Undetected};
+use crate::worker::cluster::Choice;
+use classify::Verdict;
+use connect::{Held, NotConnected, connect};
+use detect::{Carries, Detected, GRACE, Patience, Undetected};
 use metrics::End;
 
-/// What a stream has beside its cluster.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Options {
-    /// Expect a PROXY protocol header from the client.
-    pub(crate) expect: Option<Expect>,
-    /// Write one for the endpoint.
-    pub(crate) announce: Option<Version>,
-}
-
-/// The client's side of a stream that is about to be carried.
+/// A client's connection that is about to be served.
 #[derive(Debug)]
 pub(crate) struct Start {
     pub(crate) client: TcpStream,
+    /// Who connected: by a PROXY header, if there was one.
+    pub(crate) peer: SocketAddr,
     /// Bytes read from the client and not passed on.
     pub(crate) first: Vec<u8>,
-    /// Who connected, as a PROXY protocol header told it.
-    pub(crate) addresses: Option<Addresses>,
+    /// What a PROXY header told.
+    addresses: Option<Addresses>,
     /// When the client came.
-    pub(crate) at: Instant,
+    at: Instant,
 }
 
-/// Carries one connection to its end.
-pub(crate) async fn serve(origin: &Origin, cluster: &ResourceName, client: TcpStream) {
-    serve_with(origin, cluster, client, Options::default()).await;
-}
-
-/// The same with options.
-pub(crate) async fn serve_with(
-    origin: &Origin,
-    cluster: &ResourceName,
-    client: TcpStream,
-    options: Options,
-) {
-    let Some(start) = begin(origin, client, options.expect).await else { return };
-    match connect(origin, cluster).await {
-        Ok(upstream) => carry(origin, start, upstream, options).await,
-        Err(not) => refuse(origin, start.client, not),
+impl Start {
+    /// A connection of which nothing was read.
+    pub(crate) fn new(client: TcpStream, peer: SocketAddr) -> Self {
+        Self { client, peer, first: Vec::new(), addresses: None, at: Instant::now() }
     }
 }
 
-/// Reads the PROXY protocol header when one is expected. `None` when the connection is not to be
-/// served: then it is reset, counted and logged.
-pub(crate) async fn begin(
-    origin: &Origin,
-    client: TcpStream,
-    expect: Option<Expect>,
-) -> Option<Start> {
+/// Reads the PROXY header where the listener has one come first. `None` when the connection is not
+/// to be served: then it is reset, counted and logged.
+pub(crate) async fn begin(origin: &Origin, client: TcpStream, peer: SocketAddr) -> Option<Start> {
     let at = Instant::now();
-    let Some(expect) = expect else {
-        return Some(Start { client, first: Vec::new(), addresses: None, at });
+    let expect = match origin.listener.accept_proxy {
+        AcceptProxy::No => return Some(Start::new(client, peer)),
+        AcceptProxy::Optional => Expect::Optional,
+        AcceptProxy::Required => Expect::Required,
     };
     let deadline = origin.shared.config.header_timeout;
     match proxy_protocol::read(&client, expect, deadline).await {
         Ok(read) => {
             let (first, addresses) = (read.rest, read.addresses);
-            Some(Start { client, first, addresses, at })
+            let peer = addresses.map_or(peer, |addresses| addresses.source);
+            Some(Start { client, peer, first, addresses, at })
         }
         Err(error) => {
             let not = NotConnected { end: End::ProxyProtocol, detail: error.to_string() };
@@ -91,65 +74,91 @@ pub(crate) async fn begin(
     }
 }
 
-/// Finds out what a connection carries, for a listener that has not been told. `None` when there
-/// is nothing to serve: then the client was reset, or it went away by itself. What is no HTTP goes
-/// on with [`resume`], HTTP with its engine, after the bytes in `first`.
-pub(crate) async fn detected(
+/// Finds out whether a connection carries HTTP. `Some` if it does; what else it carries is served,
+/// and a client that went away or cannot be served is reset.
+pub(crate) async fn unless_http(
     origin: &Origin,
     cluster: &ResourceName,
-    client: TcpStream,
-) -> Option<(TcpStream, Detected<InFlight>)> {
+    options: &TcpOptions,
+    mut start: Start,
+) -> Option<Start> {
     let patience = Patience { grace: GRACE, deadline: origin.shared.config.header_timeout };
-    match detect::detect(&client, patience, connect(origin, cluster)).await {
-        Ok(detected) => Some((client, detected)),
-        Err(Undetected::Dial(not)) => {
-            refuse(origin, client, not);
-            None
+    let first = std::mem::take(&mut start.first);
+    let dial = connect(origin, cluster, choice(options, start.peer));
+    match detect::detect(&start.client, patience, first, dial).await {
+        Ok(Detected { carries, first, upstream }) => {
+            start.first = first;
+            if matches!(carries, Carries::Client(Verdict::Http1 | Verdict::Http2)) {
+                return Some(start);
+            }
+            serve_with(origin, cluster, options, start, upstream).await;
         }
-        Err(Undetected::Client(_gone)) => {
-            origin.shared.metrics.tcp.on_end(End::Client);
-            None
-        }
+        Err(Undetected::Dial(not)) => refuse(origin, start.client, not),
+        Err(Undetected::Client(_gone)) => origin.shared.metrics.tcp.on_end(End::Client),
     }
+    None
 }
 
-/// Carries a connection whose beginning was read already; `upstream` when it was dialled too.
-pub(crate) async fn resume(
+/// Carries one connection to its end.
+pub(crate) async fn serve(
     origin: &Origin,
     cluster: &ResourceName,
+    options: &TcpOptions,
     start: Start,
-    upstream: Option<(TcpStream, InFlight)>,
-    options: Options,
+) {
+    serve_with(origin, cluster, options, start, None).await;
+}
+
+/// The same; `upstream` when it was dialled already.
+async fn serve_with(
+    origin: &Origin,
+    cluster: &ResourceName,
+    options: &TcpOptions,
+    start: Start,
+    upstream: Option<(TcpStream, Held)>,
 ) {
     let upstream = match upstream {
         Some(upstream) => Ok(upstream),
-        None => connect(origin, cluster).await,
+        None => connect(origin, cluster, choice(options, start.peer)).await,
     };
     match upstream {
-        Ok(upstream) => carry(origin, start, upstream, options).await,
+        Ok(upstream) => carry(origin, options, start, upstream).await,
         Err(not) => refuse(origin, start.client, not),
     }
+}
+
+/// What a stream is picked an endpoint by.
+fn choice(options: &TcpOptions, peer: SocketAddr) -> Choice<'static> {
+    let hash = match options.hash_on {
+        Some(HashOn::SourceIp) => {
+            Some(hash::of(&[peer.ip().to_canonical().to_string().as_bytes()]))
+        }
+        _ => None,
+    };
+    Choice { hash, labels: None }
 }
 
 /// Passes bytes until the end, which is counted; resets both unless it was whole.
 async fn carry(
     origin: &Origin,
+    options: &TcpOptions,
     start: Start,
-    (server, _load): (TcpStream, InFlight),
-    options: Options,
+    (server, held): (TcpStream, Held),
 ) {
-    let Start { client, first, addresses, at } = start;
+    let Start { client, first, addresses, at, .. } = start;
     let shared = &origin.shared;
     let metrics = &shared.metrics.tcp;
     // What the client sent already counts as sent by it; a header of ours does not.
     origin.metrics.bytes_in.add(u64::try_from(first.len()).unwrap_or(u64::MAX));
-    let first = match options.announce {
-        Some(version) => announce(version, &client, addresses, first),
+    let first = match held.send_proxy {
+        Some(ProxyHeader::V1) => announce(Version::V1, &client, addresses, first),
+        Some(ProxyHeader::V2) => announce(Version::V2, &client, addresses, first),
         None => first,
     };
+    let max_age = options.max_age.or(shared.config.tcp_max_age);
     let limits = Limits {
-        idle: shared.config.tcp_idle_timeout,
-        until: shared.config.tcp_max_age.and_then(|age: Duration| at.checked_add(age)),
+        idle: options.idle_timeout.unwrap_or(shared.config.tcp_idle_timeout),
+        until: max_age.and_then(|age| at.checked_add(age)),
     };
     let counters = Counters {
         bytes_in: &origin.metrics.bytes_in,

@@ -6,18 +6,21 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 
 use std::io;
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use crate::metrics::WorkerMetrics;
-use crate::worker::cluster::Endpoint;
+use crate::limit::breaker::Permit;
+use crate::worker::cluster::ClusterState;
+use crate::worker::endpoint::Endpoint;
+use crate::worker::shared::Shared;
 
 /// How a try at one endpoint failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Cause {
     /// No connection. Nothing was sent.
     Connect,
+    /// No connection, since the cluster has as many as it may.
+    Limit,
     /// The connection ended before the request was written. Nothing was sent.
     Unsent,
     /// The endpoint refused this stream, `REFUSED_STREAM`: it has not processed it (RFC 9113
@@ -45,12 +48,17 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
 }
 
-/// Opens a TCP connection to an endpoint, and counts it.
+/// Opens a TCP connection to an endpoint of the cluster, and counts it while the permit lives.
 pub(crate) async fn connect(
+    state: &ClusterState,
     endpoint: &Endpoint,
-    timeout: Duration,
-    metrics: &WorkerMetrics,
-) -> Result<TcpStream, Failure> {
+    shared: &Shared,
+) -> Result<(TcpStream, Permit), Failure> {
+    let Some(permit) = state.connection() else {
+        let detail = format!("{}: as many connections as its limit allows", state.config.name);
+        return Err(Failure { cause: Cause::Limit, detail });
+    };
+    let (timeout, metrics) = (state.config.upstream.connect_timeout, &shared.metrics);
     metrics.upstream_connects.add(1);
     let result = match tokio::time::timeout(timeout, TcpStream::connect(endpoint.address)).await {
         Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
@@ -59,7 +67,7 @@ pub(crate) async fn connect(
     match result {
         Ok(stream) => {
             endpoint.on_connected();
-            Ok(stream)
+            Ok((stream, permit))
         }
         Err(error) => {
             metrics.upstream_connect_failures.add(1);

@@ -5,6 +5,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod cluster;
+pub(crate) mod endpoint;
 pub(crate) mod shared;
 
 use std::collections::HashMap;
@@ -21,6 +22,8 @@ use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ProxyConfig;
+use crate::health::Board;
+use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
 use accept::Acceptor;
 use shared::Shared;
@@ -33,6 +36,8 @@ pub(crate) struct Seat {
     pub(crate) number: usize,
     pub(crate) config: Arc<ProxyConfig>,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) health: Arc<Board>,
+    pub(crate) limiters: Arc<Limiters>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) stop: CancellationToken,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -62,8 +67,9 @@ pub(crate) fn run(seat: Seat) {
         .build_local(tokio::runtime::LocalOptions::default());
     match built {
         Ok(runtime) => {
-            let Seat { number, config, metrics, lifecycle, stop, commands, ended } = seat;
-            let shared = Rc::new(Shared::new(number, config, metrics));
+            let Seat { lifecycle, stop, commands, ended, .. } = seat;
+            let Seat { number, config, metrics, health, limiters, .. } = seat;
+            let shared = Rc::new(Shared::new(number, config, metrics, health, limiters));
             let worker = Worker { shared, listeners: JoinSet::new(), open: HashMap::new() };
             runtime.block_on(worker.run(commands, &lifecycle, &stop));
             // What still runs (upstream connections, and everything on abort) ends with it.

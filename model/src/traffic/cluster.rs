@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -23,6 +24,8 @@ pub struct Cluster {
     pub upstream: Upstream,
     /// Whether endpoints are asked how they are.
     pub health_check: Option<HealthCheck>,
+    /// The `Host` (`:authority`) that health checks name; `None`: the cluster's name, as Envoy has it.
+    pub health_host: Option<Arc<str>>,
     /// When an endpoint is left out for what it answered.
     pub outlier: Option<Outlier>,
     /// How much may be under way at once.
@@ -170,7 +173,8 @@ pub struct Outlier {
     pub consecutive_errors: Option<u32>,
     /// So many answers of 502, 503 or 504 (and their like) in a row.
     pub consecutive_gateway_errors: Option<u32>,
-    /// So many failures in a row that the proxy saw itself: connect, timeout, reset.
+    /// So many failures in a row that the proxy saw itself: connect, timeout, reset. When set, those
+    /// count here alone, and no longer among the others (Envoy `split_external_local_origin_errors`).
     pub consecutive_local_errors: Option<u32>,
     /// Success rate far below the others'.
     pub success_rate: Option<SuccessRate>,
@@ -243,6 +247,7 @@ impl Cluster {
             balancing: Balancing::of(balancer),
             upstream: Upstream::default(),
             health_check: None,
+            health_host: None,
             outlier: None,
             limits: Limits::standard(),
             adaptive_concurrency: None,

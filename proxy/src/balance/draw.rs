@@ -59,11 +59,7 @@ impl Draw {
     }
 
     /// A place that is allowed; `None` only when there is none.
-    pub(crate) fn allowed(
-        &self,
-        rng: &mut Rng,
-        allowed: impl Fn(usize) -> bool,
-    ) -> Option<usize> {
+    pub(crate) fn allowed(&self, rng: &mut Rng, allowed: impl Fn(usize) -> bool) -> Option<usize> {
         if self.len == 0 {
             return None;
         }

@@ -127,9 +127,7 @@ impl Table {
         match &self.points {
             Points::Ring(ring) => ring.at(start, step),
             Points::Maglev(maglev) if step == 0 => maglev.at(hash),
-            Points::Maglev(maglev) => {
-                maglev.at(mix(hash, u64::try_from(step).unwrap_or(u64::MAX)))
-            }
+            Points::Maglev(maglev) => maglev.at(mix(hash, u64::try_from(step).unwrap_or(u64::MAX))),
         }
     }
 

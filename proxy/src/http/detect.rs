@@ -19,12 +19,18 @@ pub(super) enum Version {
 }
 
 /// Reads until the version is certain, and says what was read; `None` if the client ends, or the
-/// listener closes while nothing has come.
+/// listener closes while nothing has come. `first` was read already.
 pub(super) async fn detect(
     stream: &TcpStream,
+    first: &[u8],
     closing: &CancellationToken,
 ) -> Option<(Version, Bytes)> {
-    let mut read = BytesMut::new();
+    let mut read = BytesMut::from(first);
+    if !read.is_empty()
+        && let Some(version) = version(&read)
+    {
+        return Some((version, read.freeze()));
+    }
     loop {
         let ready = stream.readable();
         if read.is_empty() {

@@ -4,6 +4,7 @@
 //! it is `forward`'s.
 
 use std::cell::Cell;
+use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
@@ -14,6 +15,7 @@ use portolan_model::traffic::{ListenerKind, ResourceName};
 use tokio::time::Instant;
 
 use super::Client;
+use super::affinity;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Incoming, Outgoing, Source};
@@ -50,6 +52,10 @@ pub(super) enum Ended {
 pub(super) struct Way {
     pub(super) cluster: ResourceName,
     pub(super) retries: Option<Retries>,
+    /// What hashed balancers pick by.
+    pub(super) hash: Option<u64>,
+    /// Labels that the endpoint must have.
+    pub(super) labels: BTreeMap<String, String>,
     timeout: Option<Duration>,
     idle_timeout: Option<Duration>,
 }
@@ -157,7 +163,7 @@ async fn proxy(
     let asked = Asked::of(head, meta.speaks == Speaks::Http2)
         .map_err(|reason| Fail::Local(Local::new(Reason::BadRequest, reason)))?;
     let upgrade = upgrade(client, head, meta, &asked).map_err(Fail::Local)?;
-    let way = route(client, &asked, head.path()).map_err(Fail::Local)?;
+    let way = route(client, &asked, head).map_err(Fail::Local)?;
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let allowed = way.timeout.or(shared.config.request_timeout);
     let timeout = match (given, allowed) {
@@ -293,7 +299,8 @@ fn upgrade(
 }
 
 /// The cluster for a request, and what its route allows.
-fn route(client: &Client, asked: &Asked, path: &[u8]) -> Result<Way, Local> {
+fn route(client: &Client, asked: &Asked, head: &RequestHead) -> Result<Way, Local> {
+    let path = head.path();
     let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
         &client.origin.listener.kind
     else {
@@ -305,6 +312,8 @@ fn route(client: &Client, asked: &Asked, path: &[u8]) -> Result<Way, Local> {
         Some(Way {
             cluster: ResourceName::clone(&route.cluster),
             retries: route.retries.clone(),
+            hash: affinity::hash(&route.hash, client, head),
+            labels: route.labels.clone(),
             timeout: route.timeout,
             idle_timeout: route.idle_timeout,
         })

@@ -20,10 +20,15 @@ use super::body::{Outgoing, Source};
 use super::exchange::{Fail, Pulse, Tunnel, Way};
 use super::local::{Local, Reason};
 use super::talk::{Answer, Reuse, Talk};
+use crate::balance::Outcome as LoadOutcome;
+use crate::health::outcome::Outcome;
 use crate::http1::{Length, Limits};
+use crate::http2::Open;
+use crate::limit::breaker::Permit;
 use crate::message::{Known, RequestHead};
 use crate::upstream::{self, Cause, Failure, h1, h2};
-use crate::worker::cluster::{ClusterState, Endpoint, Retry};
+use crate::worker::cluster::{ActiveRequest, Choice, ClusterState};
+use crate::worker::endpoint::{Endpoint, InFlight};
 use crate::worker::shared::Shared;
 
 /// Tries of one request without a policy, the first included.
@@ -72,7 +77,7 @@ impl Forward<'_> {
         let length = source.length();
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut last: Option<Tried> = None;
-        let mut active = None;
+        let mut active: Option<ActiveRequest> = None;
         let most = self.way.retries.as_ref().map_or(MAX_TRIES, |retries| {
             MAX_TRIES.max(usize::try_from(retries.attempts).unwrap_or(0) + 1)
         });
@@ -83,7 +88,12 @@ impl Forward<'_> {
                 let detail = format!("{}: no cluster {}", self.asked.lower(), self.way.cluster);
                 return Err(Fail::Local(Local::new(Reason::NoCluster, detail)));
             };
-            active.get_or_insert_with(|| state.begin());
+            if active.is_none() {
+                active = Some(state.begin().map_err(|closed| {
+                    let detail = format!("{}: {closed}", self.way.cluster);
+                    Fail::Local(Local::new(Reason::CircuitOpen, detail))
+                })?);
+            }
             let Some(endpoint) = self.pick(&state, &tried, last.as_ref()) else { break };
             let mut retry = None;
             if let Some(last) = &last {
@@ -94,10 +104,19 @@ impl Forward<'_> {
             tried.push(endpoint.address);
             self.tries = tried.len();
             let first = tried.len() == 1;
-            match self.attempt(&state, &endpoint, first, retry, length, source, answer).await {
+            let mut trying = Trying {
+                load: endpoint.begin(),
+                shared: self.shared,
+                active: active.as_mut(),
+                told: false,
+            };
+            let attempt = self.attempt(&state, &mut trying, first, retry, length, source, answer);
+            match attempt.await {
                 Ok(()) => return Ok(()),
                 Err(Ended::Over(fail)) => return Err(fail),
                 Err(Ended::Tried(failed)) => {
+                    trying.on_failed(failed.failure.cause);
+                    drop(trying);
                     let again = self.may_retry(&failed.failure, tried.len(), source);
                     last = Some(failed);
                     if !again {
@@ -117,17 +136,19 @@ impl Forward<'_> {
         tried: &[SocketAddr],
         last: Option<&Tried>,
     ) -> Option<Rc<Endpoint>> {
+        let labels = (!self.way.labels.is_empty()).then_some(&self.way.labels);
+        let choice = Choice { hash: self.way.hash, labels };
         let again = || match last {
-            Some(last) if last.failure.cause != Cause::Connect => state.pick(&self.shared.rng, &[]),
+            Some(last) if last.failure.cause != Cause::Connect => state.pick(choice, &[]),
             _ => None,
         };
-        state.pick(&self.shared.rng, tried).or_else(again)
+        state.pick(choice, tried).or_else(again)
     }
 
     /// Leave for another try. A kept connection that turned out closed is nobody's fault, and when
     /// an endpoint leaves it happens to all who share the connection: it is not charged to the
     /// budget.
-    fn allow(&self, state: &ClusterState, last: &Tried) -> Result<Option<Retry>, ()> {
+    fn allow(&self, state: &ClusterState, last: &Tried) -> Result<Option<Permit>, ()> {
         let charged = if last.reused { None } else { Some(state.retry()) };
         match charged {
             Some(None) => {
@@ -154,7 +175,11 @@ impl Forward<'_> {
             && match failure.cause {
                 Cause::Connect | Cause::Unsent | Cause::Refused | Cause::GoneAway => true,
                 Cause::Closed => safe && source.is_empty(),
-                Cause::Invalid | Cause::Status(_) | Cause::Grpc(_) | Cause::TryTimeout => false,
+                Cause::Limit
+                | Cause::Invalid
+                | Cause::Status(_)
+                | Cause::Grpc(_)
+                | Cause::TryTimeout => false,
             };
         unasked || self.is_asked(failure.cause, tries)
     }
@@ -165,6 +190,7 @@ impl Forward<'_> {
         let on = |reason| policy.on.contains(&reason);
         tries <= usize::try_from(policy.attempts).unwrap_or(0)
             && match cause {
+                Cause::Limit => false,
                 Cause::Connect => on(RetryOn::ConnectFailure) || on(RetryOn::ServerError),
                 Cause::Refused => on(RetryOn::RefusedStream) || on(RetryOn::ServerError),
                 Cause::Unsent | Cause::GoneAway | Cause::Closed | Cause::Invalid => {
@@ -187,20 +213,20 @@ impl Forward<'_> {
     #[expect(clippy::too_many_arguments, reason = "what a try is made of, each once")]
     async fn attempt(
         &mut self,
-        state: &ClusterState,
-        endpoint: &Rc<Endpoint>,
+        state: &Rc<ClusterState>,
+        trying: &mut Trying<'_>,
         first: bool,
-        retry: Option<Retry>,
+        retry: Option<Permit>,
         length: Length,
         source: &mut Source<'_>,
         answer: &mut Answering<'_>,
     ) -> Result<(), Ended> {
-        let _load = endpoint.begin();
+        let endpoint = &Rc::clone(trying.load.endpoint());
         self.shorten_grpc_timeout();
         if self.upgrade == Some(Tunnel::Connect) {
-            let timeout = state.config.upstream.connect_timeout;
-            let stream = upstream::connect(endpoint, timeout, &self.shared.metrics).await;
-            let stream = stream.map_err(|failure| tried(failure, false))?;
+            let stream = upstream::connect(state, endpoint, self.shared).await;
+            let (stream, _permit) = stream.map_err(|failure| tried(failure, false))?;
+            trying.on_answered(200);
             return super::tunnel::connect(stream, source, answer, self.pulse).await;
         }
         let http2 = self.upgrade.is_none()
@@ -213,10 +239,10 @@ impl Forward<'_> {
         if http2 {
             // Held until the endpoint has answered: it may refuse the stream again.
             let _retry = retry;
-            return self.over_http2(state, endpoint, length, source, answer).await;
+            return self.over_http2(state, endpoint, trying, length, source, answer).await;
         }
         if first && let Some(kept) = endpoint.h1.take() {
-            match self.over_http1(state, endpoint, kept, true, length, source, answer).await {
+            match self.over_http1(state, trying, kept, true, length, source, answer).await {
                 // It was closed before the request was written: as if it had not been there.
                 Err(Ended::Tried(tried))
                     if tried.failure.cause == Cause::Unsent && source.can_rewind() =>
@@ -226,19 +252,18 @@ impl Forward<'_> {
                 ended => return ended,
             }
         }
-        let timeout = state.config.upstream.connect_timeout;
-        let stream = upstream::connect(endpoint, timeout, &self.shared.metrics).await;
+        let stream = upstream::connect(state, endpoint, self.shared).await;
         let connection = h1::Kept::new(stream.map_err(|failure| tried(failure, false))?);
         // The endpoint is there: from here on this is a request like any other.
         drop(retry);
-        self.over_http1(state, endpoint, connection, false, length, source, answer).await
+        self.over_http1(state, trying, connection, false, length, source, answer).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a try is made of, each once")]
     async fn over_http1(
         &mut self,
         state: &ClusterState,
-        endpoint: &Rc<Endpoint>,
+        trying: &mut Trying<'_>,
         mut kept: h1::Kept,
         reused: bool,
         length: Length,
@@ -253,9 +278,10 @@ impl Forward<'_> {
             (None, false) => &[],
         };
         sending.request(self.head, &self.asked.host, extra, length);
-        let talk = Talk { forward: self, reused };
+        let talk = Talk { forward: self, trying, reused };
         let spoke =
             talk.run(Answer::Http1(receiving), Outgoing::Http1(sending), source, answer).await?;
+        let endpoint = trying.load.endpoint();
         if spoke == Reuse::Yes && !endpoint.is_gone() {
             let upstream = &state.config.upstream;
             let config = &self.shared.config;
@@ -268,15 +294,16 @@ impl Forward<'_> {
 
     async fn over_http2(
         &mut self,
-        state: &ClusterState,
+        state: &Rc<ClusterState>,
         endpoint: &Rc<Endpoint>,
+        trying: &mut Trying<'_>,
         length: Length,
         source: &mut Source<'_>,
         answer: &mut Answering<'_>,
     ) -> Result<(), Ended> {
         let mut kept = MAX_TRIES;
         loop {
-            let opened = h2::client(self.shared, endpoint, &state.config.upstream).await;
+            let opened = h2::client(self.shared, endpoint, state).await;
             let (client, reused) = opened.map_err(|failure| tried(failure, false))?;
             let end = length == Length::None;
             let address;
@@ -287,10 +314,18 @@ impl Forward<'_> {
             } else {
                 &self.asked.host
             };
-            let result = match client.open(self.head, authority, end) {
+            let open = Open {
+                method: self.head.method(),
+                scheme: Some(b"http"),
+                authority: Some(authority),
+                path: Some(self.head.path()),
+                protocol: None,
+                fields: &self.head.fields,
+            };
+            let result = match client.open(&open, end) {
                 Ok((sending, receiving)) => {
                     let out = super::body::Http2Out::new(sending, end);
-                    let talk = Talk { forward: self, reused };
+                    let talk = Talk { forward: self, trying, reused };
                     talk.run(Answer::Http2(receiving), Outgoing::Http2(out), source, answer).await
                 }
                 Err(error) => {
@@ -340,6 +375,7 @@ impl Forward<'_> {
             return Local::new(Reason::NoEndpoints, format!("{asked}: no ready endpoint"));
         };
         let (reason, what) = match cause {
+            Cause::Limit => (Reason::CircuitOpen, "no connection may be opened"),
             Cause::Connect => (Reason::ConnectFailed, "no endpoint took a connection"),
             Cause::Unsent | Cause::Refused | Cause::GoneAway | Cause::Closed => {
                 (Reason::UpstreamReset, "the endpoint closed before it had answered")
@@ -350,6 +386,61 @@ impl Forward<'_> {
             }
         };
         Local::new(reason, format!("{asked}: {what}: {detail}"))
+    }
+}
+
+/// A request at one endpoint: says once what became of it, to the balancer and to outlier
+/// detection. What the client ends says nothing of the endpoint but how long it took at least.
+pub(super) struct Trying<'a> {
+    pub(super) load: InFlight,
+    shared: &'a Shared,
+    active: Option<&'a mut ActiveRequest>,
+    told: bool,
+}
+
+impl Trying<'_> {
+    /// It answered with this status.
+    pub(super) fn on_answered(&mut self, status: u16) {
+        let failed = status >= 500;
+        self.load.observe(if failed { LoadOutcome::Failed } else { LoadOutcome::Answered });
+        if let Some(active) = &mut self.active {
+            active.on_answered();
+        }
+        self.tell(Outcome::of_status(status));
+    }
+
+    /// It answered with a head that says nothing yet: a gRPC status is to come.
+    pub(super) fn on_begun(&mut self) {
+        self.load.observe(LoadOutcome::Answered);
+        if let Some(active) = &mut self.active {
+            active.on_answered();
+        }
+    }
+
+    /// It answered with this gRPC status.
+    pub(super) fn on_grpc(&mut self, status: u32) {
+        self.on_begun();
+        self.tell(Outcome::of_grpc(status));
+    }
+
+    /// It did not answer.
+    pub(super) fn on_failed(&mut self, cause: Cause) {
+        match cause {
+            // It was never asked.
+            Cause::Limit => {}
+            Cause::Status(status) => self.on_answered(status),
+            Cause::Grpc(status) => self.on_grpc(status),
+            _ => {
+                self.load.observe(LoadOutcome::Failed);
+                self.tell(Outcome::LocalError);
+            }
+        }
+    }
+
+    fn tell(&mut self, outcome: Outcome) {
+        if !std::mem::replace(&mut self.told, true) {
+            self.load.endpoint().report(self.shared.number, outcome);
+        }
     }
 }
 

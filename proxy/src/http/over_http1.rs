@@ -6,6 +6,7 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
+use bytes::Bytes;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
@@ -35,8 +36,9 @@ enum Next {
     Failed,
 }
 
-pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: &[u8]) {
-    let mut connection = Connection::new(stream, read);
+pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
+    let mut connection = Connection::new(stream, &read);
+    drop(read);
     let mut timer = Timer::default();
     let opened = Instant::now();
     let mut requests = 0_u32;

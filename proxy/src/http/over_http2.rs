@@ -6,6 +6,7 @@ use bytes::Bytes;
 use tokio::net::TcpStream;
 
 use super::Client;
+use super::activity::{Activity, Busy};
 use super::answering::Speaks;
 use super::body::{Http2Out, Incoming, Outgoing};
 use super::exchange::{self, Meta};
@@ -20,23 +21,40 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
     let settings = http2::Settings {
         max_concurrent_streams: config.max_concurrent_streams,
         max_header_list: config.max_header_bytes,
-        idle_timeout: Some(options.idle_timeout.unwrap_or(config.idle_timeout)),
-        max_age: options.max_age,
         ..http2::Settings::default()
     };
-    let closing = client.origin.closing.clone();
-    let requests = Rc::clone(&client);
-    let on_request = move |request: http2::Request| {
-        let client = Rc::clone(&requests);
-        client.origin.shared.tasks.spawn_local(answer(Rc::clone(&client), request));
+    let activity = Activity::new(options.idle_timeout.unwrap_or(config.idle_timeout));
+    let closing = closing(&client, &activity);
+    let on_request = |request: http2::Request| {
+        let busy = activity.begin();
+        if options.max_requests.is_some_and(|most| activity.requests() >= most) {
+            activity.end();
+        }
+        let client = Rc::clone(&client);
+        client.origin.shared.tasks.spawn_local(answer(Rc::clone(&client), request, busy));
     };
-    let closing = closing.cancelled_owned();
     if let Err(error) = http2::serve(stream, read, &settings, closing, on_request).await {
         tracing::debug!(peer = %client.peer, %error, "a client's connection failed");
     }
 }
 
-async fn answer(client: Rc<Client>, request: http2::Request) {
+/// Completes when the connection is to take nothing new: its listener closes, it was idle for too
+/// long, or it has lived or carried as much as it may.
+async fn closing(client: &Client, activity: &Activity) {
+    let aged = async {
+        match client.options().max_age {
+            Some(age) => tokio::time::sleep(age).await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = client.origin.closing.cancelled() => {}
+        () = activity.over() => {}
+        () = aged => {}
+    }
+}
+
+async fn answer(client: Rc<Client>, request: http2::Request, busy: Busy) {
     let http2::Request { mut head, body, respond } = request;
     let trailers =
         head.fields.all(Known::Te).flat_map(tokens).any(|t| t.eq_ignore_ascii_case(b"trailers"));
@@ -46,4 +64,5 @@ async fn answer(client: Rc<Client>, request: http2::Request) {
     let mut timer = Timer::default();
     // What was not ended is reset by being dropped.
     exchange::run(&client, &mut timer, &mut head, meta, incoming, outgoing).await;
+    drop(busy);
 }

@@ -9,12 +9,12 @@ use std::task::{Context, Poll, ready};
 use super::answering::{Answering, Speaks};
 use super::body::{Download, Incoming, Outgoing, PumpError, ReadError, Source, Upload, WriteError};
 use super::exchange::{Fail, Tunnel};
-use super::forward::{Ended, Forward, tried};
+use super::forward::{Ended, Forward, Trying, tried};
 use super::local::{Local, Reason};
 use super::passing;
 use crate::http1::{self, Length, Limits};
 use crate::http2;
-use crate::message::{Known, ResponseHead};
+use crate::message::{Fields, Known, ResponseHead};
 use crate::upstream::{Cause, Failure};
 
 /// Interim responses an endpoint may send before the one that counts.
@@ -39,8 +39,9 @@ enum Got {
     Final { length: Length, keep_alive: bool, stream: Option<http2::RecvStream> },
 }
 
-pub(super) struct Talk<'f, 'a> {
+pub(super) struct Talk<'f, 'a, 't> {
     pub(super) forward: &'f mut Forward<'a>,
+    pub(super) trying: &'f mut Trying<'t>,
     /// The connection had requests before.
     pub(super) reused: bool,
 }
@@ -52,9 +53,9 @@ enum Waited {
     Client,
 }
 
-impl Talk<'_, '_> {
+impl Talk<'_, '_, '_> {
     pub(super) async fn run<'u>(
-        self,
+        mut self,
         mut from: Answer<'u>,
         mut to: Outgoing<'u>,
         source: &mut Source<'_>,
@@ -118,7 +119,13 @@ impl Talk<'_, '_> {
                 }
             }
         };
-        self.refuse(&head, source)?;
+        let status = grpc_status(&head.fields).filter(|_| self.forward.grpc);
+        self.refuse(&head, status, source)?;
+        match status {
+            Some(status) => self.trying.on_grpc(status),
+            None if self.forward.grpc && head.status == 200 => self.trying.on_begun(),
+            None => self.trying.on_answered(head.status),
+        }
         source.settle();
         let from = match (from, stream) {
             (Answer::Http1(receiving), _) => Incoming::Http1(receiving),
@@ -177,7 +184,7 @@ impl Talk<'_, '_> {
 
     /// Moves the response's body to the client, and what is left of the request's to the endpoint.
     async fn body(
-        &self,
+        self,
         from: Incoming<'_>,
         mut to: Outgoing<'_>,
         mut upload: Upload,
@@ -209,18 +216,31 @@ impl Talk<'_, '_> {
             }
             moved.map(|moved| moved.map_err(|error| self.cut(error)))
         });
-        moved.await.map_err(Ended::Over)?;
+        let ended = moved.await;
+        if self.forward.grpc {
+            let status = download.seen.as_ref().and_then(grpc_status);
+            match (&ended, status) {
+                (_, Some(status)) => self.trying.on_grpc(status),
+                (Err(Fail::Local(_)), None) => self.trying.on_failed(Cause::Closed),
+                _ => {}
+            }
+        }
+        ended.map_err(Ended::Over)?;
         let reusable = keep_alive && upload.is_done() && !unread && download.from.is_over();
         Ok(if reusable { Reuse::Yes } else { Reuse::No })
     }
 
     /// Whether a response is a reason to try again instead.
-    fn refuse(&self, head: &ResponseHead, source: &Source<'_>) -> Result<(), Ended> {
+    fn refuse(
+        &self,
+        head: &ResponseHead,
+        grpc: Option<u32>,
+        source: &Source<'_>,
+    ) -> Result<(), Ended> {
         if self.forward.way.retries.is_none() || !source.can_rewind() {
             return Ok(());
         }
-        let grpc = head.fields.get(Known::GrpcStatus).filter(|_| self.forward.grpc);
-        let cause = match grpc.and_then(|status| std::str::from_utf8(status).ok()?.parse().ok()) {
+        let cause = match grpc {
             Some(status) => Cause::Grpc(status),
             None => Cause::Status(head.status),
         };
@@ -270,6 +290,10 @@ impl Talk<'_, '_> {
         };
         self.failed(cause, error.to_string())
     }
+}
+
+fn grpc_status(fields: &Fields) -> Option<u32> {
+    std::str::from_utf8(fields.get(Known::GrpcStatus)?).ok()?.parse().ok()
 }
 
 fn h2_cause(error: &http2::StreamError) -> Cause {

@@ -59,7 +59,7 @@ impl Collector for ProxyMetrics {
         self.encode_reasons(&mut encoder)?;
         self.encode_tcp(&mut encoder)?;
         self.encode_listeners(&mut encoder)?;
-        let clusters = self.sum(|w| &w.clusters, |c| [c.get()]);
+        let clusters = self.sum(|w| &w.clusters, |c| [c.requests.get()]);
         let values = clusters.iter().map(|(name, [n])| ([("cluster", &**name)], *n));
         counter(&mut encoder, "proxy_cluster_requests", "Requests and streams by cluster", values)
     }
@@ -78,9 +78,10 @@ impl ProxyMetrics {
         let total = |get: &dyn Fn(&WorkerMetrics) -> &Counter| -> u64 {
             self.workers.iter().map(|w| get(w).get()).sum()
         };
-        let ends = End::ALL.iter().enumerate().map(|(i, end)| {
-            ([("end", end.as_str())], total(&|w| &w.tcp.ends[i]))
-        });
+        let ends = End::ALL
+            .iter()
+            .enumerate()
+            .map(|(i, end)| ([("end", end.as_str())], total(&|w| &w.tcp.ends[i])));
         counter(encoder, "proxy_tcp_ends", "TCP streams by how they ended", ends)?;
         let bounds = CONNECT_BUCKETS_MS.iter().map(|ms| f64::from(*ms) / 1e3);
         let buckets: Vec<(f64, u64)> = (bounds.chain([f64::MAX]).enumerate())

@@ -50,7 +50,10 @@ fn whole_headers_are_read_and_what_follows_is_not_theirs() {
     for (header, expected) in [
         (&b"PROXY TCP4 10.0.0.1 10.0.0.2 12345 80\r\n"[..], four),
         (b"PROXY TCP6 ::1 ::2 3 4\r\n", six),
-        (b"PROXY TCP4 255.255.255.255 0.0.0.0 65535 0\r\n", addresses("255.255.255.255:65535", "0.0.0.0:0")),
+        (
+            b"PROXY TCP4 255.255.255.255 0.0.0.0 65535 0\r\n",
+            addresses("255.255.255.255:65535", "0.0.0.0:0"),
+        ),
         (b"PROXY UNKNOWN\r\n", None),
         (b"PROXY UNKNOWN ffff::ffff whatever 70000\r\n", None),
         (&v2(0x21, 0x11, &[V4]), four),
@@ -81,7 +84,9 @@ fn whole_headers_are_read_and_what_follows_is_not_theirs() {
 
 #[test]
 fn what_is_no_header_is_told_from_a_broken_one() {
-    for bytes in [&b"GET / HTTP/1.1\r\n"[..], b"PROX ", b"PROXYTCP4", b"\r\n\r\n\0\rX", b"\0", b"POST"] {
+    for bytes in
+        [&b"GET / HTTP/1.1\r\n"[..], b"PROX ", b"PROXYTCP4", b"\r\n\r\n\0\rX", b"\0", b"POST"]
+    {
         assert_eq!(parse(bytes), Ok(Parsed::Absent), "{}", bytes.escape_ascii());
     }
     let long = [&b"PROXY UNKNOWN "[..], &[b'x'; 100]].concat();
@@ -151,7 +156,10 @@ fn a_hundred_thousand_mutated_headers_do_no_harm() {
     crate::tcp::mutation::of(&seeds, 100_000, fuzz);
 }
 
-async fn sent(chunks: &'static [&'static [u8]], expect: Expect) -> (Result<super::read::Read, ReadError>, Vec<u8>) {
+async fn sent(
+    chunks: &'static [&'static [u8]],
+    expect: Expect,
+) -> (Result<super::read::Read, ReadError>, Vec<u8>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let to = listener.local_addr().expect("bound");
     let client = async move {

@@ -249,11 +249,7 @@ impl Pump {
     }
 
     /// Reads into the worker's buffer and writes from there; keeps what is left.
-    fn copy(
-        &mut self,
-        from: &TcpStream,
-        to: &TcpStream,
-    ) -> Result<io::Result<usize>, Broken> {
+    fn copy(&mut self, from: &TcpStream, to: &TcpStream) -> Result<io::Result<usize>, Broken> {
         let room = usize::try_from(self.limit - self.taken).unwrap_or(usize::MAX);
         pool::with_scratch(|scratch| {
             let room = room.min(scratch.len());

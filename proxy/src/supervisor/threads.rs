@@ -14,6 +14,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
+use crate::health::Board;
+use crate::limit::Limiters;
 use crate::metrics::ProxyMetrics;
 use crate::worker::{self, Command, Seat};
 
@@ -34,6 +36,8 @@ impl Threads {
     pub(super) fn start(
         config: &Arc<ProxyConfig>,
         metrics: &Arc<ProxyMetrics>,
+        health: &Arc<Board>,
+        limiters: &Arc<Limiters>,
         lifecycle: &Lifecycle,
     ) -> Result<Self, ProxyError> {
         let stop = CancellationToken::new();
@@ -50,6 +54,8 @@ impl Threads {
                 number: worker,
                 config: Arc::clone(config),
                 metrics: Arc::clone(counters),
+                health: Arc::clone(health),
+                limiters: Arc::clone(limiters),
                 lifecycle: lifecycle.clone(),
                 stop: stop.clone(),
                 commands,

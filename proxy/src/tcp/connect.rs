@@ -2,14 +2,18 @@
 
 use std::net::SocketAddr;
 
-use portolan_model::traffic::ResourceName;
+use portolan_model::traffic::{ProxyHeader, ResourceName};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::metrics::End;
-use crate::upstream::{self, Failure};
+use crate::balance::Outcome as LoadOutcome;
+use crate::health::outcome::Outcome;
+use crate::limit::breaker::Permit;
+use crate::upstream::{self, Cause, Failure};
 use crate::worker::accept::Origin;
-use crate::worker::cluster::InFlight;
+use crate::worker::cluster::{ActiveRequest, Choice};
+use crate::worker::endpoint::InFlight;
 
 /// Endpoints tried for a connection before the client is given up.
 const MAX_TRIES: usize = 3;
@@ -21,43 +25,72 @@ pub(crate) struct NotConnected {
     pub(crate) detail: String,
 }
 
+/// What a stream is counted by while it lives.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _load: InFlight,
+    /// What the endpoint is to be told first.
+    pub(super) send_proxy: Option<ProxyHeader>,
+    _active: ActiveRequest,
+    _connection: Permit,
+}
+
 /// A connection to an endpoint of the cluster, which it counts as load of. The time from the first
 /// try to the connection is recorded.
 pub(crate) async fn connect(
     origin: &Origin,
     cluster: &ResourceName,
-) -> Result<(TcpStream, InFlight), NotConnected> {
+    choice: Choice<'_>,
+) -> Result<(TcpStream, Held), NotConnected> {
     let shared = &origin.shared;
     let start = Instant::now();
     let mut tried: Vec<SocketAddr> = Vec::new();
     let mut last: Option<Failure> = None;
+    let mut active: Option<ActiveRequest> = None;
     for attempt in 0..MAX_TRIES {
         // Looked up each time: the configuration may have changed while we connected.
         let state = shared.cluster(cluster).ok_or_else(|| NotConnected {
             end: End::NoCluster,
             detail: format!("{cluster}: no such cluster"),
         })?;
-        let Some(endpoint) = state.pick(&shared.rng, &tried) else { break };
-        if attempt == 0 {
-            state.requests.add(1);
-        } else {
+        let Some(endpoint) = state.pick(choice, &tried) else { break };
+        let counted = match active.take() {
+            Some(active) => active,
+            None => state.begin().map_err(|closed| NotConnected {
+                end: End::CircuitOpen,
+                detail: format!("{cluster}: {closed}"),
+            })?,
+        };
+        if attempt > 0 {
             shared.metrics.retries.add(1);
         }
-        let load = endpoint.begin();
-        match upstream::connect(&endpoint, state.config.connect_timeout, &shared.metrics).await {
-            Ok(stream) => {
+        let mut load = endpoint.begin();
+        match upstream::connect(&state, &endpoint, shared).await {
+            Ok((stream, connection)) => {
                 shared.metrics.tcp.on_connected(start.elapsed());
-                return Ok((stream, load));
+                load.observe(LoadOutcome::Answered);
+                let send_proxy = state.config.upstream.send_proxy;
+                endpoint.report(shared.number, Outcome::Success);
+                return Ok((
+                    stream,
+                    Held { _load: load, send_proxy, _active: counted, _connection: connection },
+                ));
             }
-            Err(failure) => last = Some(failure),
+            Err(failure) => {
+                load.observe(LoadOutcome::Failed);
+                if failure.cause == Cause::Connect {
+                    endpoint.report(shared.number, Outcome::LocalError);
+                }
+                last = Some(failure);
+            }
         }
+        active = Some(counted);
         tried.push(endpoint.address);
     }
     Err(match last {
         Some(failure) => NotConnected { end: End::ConnectFailed, detail: failure.detail },
-        None => NotConnected {
-            end: End::NoEndpoints,
-            detail: format!("{cluster}: no ready endpoint"),
-        },
+        None => {
+            NotConnected { end: End::NoEndpoints, detail: format!("{cluster}: no ready endpoint") }
+        }
     })
 }

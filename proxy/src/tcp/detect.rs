@@ -61,15 +61,23 @@ pub(crate) struct Patience {
 }
 
 /// Finds out what a connection carries. `dial` is polled only once the grace is over; when the
-/// client's bytes are no HTTP it is awaited, when they are it is dropped unless it is done.
+/// client's bytes (`first` were read already) are no HTTP it is awaited, when they are it is dropped unless it is done.
 pub(crate) async fn detect<U, E>(
     client: &TcpStream,
     patience: Patience,
+    mut first: Vec<u8>,
     dial: impl Future<Output = Result<(TcpStream, U), E>>,
 ) -> Result<Detected<U>, Undetected<E>> {
     let start = Instant::now();
     let deadline = start + patience.deadline;
-    let mut first = Vec::new();
+    if !first.is_empty() {
+        match classify(&first) {
+            Verdict::NeedMore => {}
+            verdict => {
+                return Ok(Detected { carries: Carries::Client(verdict), first, upstream: None });
+            }
+        }
+    }
     let grace = deadline.min(start + patience.grace);
     // A client whose bytes have begun is not one that waits: those who are slow are worth a dial.
     match timeout_at(grace, client_speaks(client, &mut first)).await {

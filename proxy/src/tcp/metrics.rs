@@ -25,6 +25,8 @@ pub(crate) enum End {
     NoEndpoints,
     /// No endpoint took a connection; the client was reset.
     ConnectFailed,
+    /// The cluster has as many connections as it may; the client was reset.
+    CircuitOpen,
     /// No valid PROXY protocol header where one was expected; the client was reset.
     ProxyProtocol,
 }
@@ -48,7 +50,7 @@ pub(crate) struct TcpMetrics {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::Done,
         Self::Client,
         Self::Upstream,
@@ -57,6 +59,7 @@ impl End {
         Self::NoCluster,
         Self::NoEndpoints,
         Self::ConnectFailed,
+        Self::CircuitOpen,
         Self::ProxyProtocol,
     ];
 
@@ -71,6 +74,7 @@ impl End {
             Self::NoCluster => "no_cluster",
             Self::NoEndpoints => "no_endpoints",
             Self::ConnectFailed => "connect_failed",
+            Self::CircuitOpen => "circuit_open",
             Self::ProxyProtocol => "proxy_protocol",
         }
     }
@@ -79,11 +83,13 @@ impl End {
     pub(crate) fn reason(self) -> Option<Reason> {
         match self {
             Self::Done | Self::Client | Self::Upstream => None,
-            Self::Idle | Self::Age => Some(Reason::Timeout),
+            Self::Idle => Some(Reason::Timeout),
+            Self::Age => Some(Reason::MaxAge),
+            Self::CircuitOpen => Some(Reason::CircuitOpen),
             Self::NoCluster => Some(Reason::NoCluster),
             Self::NoEndpoints => Some(Reason::NoEndpoints),
             Self::ConnectFailed => Some(Reason::ConnectFailed),
-            Self::ProxyProtocol => Some(Reason::BadRequest),
+            Self::ProxyProtocol => Some(Reason::ProxyHeader),
         }
     }
 }

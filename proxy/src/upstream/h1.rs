@@ -13,6 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::http1::Connection;
+use crate::limit::breaker::Permit;
 
 /// A connection that can take a request.
 pub(crate) struct Kept {
@@ -22,6 +23,7 @@ pub(crate) struct Kept {
     since: Instant,
     /// Requests it has had.
     requests: u32,
+    _permit: Permit,
 }
 
 /// Idle connections, the one used last first.
@@ -36,9 +38,10 @@ impl fmt::Debug for Pool {
 
 impl Kept {
     /// A fresh connection.
-    pub(crate) fn new(stream: TcpStream) -> Self {
+    pub(crate) fn new((stream, permit): (TcpStream, Permit)) -> Self {
         let now = Instant::now();
-        Self { connection: Connection::new(stream, b""), opened: now, since: now, requests: 0 }
+        let connection = Connection::new(stream, b"");
+        Self { connection, opened: now, since: now, requests: 0, _permit: permit }
     }
 }
 

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use super::Failure;
 use crate::http2;
-use crate::worker::cluster::Endpoint;
+use crate::worker::cluster::ClusterState;
+use crate::worker::endpoint::Endpoint;
 use crate::worker::shared::Shared;
 
 /// Connections to one endpoint, per worker; beyond it requests wait for a stream.
@@ -131,10 +132,11 @@ impl Pool {
 pub(crate) async fn client(
     shared: &Rc<Shared>,
     endpoint: &Rc<Endpoint>,
-    limits: &Upstream,
+    state: &Rc<ClusterState>,
 ) -> Result<(http2::Client, bool), Failure> {
+    let limits = &state.config.upstream;
     let open = || {
-        let future = open(Rc::clone(shared), Rc::clone(endpoint), limits.connect_timeout);
+        let future = open(Rc::clone(shared), Rc::clone(endpoint), Rc::clone(state));
         let boxed: Pin<Box<dyn Future<Output = _>>> = Box::pin(future);
         boxed.shared()
     };
@@ -152,9 +154,9 @@ pub(crate) async fn client(
 async fn open(
     shared: Rc<Shared>,
     endpoint: Rc<Endpoint>,
-    timeout: Duration,
+    state: Rc<ClusterState>,
 ) -> Result<http2::Client, Rc<Failure>> {
-    let stream = super::connect(&endpoint, timeout, &shared.metrics).await.map_err(Rc::new)?;
+    let (stream, permit) = super::connect(&state, &endpoint, &shared).await.map_err(Rc::new)?;
     let settings = http2::Settings {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,
@@ -163,6 +165,9 @@ async fn open(
         ..http2::Settings::default()
     };
     let (client, driver) = http2::client(stream, &settings);
-    shared.tasks.spawn_local(driver);
+    shared.tasks.spawn_local(async move {
+        let _permit = permit;
+        driver.await;
+    });
     Ok(client)
 }

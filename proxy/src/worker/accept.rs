@@ -8,7 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::traffic::{Listener, ListenerKind};
+use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinError, JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -96,12 +96,7 @@ impl Acceptor {
         let active = Active::new(Arc::clone(&origin.metrics));
         self.connections.spawn_local(async move {
             let _active = active;
-            match &origin.listener.kind {
-                ListenerKind::Http { .. } | ListenerKind::Detect { .. } => {
-                    http::serve(origin, stream, peer).await
-                }
-                ListenerKind::Tcp { cluster, .. } => tcp::serve(&origin, cluster, stream).await,
-            }
+            serve(origin, stream, peer).await;
         });
     }
 
@@ -115,6 +110,28 @@ impl Acceptor {
         if let Err(error) = ended {
             self.origin.shared.metrics.panics.add(1);
             tracing::error!(listener = %self.origin.listener.name, %error, "a connection panicked");
+        }
+    }
+}
+
+/// Serves one connection to its end. What each kind of it needs is in a box of its own, so that a
+/// connection holds no more than that.
+async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
+    let start = match origin.listener.accept_proxy {
+        AcceptProxy::No => Some(tcp::Start::new(stream, peer)),
+        _ => Box::pin(tcp::begin(&origin, stream, peer)).await,
+    };
+    let Some(start) = start else { return };
+    let listener = Arc::clone(&origin.listener);
+    match &listener.kind {
+        ListenerKind::Http { .. } => http::serve(origin, start).await,
+        ListenerKind::Tcp { cluster, options } => {
+            Box::pin(tcp::serve(&origin, cluster, options, start)).await;
+        }
+        ListenerKind::Detect { cluster, tcp, .. } => {
+            if let Some(start) = Box::pin(tcp::unless_http(&origin, cluster, tcp, start)).await {
+                http::serve(origin, start).await;
+            }
         }
     }
 }

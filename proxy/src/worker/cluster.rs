@@ -5,7 +5,8 @@
 //! requests in flight end by themselves.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::fmt;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,108 +15,134 @@ use std::time::Duration;
 use portolan_model::traffic::{Cluster, EndpointSet};
 use tokio::time::Instant;
 
-use crate::balance::{Picker, Rng};
-use crate::metrics::Counter;
-use crate::upstream::{h1, h2};
+use super::endpoint::Endpoint;
+use super::shared::Shared;
+use crate::balance::{Ask, Balance, Description, Load, View};
+use crate::health::cluster::ClusterHealth;
+use crate::limit::Limiter;
+use crate::limit::breaker::{Permit, Resource};
+use crate::limit::gradient::{Gradient, Sampled};
+use crate::metrics::ClusterMetrics;
 
-/// An endpoint that refused a connection is passed over for this long while others are there;
-/// doubles with each further failure up to [`MAX_AVOID`].
-const AVOID: Duration = Duration::from_secs(1);
-const MAX_AVOID: Duration = Duration::from_secs(30);
-
-/// Retries in flight are allowed up to this share of a cluster's requests in flight (a fifth) …
-const BUDGET_SHARE: u32 = 5;
-/// … and always up to this many.
-const BUDGET_MIN: u32 = 3;
-
-/// One endpoint on one worker.
-#[derive(Debug)]
-pub(crate) struct Endpoint {
-    pub(crate) address: SocketAddr,
-    pub(crate) h1: h1::Pool,
-    pub(crate) h2: h2::Pool,
-    in_flight: Cell<u32>,
-    gone: Cell<bool>,
-    failures: Cell<u32>,
-    avoid_until: Cell<Option<Instant>>,
+/// What a request brings to picking an endpoint.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Choice<'a> {
+    /// What hashed balancers pick by.
+    pub(crate) hash: Option<u64>,
+    /// Labels the endpoint must have.
+    pub(crate) labels: Option<&'a BTreeMap<String, String>>,
 }
-
-/// Counts towards an endpoint's load while it lives.
-#[derive(Debug)]
-pub(crate) struct InFlight(Rc<Endpoint>);
-
-/// A cluster's requests and retries in flight; survives changes of the cluster.
-#[derive(Debug, Default)]
-struct Load {
-    active: Cell<u32>,
-    retrying: Cell<u32>,
-}
-
-/// A request in flight, whichever endpoint has it.
-#[derive(Debug)]
-pub(crate) struct ActiveRequest(Rc<Load>);
-
-/// A retry in flight, within the budget.
-#[derive(Debug)]
-pub(crate) struct Retry(Rc<Load>);
 
 pub(crate) struct ClusterState {
     pub(crate) config: Arc<Cluster>,
-    pub(crate) requests: Arc<Counter>,
+    pub(crate) metrics: Arc<ClusterMetrics>,
+    pub(crate) limiter: Arc<Limiter>,
+    gradient: Option<Arc<Gradient>>,
     set: Option<Arc<EndpointSet>>,
+    /// By their place in the set.
     members: Vec<Rc<Endpoint>>,
-    picker: RefCell<Picker>,
-    load: Rc<Load>,
+    balance: RefCell<Balance>,
+    health: Option<Arc<ClusterHealth>>,
+    /// The version of `health` the balancer knows.
+    seen: Cell<u64>,
+    in_flight: Rc<Cell<u32>>,
+    worker: usize,
+}
+
+/// A request in flight to a cluster, whichever endpoint has it.
+pub(crate) struct ActiveRequest {
+    in_flight: Rc<Cell<u32>>,
+    sampled: Option<Sampled>,
+    _permit: Permit,
+}
+
+/// Why a request is not let in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Closed {
+    /// As many requests are in flight as the circuit breaker allows.
+    Breaker,
+    /// As many as adaptive concurrency allows.
+    Adaptive,
+}
+
+impl fmt::Display for Closed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Breaker => "as many requests in flight as its limit allows",
+            Self::Adaptive => "as many requests in flight as its latency allows",
+        })
+    }
+}
+
+impl fmt::Debug for ActiveRequest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ActiveRequest").finish_non_exhaustive()
+    }
+}
+
+/// The members as the balancer reads them.
+struct Members<'a> {
+    members: &'a [Rc<Endpoint>],
+    in_flight: u32,
+}
+
+impl View for Members<'_> {
+    fn load(&self, at: usize) -> Option<&Load> {
+        self.members.get(at).map(|endpoint| &endpoint.load)
+    }
+
+    fn healthy(&self, at: usize) -> bool {
+        self.members.get(at).is_some_and(|endpoint| endpoint.is_healthy())
+    }
+
+    fn in_flight(&self) -> u32 {
+        self.in_flight
+    }
 }
 
 impl ClusterState {
     pub(crate) fn new(
+        shared: &Shared,
         config: &Arc<Cluster>,
         set: Option<&Arc<EndpointSet>>,
-        requests: Arc<Counter>,
-        rng: &RefCell<Rng>,
+        old: Option<&Self>,
     ) -> Self {
-        let (members, weights) = members(set, |_| None);
-        let picker =
-            Picker::new(config.balancing.balancer, &weights, None, |_| None, &mut rng.borrow_mut());
-        Self {
-            config: Arc::clone(config),
-            requests,
-            set: set.cloned(),
-            members,
-            picker: RefCell::new(picker),
-            load: Rc::default(),
+        let (seed, _) = shared.random();
+        let empty = || Arc::new(EndpointSet::flat(Arc::clone(&config.endpoints), []));
+        let endpoints = set.cloned().unwrap_or_else(empty);
+        let health = shared.health.cluster(&config.name);
+        let kept: HashMap<SocketAddr, &Rc<Endpoint>> =
+            old.iter().flat_map(|old| &old.members).map(|e| (e.address, e)).collect();
+        let now = Instant::now();
+        let members: Vec<Rc<Endpoint>> = (endpoints.endpoints.iter())
+            .map(|target| {
+                let endpoint = kept.get(&target.address).map(|kept| Rc::clone(kept));
+                let endpoint = endpoint.unwrap_or_else(|| Endpoint::new(target.address, now));
+                endpoint.set_health(health.as_ref().and_then(|h| h.host(target.address)));
+                endpoint
+            })
+            .collect();
+        let before = old.map(|old| old.balance.borrow());
+        let place = shared.config.place.clone();
+        let balance = Balance::new(&config.balancing, &endpoints, before.as_deref(), place, seed);
+        drop(before);
+        if let Some(old) = old {
+            let stays: HashSet<SocketAddr> = members.iter().map(|e| e.address).collect();
+            old.members.iter().filter(|e| !stays.contains(&e.address)).for_each(|e| e.retire());
         }
-    }
-
-    /// The state after a change; endpoints that left are retired.
-    pub(crate) fn next(
-        old: &Self,
-        config: &Arc<Cluster>,
-        set: Option<&Arc<EndpointSet>>,
-        rng: &RefCell<Rng>,
-    ) -> Self {
-        let index: HashMap<SocketAddr, usize> =
-            old.members.iter().enumerate().map(|(i, e)| (e.address, i)).collect();
-        let (members, weights) =
-            members(set, |address| index.get(&address).map(|i| Rc::clone(&old.members[*i])));
-        let kept = |i: usize| members.get(i).and_then(|e| index.get(&e.address)).copied();
-        let picker = Picker::new(
-            config.balancing.balancer,
-            &weights,
-            Some(&old.picker.borrow()),
-            kept,
-            &mut rng.borrow_mut(),
-        );
-        let stays: std::collections::HashSet<_> = members.iter().map(|e| e.address).collect();
-        old.members.iter().filter(|e| !stays.contains(&e.address)).for_each(|e| e.retire());
+        let limiter = shared.limiters.cluster(config);
         Self {
-            config: Arc::clone(config),
-            requests: Arc::clone(&old.requests),
+            gradient: limiter.gradient(),
+            limiter,
+            metrics: shared.metrics.cluster(&config.name),
             set: set.cloned(),
             members,
-            picker: RefCell::new(picker),
-            load: Rc::clone(&old.load),
+            balance: RefCell::new(balance),
+            seen: Cell::new(health.as_ref().map_or(0, |health| health.version())),
+            health,
+            in_flight: old.map(|old| Rc::clone(&old.in_flight)).unwrap_or_default(),
+            worker: shared.number,
+            config: Arc::clone(config),
         }
     }
 
@@ -134,116 +161,82 @@ impl ClusterState {
 
     /// The endpoint for a request that `tried` have failed: one that has not, and that took its
     /// last connection if there is such a one. `None` when there is none left.
-    pub(crate) fn pick(&self, rng: &RefCell<Rng>, tried: &[SocketAddr]) -> Option<Rc<Endpoint>> {
-        let fresh = |i: usize| !tried.contains(&self.members[i].address);
-        let load = |i: usize| self.members[i].in_flight.get();
+    pub(crate) fn pick(&self, choice: Choice<'_>, tried: &[SocketAddr]) -> Option<Rc<Endpoint>> {
+        static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
         let now = Instant::now();
-        let mut picker = self.picker.borrow_mut();
-        let rng = &mut *rng.borrow_mut();
-        let picked = picker
-            .pick(rng, load, |i| fresh(i) && !self.members[i].is_avoided(now))
-            .or_else(|| picker.pick(rng, load, fresh))?;
-        Some(Rc::clone(&self.members[picked]))
+        let mut balance = self.balance.borrow_mut();
+        if let Some(health) = &self.health {
+            let version = health.version();
+            if self.seen.replace(version) != version {
+                balance.on_health_changed();
+            }
+        }
+        let view = Members { members: &self.members, in_flight: self.in_flight.get() };
+        let is_tried = |at: usize| {
+            !tried.is_empty() && self.members.get(at).is_some_and(|e| tried.contains(&e.address))
+        };
+        let is_avoided =
+            |at: usize| is_tried(at) || self.members.get(at).is_some_and(|e| e.is_avoided(now));
+        let mut ask = Ask {
+            hash: choice.hash,
+            labels: choice.labels.unwrap_or(&NO_LABELS),
+            avoid: Some(&is_avoided),
+            now,
+        };
+        let picked = balance.pick(&ask, &view).or_else(|| {
+            ask.avoid = Some(&is_tried);
+            balance.pick(&ask, &view)
+        })?;
+        self.members.get(picked).cloned()
     }
 
-    pub(crate) fn begin(&self) -> ActiveRequest {
-        self.requests.add(1);
-        add(&self.load.active, 1);
-        ActiveRequest(Rc::clone(&self.load))
+    /// Counts a request, unless there are as many as may be.
+    pub(crate) fn begin(&self) -> Result<ActiveRequest, Closed> {
+        let permit = self.limiter.breaker.acquire(Resource::Requests, self.worker);
+        let permit = permit.ok_or(Closed::Breaker)?;
+        let sampled = match &self.gradient {
+            Some(gradient) => Some(gradient.try_begin(self.worker).ok_or(Closed::Adaptive)?),
+            None => None,
+        };
+        self.metrics.requests.add(1);
+        self.in_flight.set(self.in_flight.get().saturating_add(1));
+        Ok(ActiveRequest { in_flight: Rc::clone(&self.in_flight), sampled, _permit: permit })
     }
 
     /// Leave to retry; `None` over the budget.
-    pub(crate) fn retry(&self) -> Option<Retry> {
-        let budget = (self.load.active.get() / BUDGET_SHARE).max(BUDGET_MIN);
-        (self.load.retrying.get() < budget).then(|| {
-            add(&self.load.retrying, 1);
-            Retry(Rc::clone(&self.load))
-        })
+    pub(crate) fn retry(&self) -> Option<Permit> {
+        self.limiter.breaker.retry(self.worker)
+    }
+
+    /// Leave to open a connection; `None` at the limit.
+    pub(crate) fn connection(&self) -> Option<Permit> {
+        self.limiter.breaker.acquire(Resource::Connections, self.worker)
     }
 
     pub(crate) fn sweep(&self, idle_timeout: Duration) {
         let idle_timeout = self.config.upstream.idle_timeout.unwrap_or(idle_timeout);
-        for endpoint in &self.members {
-            endpoint.h1.sweep(idle_timeout);
-            endpoint.h2.sweep(idle_timeout);
+        self.members.iter().for_each(|endpoint| endpoint.sweep(idle_timeout));
+    }
+
+    /// How it balances at this moment.
+    pub(crate) fn describe(&self) -> Description {
+        let view = Members { members: &self.members, in_flight: self.in_flight.get() };
+        self.balance.borrow_mut().describe(&view, Instant::now())
+    }
+}
+
+impl ActiveRequest {
+    /// The endpoint answered: the round trip counts.
+    pub(crate) fn on_answered(&mut self) {
+        if let Some(sampled) = self.sampled.take() {
+            sampled.record();
         }
-    }
-}
-
-fn members(
-    set: Option<&Arc<EndpointSet>>,
-    kept: impl Fn(SocketAddr) -> Option<Rc<Endpoint>>,
-) -> (Vec<Rc<Endpoint>>, Vec<u32>) {
-    let first = set.and_then(|set| set.endpoints.first().map(|t| set.priority(t)));
-    set.into_iter()
-        .flat_map(|set| set.endpoints.iter().filter(move |t| Some(set.priority(t)) == first))
-        .map(|t| (kept(t.address).unwrap_or_else(|| Endpoint::new(t.address)), t.weight))
-        .unzip()
-}
-
-impl Endpoint {
-    fn new(address: SocketAddr) -> Rc<Self> {
-        Rc::new(Self {
-            address,
-            h1: h1::Pool::default(),
-            h2: h2::Pool::default(),
-            in_flight: Cell::new(0),
-            gone: Cell::new(false),
-            failures: Cell::new(0),
-            avoid_until: Cell::new(None),
-        })
-    }
-
-    pub(crate) fn begin(self: &Rc<Self>) -> InFlight {
-        add(&self.in_flight, 1);
-        InFlight(Rc::clone(self))
-    }
-
-    /// Whether the endpoint has left: its connections are not worth keeping.
-    pub(crate) fn is_gone(&self) -> bool {
-        self.gone.get()
-    }
-
-    /// It took a connection.
-    pub(crate) fn on_connected(&self) {
-        self.failures.set(0);
-        self.avoid_until.set(None);
-    }
-
-    /// It did not take a connection: others are preferred for a while.
-    pub(crate) fn on_connect_failed(&self) {
-        let failures = self.failures.get();
-        self.failures.set(failures.saturating_add(1));
-        let wait = AVOID.saturating_mul(1 << failures.min(10)).min(MAX_AVOID);
-        self.avoid_until.set(Some(Instant::now() + wait));
-    }
-
-    fn is_avoided(&self, now: Instant) -> bool {
-        self.avoid_until.get().is_some_and(|until| now < until)
-    }
-
-    fn retire(&self) {
-        self.gone.set(true);
-        self.h1.clear();
-        self.h2.clear();
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        sub(&self.0.in_flight, 1);
     }
 }
 
 impl Drop for ActiveRequest {
     fn drop(&mut self) {
-        sub(&self.0.active, 1);
-    }
-}
-
-impl Drop for Retry {
-    fn drop(&mut self) {
-        sub(&self.0.retrying, 1);
+        self.in_flight.set(self.in_flight.get().saturating_sub(1));
     }
 }
 

@@ -13,11 +13,17 @@ use tokio_util::task::TaskTracker;
 use super::cluster::ClusterState;
 use crate::balance::Rng;
 use crate::config::ProxyConfig;
+use crate::health::Board;
+use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
 
 pub(crate) struct Shared {
+    /// The worker's number.
+    pub(crate) number: usize,
     pub(crate) config: Arc<ProxyConfig>,
     pub(crate) metrics: Arc<WorkerMetrics>,
+    pub(crate) health: Arc<Board>,
+    pub(crate) limiters: Arc<Limiters>,
     pub(crate) rng: RefCell<Rng>,
     /// HTTP/2 connections and streams: bounded by `max_connections` times
     /// `max_concurrent_streams`, ended by the end of the runtime at the latest.
@@ -34,11 +40,16 @@ impl Shared {
         number: usize,
         config: Arc<ProxyConfig>,
         metrics: Arc<WorkerMetrics>,
+        health: Arc<Board>,
+        limiters: Arc<Limiters>,
     ) -> Self {
         let seed = seed(number);
         Self {
+            number,
             config,
             metrics,
+            health,
+            limiters,
             rng: RefCell::new(Rng::seeded(seed)),
             tasks: TaskTracker::new(),
             requests: Cell::new(0),
@@ -57,7 +68,7 @@ impl Shared {
             };
             let set = config.endpoints.get(&cluster.endpoints);
             if !state.is_same(cluster, set) {
-                *state = Rc::new(ClusterState::next(state, cluster, set, &self.rng));
+                *state = Rc::new(ClusterState::new(self, cluster, set, Some(state)));
             }
             true
         });
@@ -99,8 +110,7 @@ impl Shared {
         let traffic = self.traffic.borrow();
         let cluster = traffic.clusters.get(name)?;
         let set = traffic.endpoints.get(&cluster.endpoints);
-        let requests = self.metrics.cluster(name);
-        let state = Rc::new(ClusterState::new(cluster, set, requests, &self.rng));
+        let state = Rc::new(ClusterState::new(self, cluster, set, None));
         self.clusters.borrow_mut().insert(Arc::clone(name), Rc::clone(&state));
         Some(state)
     }

@@ -108,12 +108,12 @@ async fn requests_that_cannot_be_forwarded_are_refused_by_name() {
         ("GET / HTTP/1.1\r\nhost: web.shop\r\nhost: web.shop\r\n", "400", "bad_request"),
         (
             "POST / HTTP/1.1\r\nhost: web.shop\r\ntransfer-encoding: gzip, chunked\r\n",
-            "400",
-            "bad_request",
+            "501",
+            "transfer_coding",
         ),
         ("CONNECT web.shop:80 HTTP/1.1\r\nhost: web.shop\r\n", "405", "method"),
         (
-            "GET / HTTP/1.1\r\nhost: web.shop\r\nconnection: upgrade\r\nupgrade: websocket\r\n",
+            "GET / HTTP/1.1\r\nhost: web.shop\r\nconnection: upgrade\r\nupgrade: other\r\n",
             "501",
             "upgrade",
         ),

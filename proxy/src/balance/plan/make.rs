@@ -100,12 +100,7 @@ impl Plan {
     }
 
     /// What endpoints without a latency count as: the mean of those that have one.
-    pub(crate) fn reckon_unknown<V: View + ?Sized>(
-        &mut self,
-        core: &Core,
-        view: &V,
-        now: Instant,
-    ) {
+    pub(crate) fn reckon_unknown<V: View + ?Sized>(&mut self, core: &Core, view: &V, now: Instant) {
         self.unknown_review = None;
         if core.balancing.balancer != Balancer::PeakEwma {
             return;
@@ -192,7 +187,8 @@ impl<V: View + ?Sized> Making<'_, V> {
             Kind::Degraded => state == State::Degraded,
             Kind::Panic => ending || state != State::Draining,
         };
-        let usable: Vec<u32> = members.iter().filter(|(_, s)| serves(*s)).map(|(m, _)| *m).collect();
+        let usable: Vec<u32> =
+            members.iter().filter(|(_, s)| serves(*s)).map(|(m, _)| *m).collect();
         if usable.is_empty() {
             return None;
         }

@@ -21,15 +21,8 @@ fn client_hello(sni: Option<&str>, alpn: &[&str], padding: usize, record: usize)
             .collect();
         extensions.extend([&[0, 16][..], &list16(&list16(&names))].concat());
     }
-    let body = [
-        &[3, 3][..],
-        &[7; 32],
-        &[0],
-        &list16(&[0x13, 0x01]),
-        &[1, 0],
-        &list16(&extensions),
-    ]
-    .concat();
+    let body = [&[3, 3][..], &[7; 32], &[0], &list16(&[0x13, 0x01]), &[1, 0], &list16(&extensions)]
+        .concat();
     let [_, length @ ..] = u32::try_from(body.len()).expect("short").to_be_bytes();
     let message = [&[1][..], &length, &body].concat();
     message.chunks(record).flat_map(|c| [&[0x16, 3, 1][..], &list16(c)].concat()).collect()
@@ -92,10 +85,7 @@ fn each_protocol_is_told_by_its_first_bytes() {
 fn what_never_ends_is_settled_at_the_bound() {
     let request = [b"GET /", &vec![b'a'; MAX_FIRST][..]].concat();
     let endless = client_hello(None, &[], 40_000, 1 << 14);
-    for (bytes, expected) in [
-        (&request[..], Verdict::Http1),
-        (&endless, tls(None, &[])),
-    ] {
+    for (bytes, expected) in [(&request[..], Verdict::Http1), (&endless, tls(None, &[]))] {
         assert_eq!(classify(&bytes[..MAX_FIRST - 1]), Verdict::NeedMore);
         assert_eq!(classify(&bytes[..MAX_FIRST]), expected);
     }

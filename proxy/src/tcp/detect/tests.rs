@@ -47,7 +47,13 @@ async fn whoever_speaks_first_decides_and_nothing_read_is_lost() {
             carries: Carries::Client(Verdict::Other),
             dialled: false,
         },
-        Case { client: b"", server: greeting, grace: AT_ONCE, carries: Carries::Server, dialled: true },
+        Case {
+            client: b"",
+            server: greeting,
+            grace: AT_ONCE,
+            carries: Carries::Server,
+            dialled: true,
+        },
         // The client has begun with what may become HTTP: the endpoint's word counts.
         Case {
             client: b"GET",
@@ -63,7 +69,7 @@ async fn whoever_speaks_first_decides_and_nothing_read_is_lost() {
         server.write_all(case.server).await.expect("written");
         let patience = Patience { grace: case.grace, deadline: LONG };
         let dial = async { Ok::<_, ()>((endpoint, ())) };
-        let found = detect(&accepted, patience, dial).await.expect("detected");
+        let found = detect(&accepted, patience, Vec::new(), dial).await.expect("detected");
         assert_eq!(found.carries, case.carries);
         assert_eq!(found.upstream.is_some(), case.dialled, "{:?}", case.carries);
         let mut first = found.first;
@@ -77,10 +83,9 @@ async fn whoever_speaks_first_decides_and_nothing_read_is_lost() {
 
 #[tokio::test]
 async fn a_client_that_speaks_while_the_endpoint_is_dialled_decides() {
-    for (bytes, verdict, waits) in [
-        (&b"GET / HTTP/1.1\r\n"[..], Verdict::Http1, false),
-        (b"\x01", Verdict::Other, true),
-    ] {
+    for (bytes, verdict, waits) in
+        [(&b"GET / HTTP/1.1\r\n"[..], Verdict::Http1, false), (b"\x01", Verdict::Other, true)]
+    {
         let (mut client, accepted) = pair().await;
         let (endpoint, _server) = pair().await;
         let begun = Cell::new(false);
@@ -96,7 +101,7 @@ async fn a_client_that_speaks_while_the_endpoint_is_dialled_decides() {
         };
         let patience = Patience { grace: AT_ONCE, deadline: LONG };
         let Detected { carries, first, upstream } =
-            detect(&accepted, patience, dial).await.expect("detected");
+            detect(&accepted, patience, Vec::new(), dial).await.expect("detected");
         assert!(begun.get());
         assert_eq!((carries, &first[..]), (Carries::Client(verdict), bytes));
         assert_eq!(upstream.is_some(), waits, "only what is no HTTP waits for its endpoint");
@@ -115,7 +120,7 @@ async fn nobody_is_waited_for_beyond_the_deadline() {
         let (endpoint, _server) = pair().await;
         client.write_all(bytes).await.expect("written");
         let dial = async { Ok::<_, ()>((endpoint, ())) };
-        let found = detect(&accepted, patience, dial).await.expect("detected");
+        let found = detect(&accepted, patience, Vec::new(), dial).await.expect("detected");
         assert_eq!((found.carries, &found.first[..]), (expected, bytes));
         assert!(found.upstream.is_some());
     }
@@ -127,10 +132,11 @@ async fn what_ends_before_a_word_is_not_served() {
     let (client, accepted) = pair().await;
     drop(client);
     let dial = std::future::pending::<Result<(TcpStream, ()), ()>>();
-    let ended = detect(&accepted, patience, dial).await;
+    let ended = detect(&accepted, patience, Vec::new(), dial).await;
     assert!(matches!(ended, Err(Undetected::Client(None))), "{ended:?}");
     let (_client, accepted) = pair().await;
-    let failed = detect(&accepted, patience, async { Err::<(TcpStream, ()), _>(7) }).await;
+    let failed =
+        detect(&accepted, patience, Vec::new(), async { Err::<(TcpStream, ()), _>(7) }).await;
     assert!(matches!(failed, Err(Undetected::Dial(7))), "{failed:?}");
 }
 
@@ -141,6 +147,6 @@ async fn an_endpoint_that_closes_at_once_is_passed_on() {
     drop(server);
     let patience = Patience { grace: AT_ONCE, deadline: LONG };
     let dial = async { Ok::<_, ()>((endpoint, ())) };
-    let found = detect(&accepted, patience, dial).await.expect("detected");
+    let found = detect(&accepted, patience, Vec::new(), dial).await.expect("detected");
     assert_eq!(found.carries, Carries::Server);
 }

@@ -1,0 +1,275 @@
+//! Moves the bytes of one connection: reads, feeds, writes everything once for each wake.
+//!
+//! Works a bounded number of rounds before others get their turn. Owns the read buffer, which an
+//! idle connection has not, and the clock: pings of an idle connection, a peer that takes no
+//! output, the end of a drain.
+
+use std::cell::Cell;
+use std::io::IoSlice;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
+use tokio::time::{Instant, Sleep};
+
+use super::error::Error;
+use super::handle::Shared;
+
+/// Reads and writes before the task yields.
+const ROUNDS: usize = 8;
+/// Room for one read; more once a read filled it.
+const READ: usize = 16 << 10;
+const READ_MORE: usize = 64 << 10;
+/// How long a peer that was told of its fault may take to hear of it.
+const LINGER: Duration = Duration::from_millis(500);
+
+thread_local! {
+    /// A read buffer that no connection needs now.
+    static SPARE: Cell<Option<BytesMut>> = const { Cell::new(None) };
+}
+
+pub(super) struct Driver<S> {
+    io: S,
+    shared: Rc<Shared>,
+    input: BytesMut,
+    read_size: usize,
+    timer: Option<Pin<Box<Sleep>>>,
+    /// Reads, and what they were at the last tick; the same for writes.
+    reads: (u64, u64),
+    writes: (u64, u64),
+    stalled: Option<Instant>,
+    /// The output is closed.
+    shut: bool,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
+    pub(super) fn new(io: S, shared: Rc<Shared>, prefix: Bytes) -> Self {
+        Self {
+            io,
+            shared,
+            input: BytesMut::from(prefix),
+            read_size: READ,
+            timer: None,
+            reads: (0, 0),
+            writes: (0, 0),
+            stalled: None,
+            shut: false,
+        }
+    }
+
+    /// Runs until the connection is over. `dispatch` is called after each read, to take requests.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        dispatch: &mut impl FnMut(&Rc<Shared>),
+    ) -> Poll<Result<(), Error>> {
+        self.shared.enter();
+        let result = self.rounds(cx, dispatch);
+        match result {
+            Poll::Pending => {
+                if self.input.is_empty() {
+                    SPARE.set(Some(std::mem::take(&mut self.input)));
+                }
+                self.shared.leave(cx);
+                Poll::Pending
+            }
+            Poll::Ready(Err(error)) => {
+                self.shared.with(|connection| connection.fail(error));
+                Poll::Ready(Err(error))
+            }
+            Poll::Ready(Ok(())) => Poll::Ready(Ok(())),
+        }
+    }
+
+    fn rounds(
+        &mut self,
+        cx: &mut Context<'_>,
+        dispatch: &mut impl FnMut(&Rc<Shared>),
+    ) -> Poll<Result<(), Error>> {
+        if self.reads.0 == 0 && !self.input.is_empty() {
+            self.feed(dispatch);
+        }
+        for _ in 0..ROUNDS {
+            let read = if self.is_over() { false } else { self.read(cx, dispatch)? };
+            if self.tick(cx)? {
+                return Poll::Ready(Ok(()));
+            }
+            let written = self.write(cx)?;
+            if self.shared.look(|connection| connection.is_finished()) && written {
+                self.shared.with(|connection| connection.close());
+                ready!(self.finish(cx))?;
+                return Poll::Ready(self.outcome());
+            }
+            if !read {
+                if written {
+                    self.shared.with(|connection| connection.rest());
+                }
+                return Poll::Pending;
+            }
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    fn is_over(&self) -> bool {
+        self.shared.look(|connection| connection.failure().is_some())
+    }
+
+    /// One read; whether there was something.
+    fn read(
+        &mut self,
+        cx: &mut Context<'_>,
+        dispatch: &mut impl FnMut(&Rc<Shared>),
+    ) -> Result<bool, Error> {
+        if self.input.capacity() == 0
+            && let Some(spare) = SPARE.take()
+        {
+            self.input = spare;
+        }
+        if self.input.capacity() - self.input.len() < self.read_size / 2 {
+            self.input.reserve(self.read_size);
+        }
+        let Poll::Ready(count) = pin!(self.io.read_buf(&mut self.input)).poll(cx)? else {
+            return Ok(false);
+        };
+        self.reads.0 += 1;
+        if count == 0 {
+            self.shared.with(|connection| connection.fail(Error::Closed));
+            return Ok(true);
+        }
+        let full = self.input.len() == self.input.capacity();
+        self.read_size = if full { READ_MORE } else { READ };
+        self.feed(dispatch);
+        Ok(true)
+    }
+
+    fn feed(&mut self, dispatch: &mut impl FnMut(&Rc<Shared>)) {
+        // A failure is seen by whoever looks next: its GOAWAY is written first.
+        let _ = self.shared.with(|connection| connection.recv(&mut self.input));
+        dispatch(&self.shared);
+    }
+
+    /// Writes what waits; whether all of it went.
+    fn write(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let io = &mut self.io;
+        loop {
+            let written = self.shared.look(|connection| {
+                if connection.output().is_empty() {
+                    return Poll::Ready(Ok(0));
+                }
+                let mut slices = [IoSlice::new(&[]); 64];
+                let count = connection.output().slices(&mut slices);
+                let slices = slices.get(..count).unwrap_or_default();
+                match Pin::new(&mut *io).poll_write_vectored(cx, slices) {
+                    Poll::Ready(Ok(0)) => Poll::Ready(Err(std::io::ErrorKind::WriteZero.into())),
+                    other => other,
+                }
+            })?;
+            match written {
+                Poll::Ready(0) => return Ok(true),
+                Poll::Ready(count) => {
+                    self.writes.0 += 1;
+                    self.shared.with(|connection| connection.written(count));
+                }
+                Poll::Pending => return Ok(false),
+            }
+        }
+    }
+
+    /// Closes after everything was written. A peer that was told of its fault gets the time to
+    /// read it: closing with input unread would take the words away.
+    fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
+        if !self.write(cx)? {
+            return Poll::Pending;
+        }
+        if !self.shut {
+            ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
+            self.shut = true;
+        }
+        let told = self.shared.look(|c| matches!(c.failure(), Some(Error::Protocol { .. })));
+        for _ in 0..ROUNDS {
+            self.input.clear();
+            self.input.reserve(READ);
+            if !told || ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx))? == 0 {
+                return Poll::Ready(Ok(()));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn outcome(&self) -> Result<(), Error> {
+        match self.shared.look(|connection| connection.failure()) {
+            None | Some(Error::Closed) => Ok(()),
+            Some(error) => Err(error),
+        }
+    }
+
+    /// What time brings; whether the connection is over by it.
+    fn tick(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
+        let (keepalive, limit, waits, drains, over) = self.shared.look(|connection| {
+            let settings = connection.settings();
+            let waits = !connection.output().is_empty();
+            let over = connection.failure().is_some();
+            let drains = connection.is_drain_unconfirmed();
+            (settings.keepalive, settings.write_timeout, waits, drains, over)
+        });
+        if keepalive.is_none() && !drains && !over && (!waits || self.writes.0 == 0) {
+            self.timer = None;
+            return Ok(false);
+        }
+        let period = match keepalive {
+            _ if over => LINGER,
+            Some((interval, _)) => interval.min(limit),
+            None => limit,
+        };
+        let (reads, writes) = (&mut self.reads, &mut self.writes);
+        let timer = self.timer.get_or_insert_with(|| {
+            (reads.1, writes.1) = (reads.0, writes.0);
+            Box::pin(tokio::time::sleep(period))
+        });
+        if over && timer.deadline() > Instant::now() + LINGER {
+            timer.as_mut().reset(Instant::now() + LINGER);
+        }
+        while timer.as_mut().poll(cx).is_ready() {
+            let now = Instant::now();
+            let (heard, moved) = (reads.0 != reads.1, writes.0 != writes.1);
+            (reads.1, writes.1) = (reads.0, writes.0);
+            if over {
+                return Ok(true);
+            }
+            match (waits && !moved, self.stalled) {
+                (true, None) => self.stalled = Some(now - period),
+                (false, _) => self.stalled = None,
+                _ => {}
+            }
+            if self.stalled.is_some_and(|since| now - since >= limit) {
+                return Err(Error::WriteTimeout);
+            }
+            let next = self.shared.with(|connection| {
+                connection.drain_finally();
+                match keepalive {
+                    Some((_, timeout)) if !heard => {
+                        if connection.is_pinged() {
+                            return Err(Error::PingTimeout);
+                        }
+                        connection.ping();
+                        Ok(timeout)
+                    }
+                    _ => Ok(period),
+                }
+            })?;
+            timer.as_mut().reset(now + next);
+        }
+        Ok(false)
+    }
+}
+
+impl<S> Drop for Driver<S> {
+    fn drop(&mut self) {
+        self.shared.enter();
+        self.shared.with(|connection| connection.fail(Error::Closed));
+    }
+}

@@ -1,0 +1,8 @@
+//! The engine as a whole: against itself, against another implementation, cut and mutated.
+
+mod bench;
+mod cases;
+mod interop;
+mod random;
+mod selfmade;
+mod spec;
