@@ -167,14 +167,15 @@ async fn carry(
         denied: &metrics.denied,
     };
     let ended = bidirectional(&client, &server, first, limits, counters).await;
-    tracing::debug!(listener = %origin.listener.name, ?ended, "a stream ended");
-    let end = match ended {
-        splice::End::Done => End::Done,
-        splice::End::Near(_) => End::Client,
-        splice::End::Far(_) => End::Upstream,
-        splice::End::Idle => End::Idle,
-        splice::End::Age => End::Age,
+    let (end, error) = match ended {
+        splice::End::Done => (End::Done, None),
+        splice::End::Near(error) => (End::Client, Some(error)),
+        splice::End::Far(error) => (End::Upstream, Some(error)),
+        splice::End::Idle => (End::Idle, None),
+        splice::End::Age => (End::Age, None),
     };
+    let error = error.as_ref().map(tracing::field::display);
+    tracing::debug!(listener = %origin.listener.name, end = end.as_str(), error, "a stream ended");
     count(origin, end);
     if end != End::Done {
         reset(client);

@@ -20,6 +20,8 @@ const POLL_BYTES: usize = 2 * 1024 * 1024;
 const FAST: u64 = 32 * 1024;
 /// … and copies again once less than this does: for a few bytes a copy is cheaper than a pipe.
 const SLOW: u64 = 8 * 1024;
+/// Bytes moved before a stream that got no pipe asks again: asking may cost system calls.
+const ASK_AGAIN: u64 = 4 * 1024 * 1024;
 /// The most asked of one splice; a pipe takes what it has room for.
 const MAX_SPLICE: u64 = 16 * 1024 * 1024;
 
@@ -32,6 +34,8 @@ pub(crate) struct Pump {
     spliced: u64,
     /// Pipes wanted and not had.
     denied: u64,
+    /// Bytes taken before it splices.
+    copied_till: u64,
     /// Bytes taken since the source was last waited for.
     burst: u64,
     /// Bytes read and not written, from `next` on.
@@ -62,6 +66,7 @@ impl Pump {
             given: 0,
             spliced: 0,
             denied: 0,
+            copied_till: pool::tuning().long,
             burst: 0,
             rest: Vec::new(),
             next: 0,
@@ -194,7 +199,7 @@ impl Pump {
                     let taken = u64::try_from(n).unwrap_or(u64::MAX);
                     self.taken += taken;
                     self.burst += taken;
-                    self.fast |= self.burst >= FAST && self.taken >= pool::tuning().long;
+                    self.fast |= self.burst >= FAST && self.taken >= self.copied_till;
                     self.count_given();
                     return Poll::Ready(Ok(n));
                 }
@@ -221,6 +226,7 @@ impl Pump {
             if self.pipe.is_none() {
                 self.denied += 1;
                 self.fast = false;
+                self.copied_till = self.taken.saturating_add(ASK_AGAIN);
             }
         }
         self.pipe.is_some()

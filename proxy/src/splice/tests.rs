@@ -349,3 +349,12 @@ async fn a_pipe_with_bytes_in_it_is_not_used_again() {
     drop(lease);
     assert_eq!(pool::pipes(), before);
 }
+
+#[tokio::test]
+async fn a_pair_of_streams_takes_little_memory() {
+    let ((_near_peer, near), (_far_peer, far)) = (pair().await, pair().await);
+    let counted = Counted::default();
+    let future = bidirectional(&near, &far, Vec::new(), limits(), counted.counters());
+    let size = size_of_val(&future);
+    assert!(size <= 1024, "{size} bytes");
+}
