@@ -27,9 +27,6 @@ const OTHER: &str = "other";
 pub(crate) struct Counter(AtomicU64);
 
 impl Counter {
-    /// For arrays and statics.
-    pub(crate) const ZERO: Self = Self(AtomicU64::new(0));
-
     pub(crate) fn add(&self, n: u64) {
         self.0.fetch_add(n, Ordering::Relaxed);
     }

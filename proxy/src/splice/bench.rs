@@ -25,7 +25,7 @@ fn pair() -> (TcpStream, TcpStream) {
 fn measure(tuning: Tuning) -> (f64, f64) {
     let ((mut sender, near), (far, mut receiver)) = (pair(), pair());
     let stop = AtomicBool::new(false);
-    let counters = [const { Counter::ZERO }; 4];
+    let counters: [Counter; 4] = Default::default();
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let block = vec![7; 256 * KIB];

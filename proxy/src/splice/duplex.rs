@@ -67,9 +67,6 @@ struct Pair<'a> {
 struct Way {
     pump: Pump,
     done: bool,
-    /// What is in the counters already.
-    spliced: u64,
-    denied: u64,
 }
 
 /// Passes bytes both ways until both sides have ended, one has failed, or a limit is reached. The
@@ -91,19 +88,26 @@ pub(crate) async fn bidirectional(
     };
     let mut timer = pin!(tokio::time::sleep_until(due(last)));
     // A reset of a side that is neither read nor written just now would not be seen otherwise.
-    let mut near_failed = pin!(near.ready(Interest::ERROR));
-    let mut far_failed = pin!(far.ready(Interest::ERROR));
+    let mut near_fails = pin!(near.ready(Interest::ERROR));
+    let mut far_fails = pin!(far.ready(Interest::ERROR));
+    let (mut near_failed, mut far_failed) = (false, false);
     poll_fn(|cx| {
         let before = pair.progress();
         if let Poll::Ready(end) = pair.poll(cx) {
             return Poll::Ready(end);
         }
-        if pair.progress() != before {
+        let moved = pair.progress() != before;
+        near_failed = near_failed || near_fails.as_mut().poll(cx).is_ready();
+        far_failed = far_failed || far_fails.as_mut().poll(cx).is_ready();
+        match (near_failed, far_failed) {
+            // What the side had sent before is passed on as far as it can be without a wait.
+            (true, _) | (_, true) if moved => cx.waker().wake_by_ref(),
+            (true, _) => return Poll::Ready(End::Near(error_of(near))),
+            (_, true) => return Poll::Ready(End::Far(error_of(far))),
+            (false, false) => {}
+        }
+        if moved {
             last = Instant::now();
-        } else if near_failed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::Near(error_of(near)));
-        } else if far_failed.as_mut().poll(cx).is_ready() {
-            return Poll::Ready(End::Far(error_of(far)));
         }
         while timer.as_mut().poll(cx).is_ready() {
             let now = Instant::now();
@@ -131,12 +135,16 @@ fn error_of(socket: &TcpStream) -> io::Error {
 impl Pair<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let (taken, given) = (self.up.pump.taken(), self.down.pump.moved());
+        let before = self.piped();
         let up = self.up.poll(cx, self.near, self.far);
         let down = self.down.poll(cx, self.far, self.near);
         self.counters.bytes_in.add(self.up.pump.taken() - taken);
         self.counters.bytes_out.add(self.down.pump.moved() - given);
-        self.up.count(&self.counters);
-        self.down.count(&self.counters);
+        let after = self.piped();
+        if after != before {
+            self.counters.spliced.add(after.0 - before.0);
+            self.counters.denied.add(after.1 - before.1);
+        }
         match (up, down) {
             (Err(Broken::Source(error)), _) | (_, Err(Broken::Sink(error))) => {
                 Poll::Ready(End::Near(error))
@@ -149,6 +157,12 @@ impl Pair<'_> {
         }
     }
 
+    /// Bytes spliced so far, and pipes denied.
+    fn piped(&self) -> (u64, u64) {
+        let (up, down) = (&self.up.pump, &self.down.pump);
+        (up.spliced() + down.spliced(), up.denied() + down.denied())
+    }
+
     /// Differs from an earlier value when a byte or an end has moved since.
     fn progress(&self) -> (u64, u64, bool, bool) {
         let moved = |way: &Way| way.pump.taken().wrapping_add(way.pump.moved());
@@ -158,7 +172,7 @@ impl Pair<'_> {
 
 impl Way {
     fn new(pump: Pump) -> Self {
-        Self { pump, done: false, spliced: 0, denied: 0 }
+        Self { pump, done: false }
     }
 
     /// Moves bytes, and the end after the last one.
@@ -178,15 +192,6 @@ impl Way {
             }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Ok(()),
-        }
-    }
-
-    fn count(&mut self, counters: &Counters<'_>) {
-        let (spliced, denied) = (self.pump.spliced(), self.pump.denied());
-        if spliced != self.spliced || denied != self.denied {
-            counters.spliced.add(spliced - self.spliced);
-            counters.denied.add(denied - self.denied);
-            (self.spliced, self.denied) = (spliced, denied);
         }
     }
 }

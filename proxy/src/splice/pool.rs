@@ -7,10 +7,12 @@ use std::cell::{Cell, RefCell};
 
 use super::sys::Pipe;
 
-/// Pipes at a time per worker. A stream that gets none goes on copying, and is counted.
-pub(super) const MAX_PIPES: usize = 256;
-/// Empty pipes kept; one more is closed.
-pub(super) const MAX_IDLE: usize = 32;
+/// Pipes at a time per worker, so that streams nobody reads from hold 128 MiB at the most. A
+/// stream that gets none goes on copying, and is counted.
+pub(super) const MAX_PIPES: usize = 128;
+/// Empty pipes kept; one more is closed. Few, as without rights all pipes of a user may have
+/// 64 MiB together.
+pub(super) const MAX_IDLE: usize = 16;
 /// A pipe smaller than this is not worth two more system calls: without rights the system grants
 /// two pages once the user has many pipes.
 const MIN_PIPE: usize = 64 * 1024;
@@ -29,6 +31,7 @@ pub(super) struct Tuning {
 }
 
 /// Pipes of this thread.
+#[cfg(test)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pipes {
     /// Open ones, in use and idle.

@@ -15,7 +15,7 @@ use super::pool::{self, Lease};
 use super::{receive, send};
 
 /// Bytes a direction takes in one poll before other tasks have their turn.
-const POLL_BYTES: usize = 2 * 1024 * 1024;
+const POLL_BYTES: usize = 1024 * 1024;
 /// A stream splices once this much arrives without a wait …
 const FAST: u64 = 32 * 1024;
 /// … and copies again once less than this does: for a few bytes a copy is cheaper than a pipe.

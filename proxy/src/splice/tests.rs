@@ -224,14 +224,15 @@ async fn a_reset_on_one_side_resets_the_other() {
 
 #[tokio::test]
 async fn a_reset_after_a_half_close_is_seen_while_the_other_side_is_silent() {
+    let (hears, heard) = tokio::sync::oneshot::channel();
     let client = |mut stream: TcpStream| async move {
         stream.shutdown().await.expect("ended");
-        stream.read_exact(&mut [0]).await.expect("the server's");
+        heard.await.expect("the end is heard");
         stream.set_zero_linger().expect("set");
     };
     let server = |mut stream: TcpStream| async move {
         assert_eq!(stream.read(&mut [0]).await.expect("an end"), 0);
-        stream.write_all(b"b").await.expect("written");
+        hears.send(()).expect("waited for");
         let error = stream.read(&mut [0]).await;
         // The end was read already: what is left to see is that writing fails.
         assert!(error.is_ok_and(|n| n == 0));
