@@ -29,7 +29,11 @@ fn measure(tuning: Tuning) -> (f64, f64) {
     std::thread::scope(|scope| {
         scope.spawn(|| {
             let block = vec![7; 256 * KIB];
-            while !stop.load(Ordering::Relaxed) && sender.write_all(&block).is_ok() {}
+            while !stop.load(Ordering::Relaxed) {
+                if sender.write_all(&block).is_err() {
+                    break;
+                }
+            }
             drop(sender);
         });
         scope.spawn(|| {

@@ -166,7 +166,7 @@ async fn an_endpoint_that_speaks_first_is_heard_at_once() {
         let (mut stream, _) = listener.accept().await.expect("accepted");
         stream.write_all(b"220 ready\r\n").await.expect("written");
         // Until the client has read it.
-        stream.read(&mut [0; 8]).await.expect("an end");
+        assert_eq!(stream.read(&mut [0; 8]).await.expect("an end"), 0);
     });
     let proxy = start(Plan::tcp(&[backend])).await;
     let mut stream = TcpStream::connect(proxy.address("tcp")).await.expect("accepted");
