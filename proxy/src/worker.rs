@@ -5,6 +5,7 @@
 
 pub(crate) mod accept;
 pub(crate) mod cluster;
+pub(crate) mod crew;
 pub(crate) mod endpoint;
 pub(crate) mod shared;
 
@@ -16,6 +17,7 @@ use std::time::Duration;
 
 use portolan_model::traffic::{Listener, TrafficConfig};
 use portolan_runtime::Lifecycle;
+use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
@@ -25,7 +27,8 @@ use crate::config::ProxyConfig;
 use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
-use accept::Acceptor;
+use accept::Binding;
+use crew::{Crew, Handed};
 use shared::Shared;
 
 /// Shortest time between two looks through the idle connections.
@@ -38,6 +41,8 @@ pub(crate) struct Seat {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) health: Arc<Board>,
     pub(crate) limiters: Arc<Limiters>,
+    pub(crate) crew: Arc<Crew>,
+    pub(crate) inbox: mpsc::Receiver<Handed>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) stop: CancellationToken,
     pub(crate) commands: mpsc::Receiver<Command>,
@@ -67,11 +72,12 @@ pub(crate) fn run(seat: Seat) {
         .build_local(tokio::runtime::LocalOptions::default());
     match built {
         Ok(runtime) => {
-            let Seat { lifecycle, stop, commands, ended, .. } = seat;
-            let Seat { number, config, metrics, health, limiters, .. } = seat;
-            let shared = Rc::new(Shared::new(number, config, metrics, health, limiters));
+            let Seat { lifecycle, stop, commands, ended, inbox, .. } = seat;
+            let Seat { number, config, metrics, health, limiters, crew, .. } = seat;
+            let shared = Shared::new(number, config, metrics, health, limiters, crew);
+            let shared = Rc::new(shared);
             let worker = Worker { shared, listeners: JoinSet::new(), open: HashMap::new() };
-            runtime.block_on(worker.run(commands, &lifecycle, &stop));
+            runtime.block_on(worker.run(commands, inbox, &lifecycle, &stop));
             // What still runs (upstream connections, and everything on abort) ends with it.
             drop(runtime);
             // The supervisor may be gone; then nobody waits.
@@ -92,12 +98,14 @@ struct Open {
     close: CancellationToken,
     /// Cancelled by the accept loop when its socket is closed.
     closed: CancellationToken,
+    binding: Rc<Binding>,
 }
 
 impl Worker {
     async fn run(
         mut self,
         mut commands: mpsc::Receiver<Command>,
+        mut inbox: mpsc::Receiver<Handed>,
         lifecycle: &Lifecycle,
         stop: &CancellationToken,
     ) {
@@ -105,7 +113,13 @@ impl Worker {
         let mut sweep = tokio::time::interval_at(Instant::now() + period, period);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut draining = false;
-        while !(draining && self.listeners.is_empty()) {
+        loop {
+            if draining && self.listeners.is_empty() {
+                inbox.close();
+                // What is on its way here is still to be served.
+                let Ok(handed) = inbox.try_recv() else { return };
+                self.on_handed(handed);
+            }
             tokio::select! {
                 biased;
                 () = lifecycle.aborted() => return,
@@ -118,6 +132,7 @@ impl Worker {
                 Some(ended) = self.listeners.join_next(), if !self.listeners.is_empty() => {
                     self.on_ended(ended);
                 }
+                Some(handed) = inbox.recv() => self.on_handed(handed),
                 _ = sweep.tick() => self.shared.sweep(),
             }
         }
@@ -162,13 +177,35 @@ impl Worker {
         let socket = tokio::net::TcpListener::from_std(socket).map_err(|e| e.to_string())?;
         let close = CancellationToken::new();
         let closed = CancellationToken::new();
-        let acceptor = Acceptor::new(&self.shared, listener, close.clone(), closed.clone());
-        self.open.insert(binding, Open { close, closed });
+        let number = binding;
+        let binding = Binding::new(&self.shared, number, listener, close.clone());
+        let running = Rc::clone(&binding).run(socket, closed.clone());
+        self.open.insert(number, Open { close, closed, binding });
         self.listeners.spawn_local(async move {
-            acceptor.run(socket).await;
-            binding
+            running.await;
+            number
         });
         Ok(())
+    }
+
+    /// Serves a connection that another worker accepted.
+    fn on_handed(&mut self, handed: Handed) {
+        let Handed { binding: number, listener, stream, peer, counted } = handed;
+        // The descriptor is gone only with its runtime.
+        let Ok(stream) = TcpStream::from_std(stream) else { return };
+        if let Some(open) = self.open.get(&number) {
+            return open.binding.admit(stream, peer, counted);
+        }
+        // Its listener is closed here already: it is served as one that came at the last moment.
+        let close = CancellationToken::new();
+        close.cancel();
+        let binding = Binding::new(&self.shared, number, listener, close);
+        binding.admit(stream, peer, counted);
+        self.listeners.spawn_local(async move {
+            binding.emptied().await;
+            // Not a binding: numbers start at 1.
+            0
+        });
     }
 
     fn on_ended(&mut self, ended: Result<u64, tokio::task::JoinError>) {

@@ -88,9 +88,10 @@ impl Known {
                 (b"grpc-timeout", K::GrpcTimeout),
                 (b"grpc-message", K::GrpcMessage),
             ]),
-            14 => {
-                pick(&[(b"content-length", K::ContentLength), (b"http2-settings", K::Http2Settings)])
-            }
+            14 => pick(&[
+                (b"content-length", K::ContentLength),
+                (b"http2-settings", K::Http2Settings),
+            ]),
             15 => pick(&[(b"x-forwarded-for", K::ForwardedFor)]),
             16 => pick(&[
                 (b"proxy-connection", K::ProxyConnection),

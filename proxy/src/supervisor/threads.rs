@@ -17,6 +17,7 @@ use crate::error::ProxyError;
 use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::ProxyMetrics;
+use crate::worker::crew::Crew;
 use crate::worker::{self, Command, Seat};
 
 /// Commands a worker may have before it; the sender waits at the bound.
@@ -47,7 +48,8 @@ impl Threads {
             handles: Vec::new(),
             _stop: stop.clone().drop_guard(),
         };
-        for (worker, counters) in metrics.workers.iter().enumerate() {
+        let (crew, inboxes) = Crew::new(metrics.workers.len());
+        for ((worker, counters), inbox) in metrics.workers.iter().enumerate().zip(inboxes) {
             let (sender, commands) = mpsc::channel(COMMANDS);
             let (ended, end) = oneshot::channel();
             let seat = Seat {
@@ -56,6 +58,8 @@ impl Threads {
                 metrics: Arc::clone(counters),
                 health: Arc::clone(health),
                 limiters: Arc::clone(limiters),
+                crew: Arc::clone(&crew),
+                inbox,
                 lifecycle: lifecycle.clone(),
                 stop: stop.clone(),
                 commands,

@@ -3,18 +3,23 @@
 //! At `max_connections` one more connection is reset at once: a client that is told can go
 //! elsewhere, one that waits in a backlog cannot.
 
+use std::cell::Cell;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::task::{JoinError, JoinSet};
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
+use super::crew::{Counted, Handed};
 use super::shared::Shared;
-use crate::metrics::{Counter, ListenerMetrics};
+use crate::metrics::ListenerMetrics;
 use crate::{http, tcp};
 
 /// Wait after the system failed to hand a connection over (no file descriptors, mostly).
@@ -29,87 +34,138 @@ pub(crate) struct Origin {
     pub(crate) closing: CancellationToken,
 }
 
-pub(crate) struct Acceptor {
+/// A listener on this worker: its connections, however they came.
+pub(crate) struct Binding {
+    number: u64,
     origin: Rc<Origin>,
-    connections: JoinSet<()>,
-    closed: CancellationToken,
+    live: Cell<usize>,
+    /// Told when the last connection ends.
+    empty: Notify,
 }
 
-impl Acceptor {
+impl Binding {
     pub(crate) fn new(
         shared: &Rc<Shared>,
+        number: u64,
         listener: Arc<Listener>,
         closing: CancellationToken,
-        closed: CancellationToken,
-    ) -> Self {
+    ) -> Rc<Self> {
         let metrics = shared.metrics.listener(&listener.name);
         let origin = Rc::new(Origin { shared: Rc::clone(shared), listener, metrics, closing });
-        Self { origin, connections: JoinSet::new(), closed }
+        Rc::new(Self { number, origin, live: Cell::new(0), empty: Notify::new() })
     }
 
-    /// Accepts until the listener closes, then waits for the connections to end.
-    pub(crate) async fn run(mut self, socket: TcpListener) {
+    /// Accepts until the listener closes, then waits for the connections to end. `closed` is
+    /// cancelled when no socket is left.
+    pub(crate) async fn run(self: Rc<Self>, socket: TcpListener, closed: CancellationToken) {
         // Whatever happens, nobody waits for this socket to close for ever.
-        let closed = self.closed.clone().drop_guard();
-        let closing = self.origin.closing.clone();
-        loop {
-            tokio::select! {
-                biased;
-                () = closing.cancelled() => break,
-                Some(ended) = self.connections.join_next(), if !self.connections.is_empty() => {
-                    self.on_ended(ended);
-                }
-                accepted = socket.accept() => match accepted {
-                    Ok((stream, peer)) => self.on_accepted(stream, peer),
-                    Err(error) => self.on_error(&error).await,
+        let closed = closed.drop_guard();
+        {
+            let mut closing = pin!(self.origin.closing.cancelled());
+            loop {
+                let next = poll_fn(|cx| match socket.poll_accept(cx) {
+                    Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
+                    Poll::Pending => closing.as_mut().poll(cx).map(|()| None),
+                });
+                match next.await {
+                    None => break,
+                    Some(Ok((stream, peer))) => self.on_accepted(stream, peer),
+                    Some(Err(error)) => {
+                        if self.on_error(&error, &self.origin.closing).await {
+                            break;
+                        }
+                    }
                 }
             }
         }
         self.take_backlog(&socket);
         drop(socket);
         drop(closed);
-        while let Some(ended) = self.connections.join_next().await {
-            self.on_ended(ended);
+        self.emptied().await;
+    }
+
+    /// Completes when there is no connection.
+    pub(crate) async fn emptied(&self) {
+        while self.live.get() > 0 {
+            self.empty.notified().await;
         }
     }
 
     /// Connections the kernel has completed already would be reset by closing the socket.
-    fn take_backlog(&mut self, socket: &TcpListener) {
-        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        while let std::task::Poll::Ready(Ok((stream, peer))) = socket.poll_accept(&mut context) {
+    fn take_backlog(self: &Rc<Self>, socket: &TcpListener) {
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        while let Poll::Ready(Ok((stream, peer))) = socket.poll_accept(&mut context) {
             self.on_accepted(stream, peer);
         }
     }
 
-    fn on_accepted(&mut self, stream: TcpStream, peer: SocketAddr) {
-        let origin = Rc::clone(&self.origin);
-        if self.connections.len() >= origin.shared.config.max_connections {
+    fn on_accepted(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr) {
+        let origin = &self.origin;
+        if self.live.get() >= origin.shared.config.max_connections {
             origin.metrics.refused.add(1);
             reset(stream);
             return;
         }
+        let (crew, me) = (&origin.shared.crew, origin.shared.number);
+        let counted = crew.next(me);
+        if counted.worker() == me || origin.closing.is_cancelled() {
+            return self.admit(stream, peer, counted.moved(me));
+        }
+        // What cannot leave this worker's runtime is served by it.
+        let Ok(stream) = stream.into_std() else { return };
+        let listener = Arc::clone(&origin.listener);
+        let handed = Handed { binding: self.number, listener, stream, peer, counted };
+        if let Err(handed) = crew.hand(handed) {
+            let counted = handed.counted.moved(me);
+            if let Ok(stream) = TcpStream::from_std(handed.stream) {
+                self.admit(stream, handed.peer, counted);
+            }
+        }
+    }
+
+    /// Serves a connection in a task of its own.
+    pub(crate) fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, counted: Counted) {
         if let Err(error) = stream.set_nodelay(true) {
             // The peer is gone already; reading will say so.
             tracing::debug!(%error, "no TCP_NODELAY");
         }
+        let origin = Rc::clone(&self.origin);
         origin.metrics.accepted.add(1);
-        let active = Active::new(Arc::clone(&origin.metrics));
-        self.connections.spawn_local(async move {
-            let _active = active;
+        origin.metrics.active.add(1);
+        self.live.set(self.live.get() + 1);
+        let live = Live { binding: Rc::clone(self), _counted: counted };
+        tokio::task::spawn_local(async move {
+            let _live = live;
             serve(origin, stream, peer).await;
         });
     }
 
-    async fn on_error(&self, error: &std::io::Error) {
+    /// Waits before the next try; whether the listener closes meanwhile.
+    async fn on_error(&self, error: &std::io::Error, closing: &CancellationToken) -> bool {
         self.origin.shared.metrics.accept_errors.add(1);
         tracing::warn!(listener = %self.origin.listener.name, %error, "cannot accept");
-        tokio::time::sleep(ACCEPT_PAUSE).await;
+        tokio::time::timeout(ACCEPT_PAUSE, closing.cancelled()).await.is_ok()
     }
+}
 
-    fn on_ended(&self, ended: Result<(), JoinError>) {
-        if let Err(error) = ended {
-            self.origin.shared.metrics.panics.add(1);
-            tracing::error!(listener = %self.origin.listener.name, %error, "a connection panicked");
+/// Counts a connection as open while it lives.
+struct Live {
+    binding: Rc<Binding>,
+    _counted: Counted,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        let Origin { shared, listener, metrics, .. } = &*self.binding.origin;
+        metrics.active.sub(1);
+        if std::thread::panicking() {
+            shared.metrics.panics.add(1);
+            tracing::error!(listener = %listener.name, "a connection panicked");
+        }
+        let live = self.binding.live.get().saturating_sub(1);
+        self.binding.live.set(live);
+        if live == 0 {
+            self.binding.empty.notify_one();
         }
     }
 }
@@ -141,20 +197,4 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
 pub(crate) fn reset(stream: TcpStream) {
     // Failing that, it closes all the same.
     let _closed_anyway = stream.set_zero_linger();
-}
-
-/// Counts a connection as open while it lives.
-struct Active(Arc<ListenerMetrics>);
-
-impl Active {
-    fn new(metrics: Arc<ListenerMetrics>) -> Self {
-        Counter::add(&metrics.active, 1);
-        Self(metrics)
-    }
-}
-
-impl Drop for Active {
-    fn drop(&mut self) {
-        self.0.active.sub(1);
-    }
 }

@@ -11,6 +11,7 @@ use portolan_model::traffic::{ResourceName, RouteTable, TrafficConfig};
 use tokio_util::task::TaskTracker;
 
 use super::cluster::ClusterState;
+use super::crew::Crew;
 use crate::balance::Rng;
 use crate::config::ProxyConfig;
 use crate::health::Board;
@@ -24,6 +25,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) health: Arc<Board>,
     pub(crate) limiters: Arc<Limiters>,
+    pub(crate) crew: Arc<Crew>,
     pub(crate) rng: RefCell<Rng>,
     /// HTTP/2 connections and streams: bounded by `max_connections` times
     /// `max_concurrent_streams`, ended by the end of the runtime at the latest.
@@ -42,6 +44,7 @@ impl Shared {
         metrics: Arc<WorkerMetrics>,
         health: Arc<Board>,
         limiters: Arc<Limiters>,
+        crew: Arc<Crew>,
     ) -> Self {
         let seed = seed(number);
         Self {
@@ -50,6 +53,7 @@ impl Shared {
             metrics,
             health,
             limiters,
+            crew,
             rng: RefCell::new(Rng::seeded(seed)),
             tasks: TaskTracker::new(),
             requests: Cell::new(0),
