@@ -5,14 +5,14 @@
 //! caller's.
 
 use super::draw::Draw;
-use super::number::float;
+use super::number::{count, float};
 use super::rng::Rng;
 
 #[derive(Debug)]
 pub(crate) struct Choice {
     draw: Draw,
     choices: u32,
-    /// One over the weight; empty when all weigh the same.
+    /// The mean weight over the endpoint's; empty when all weigh the same.
     inverse: Vec<f64>,
 }
 
@@ -20,7 +20,9 @@ impl Choice {
     /// `choices` places are drawn, at least 2.
     pub(crate) fn new(weights: &[u64], choices: u32) -> Self {
         let equal = weights.windows(2).all(|pair| pair[0] == pair[1]);
-        let inverse = |w: &u64| 1.0 / float((*w).max(1));
+        let total: f64 = weights.iter().map(|w| float((*w).max(1))).sum();
+        let mean = total / count(weights.len());
+        let inverse = |w: &u64| mean / float((*w).max(1));
         Self {
             draw: Draw::new(weights),
             choices: choices.max(2),
@@ -28,31 +30,42 @@ impl Choice {
         }
     }
 
-    /// A place among those allowed. A tie goes to the first drawn, which keeps an idle cluster's
-    /// shares at the weights.
+    /// A place among those allowed. `cost` is given a place and by what to multiply its load so that
+    /// it counts per weight. A tie goes to the first drawn, which keeps an idle cluster's shares at
+    /// the weights. For the same reason a second draw by weight may hit the first place again: were
+    /// two always compared, what decides between them would be their cost alone and not their weight.
     pub(crate) fn pick(
         &self,
         rng: &mut Rng,
         allowed: impl Fn(usize) -> bool,
-        cost: impl Fn(usize) -> f64,
+        cost: impl Fn(usize, f64) -> f64,
     ) -> Option<usize> {
         let mut best = self.draw.allowed(rng, &allowed)?;
         if self.draw.len() == 1 {
             return Some(best);
         }
-        let mut least = cost(best) * self.inverse(best);
+        let mut least = cost(best, self.inverse(best));
         for _ in 1..self.choices {
-            let other = match self.draw.other(rng, best) {
-                Some(other) if allowed(other) => Some(other),
-                _ => self.draw.allowed(rng, |at| at != best && allowed(at)),
+            let Some(other) = self.other(rng, best) else { continue };
+            let other = if allowed(other) {
+                Some(other)
+            } else {
+                self.draw.allowed(rng, |at| at != best && allowed(at))
             };
             let Some(other) = other else { break };
-            let costs = cost(other) * self.inverse(other);
+            let costs = cost(other, self.inverse(other));
             if costs < least {
                 (best, least) = (other, costs);
             }
         }
         Some(best)
+    }
+
+    fn other(&self, rng: &mut Rng, best: usize) -> Option<usize> {
+        if self.inverse.is_empty() {
+            return self.draw.other(rng, best);
+        }
+        Some(self.draw.any(rng)).filter(|at| *at != best)
     }
 
     fn inverse(&self, at: usize) -> f64 {
@@ -70,7 +83,9 @@ mod tests {
         let (choice, mut rng) = (Choice::new(weights, 2), Rng::seeded(SEED));
         let mut counts = vec![0; weights.len()];
         for _ in 0..picks {
-            counts[choice.pick(&mut rng, |_| true, &load).expect("not empty")] += 1;
+            counts[choice
+                .pick(&mut rng, |_| true, |at, inverse| load(at) * inverse)
+                .expect("not empty")] += 1;
         }
         counts
     }
@@ -97,7 +112,9 @@ mod tests {
         let found = |choices| {
             let (choice, mut rng) = (Choice::new(&[1; 50], choices), Rng::seeded(SEED));
             let load = |at| if at == 7 { 0.0 } else { 1.0 };
-            (0..50_000).filter(|_| choice.pick(&mut rng, |_| true, load) == Some(7)).count()
+            (0..50_000)
+                .filter(|_| choice.pick(&mut rng, |_| true, |at, _| load(at)) == Some(7))
+                .count()
         };
         let (two, five) = (found(2), found(5));
         assert!(two.abs_diff(2_000) < 200 && five.abs_diff(4_900) < 500, "{two} {five}");

@@ -49,13 +49,10 @@ impl Draw {
         }
     }
 
-    /// Another place than `not`, if chance finds one.
+    /// Another place than `not`, for places that weigh the same; `None` when there is none.
     pub(crate) fn other(&self, rng: &mut Rng, not: usize) -> Option<usize> {
-        if self.slots.is_empty() {
-            let at = rng.index(self.len.checked_sub(1).filter(|rest| *rest > 0)?);
-            return Some(if at >= not { at + 1 } else { at });
-        }
-        (0..DRAWS).map(|_| self.any(rng)).find(|at| *at != not)
+        let at = rng.index(self.len.checked_sub(1).filter(|rest| *rest > 0)?);
+        Some(if at >= not { at + 1 } else { at })
     }
 
     /// A place that is allowed; `None` only when there is none.
@@ -117,7 +114,7 @@ mod tests {
     #[test]
     fn another_place_is_never_the_same() {
         let mut rng = Rng::seeded(SEED);
-        for weights in [&[1, 1, 1][..], &[1, 2, 300], &[4], &[]] {
+        for weights in [&[1, 1, 1][..], &[4], &[]] {
             let draw = Draw::new(weights);
             for not in 0..weights.len() {
                 assert!((0..200).all(|_| draw.other(&mut rng, not) != Some(not)));

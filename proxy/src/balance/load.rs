@@ -12,8 +12,8 @@ use tokio::time::Instant;
 
 use super::orca::{OrcaReport, OrcaWeight};
 
-/// Time constant by which an observed latency is forgotten (as in Finagle and linkerd).
-const DECAY: Duration = Duration::from_secs(10);
+/// Time constant by which an observed latency is forgotten, in seconds (as in Finagle and linkerd).
+const DECAY_SECS: f64 = 10.0;
 /// Latency below which endpoints do not differ, in nanoseconds.
 const FLOOR: f64 = 1_000.0;
 /// A request in flight at an endpoint that never answered counts this many times over, so that it
@@ -102,17 +102,18 @@ impl Load {
         (rtt > 0.0).then_some(rtt)
     }
 
-    /// Expected wait of one more request, in nanoseconds: latency times what would be in flight.
-    /// `unknown` is taken for the latency of an endpoint that has none yet.
-    pub(crate) fn cost(&self, now: Instant, unknown: f64) -> f64 {
+    /// Expected wait of one more request, in nanoseconds: latency times what would be in flight,
+    /// where what is there counts `per_weight`. `unknown` is taken for the latency of an endpoint that
+    /// has none yet.
+    pub(crate) fn cost(&self, now: Instant, unknown: f64, per_weight: f64) -> f64 {
         let in_flight = self.in_flight.get();
-        let with_one_more = f64::from(in_flight) + 1.0;
         let rtt = self.rtt.get();
-        if rtt == 0.0 {
-            let penalty = if in_flight > 0 { UNKNOWN_PENALTY } else { 1.0 };
-            return unknown * with_one_more * penalty;
+        if in_flight == 0 {
+            return if rtt == 0.0 { unknown } else { self.forgotten(now) };
         }
-        if in_flight == 0 { self.forgotten(now) } else { rtt * with_one_more }
+        // Not divided as a whole: two idle endpoints are as good as one another whatever they weigh.
+        let with_one_more = f64::from(in_flight) * per_weight + 1.0;
+        with_one_more * if rtt == 0.0 { unknown * UNKNOWN_PENALTY } else { rtt }
     }
 
     /// Begins anew as far as slow start is concerned, and with a new black-out for its reports: it
@@ -156,12 +157,18 @@ impl Load {
     }
 }
 
-/// e^(-elapsed/[`DECAY`]) to within two hundredths, as (1 - x/64)^64: this is on the way of every
-/// pick, where the exact function would be most of the cost.
+/// e^(-elapsed/[`DECAY_SECS`]) to within two hundredths, as (1 - x/64)^64: this is on the way of every
+/// pick, where the exact function, or a division, would be most of the cost.
 fn decay(elapsed: Duration) -> f64 {
-    let base = (1.0 - elapsed.as_secs_f64() / (64.0 * DECAY.as_secs_f64())).max(0.0);
-    let by_8 = base * base * (base * base) * (base * base * (base * base));
-    let by_32 = by_8 * by_8 * (by_8 * by_8);
+    const PER_NANO: f64 = 1.0 / (64.0 * 1e9 * DECAY_SECS);
+    let secs = u32::try_from(elapsed.as_secs()).unwrap_or(u32::MAX);
+    let nanos = f64::from(secs) * 1e9 + f64::from(elapsed.subsec_nanos());
+    let base = (1.0 - nanos * PER_NANO).max(0.0);
+    let by_2 = base * base;
+    let by_4 = by_2 * by_2;
+    let by_8 = by_4 * by_4;
+    let by_16 = by_8 * by_8;
+    let by_32 = by_16 * by_16;
     by_32 * by_32
 }
 
@@ -172,6 +179,7 @@ mod tests {
     use super::*;
 
     const MS: Duration = Duration::from_millis(1);
+    const DECAY: Duration = Duration::from_secs(10);
 
     fn millis(load: &Load, now: Instant) -> f64 {
         load.rtt(now).map_or(0.0, |rtt| rtt / 1e6)
@@ -215,7 +223,7 @@ mod tests {
         let later = start + 3 * DECAY;
         assert!(millis(&idle, later) < 6.0);
         assert!((millis(&silent, later) - 100.0).abs() < 0.1);
-        assert!(silent.cost(later, 1.0) > 30.0 * idle.cost(later, 1.0));
+        assert!(silent.cost(later, 1.0, 1.0) > 30.0 * idle.cost(later, 1.0, 1.0));
         // What was forgotten while idle does not come back with the next request.
         idle.begin(later);
         assert!(millis(&idle, later) < 6.0);

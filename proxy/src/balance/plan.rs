@@ -162,6 +162,11 @@ impl Tables {
         Self(self.0.clone())
     }
 
+    #[cfg(test)]
+    pub(crate) fn first(&self) -> *const Table {
+        self.0.first().map_or(std::ptr::null(), Rc::as_ptr)
+    }
+
     /// The table over these endpoints: one that is there, or a new one in the oldest one's place.
     pub(crate) fn get(&mut self, shape: Shape, endpoints: &[(String, u64)]) -> Rc<Table> {
         let made_of = Table::made_of(shape, endpoints);

@@ -16,14 +16,18 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    /// A ring of about `least` points, more when the lightest endpoint would have none otherwise,
-    /// but not more than `most`.
+    /// A ring of `least` to twice as many points, more when the lightest endpoint would have none
+    /// otherwise, but not more than `most`.
     pub(super) fn new(endpoints: &[(String, u64)], least: u64, most: u64) -> Self {
         let shares = shares(endpoints);
         let lightest = shares.iter().copied().filter(|s| *s > 0.0).fold(1.0, f64::min);
         let most = float(most.clamp(1, MAX_POINTS)).max(count(endpoints.len()));
-        // A whole number of points for the lightest, so that equal weights get equal numbers.
-        let size = ((lightest * float(least)).ceil() / lightest).min(most);
+        // A whole number of points for the lightest, so that equal weights get equal numbers; and a
+        // power of two, so that it seldom changes when endpoints come and go: as long as it does
+        // not, no key moves but those of the endpoint that left or to the one that joined. (Envoy
+        // takes the number as it is, and with it a few other keys move each time.)
+        let points = whole((lightest * float(least)).ceil()).clamp(1, MAX_POINTS);
+        let size = (float(points.next_power_of_two()) / lightest).min(most);
         let mut points = Vec::with_capacity(usize::try_from(whole(size)).unwrap_or(0));
         let (mut wanted, mut made, mut name) = (0.0, 0.0, String::new());
         for (index, ((key, _), share)) in endpoints.iter().zip(&shares).enumerate() {

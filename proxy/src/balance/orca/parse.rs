@@ -102,6 +102,10 @@ fn text(value: &[u8]) -> Result<OrcaReport, OrcaError> {
 }
 
 fn json(value: &[u8]) -> Result<OrcaReport, OrcaError> {
+    // An array would be taken for the fields in order.
+    if value.trim_ascii_start().first() != Some(&b'{') {
+        return Err(OrcaError::Json);
+    }
     let json: Json = serde_json::from_slice(value).map_err(|_| OrcaError::Json)?;
     let mut report = OrcaReport::default();
     report.set("application_utilization", json.application_utilization);

@@ -97,11 +97,12 @@ impl Group {
         let at = match self.rule.as_mut()? {
             Rule::Turns(turns) => turns.pick(allowed),
             Rule::Draw(draw) => draw.allowed(rng, allowed),
-            Rule::LeastRequest(choice) => {
-                choice.pick(rng, allowed, |at| load(at).map_or(0.0, |l| f64::from(l.in_flight())))
-            }
-            Rule::PeakEwma(choice) => choice.pick(rng, allowed, |at| {
-                load(at).map_or(0.0, |load| load.cost(context.ask.now, context.unknown))
+            Rule::LeastRequest(choice) => choice.pick(rng, allowed, |at, per_weight| {
+                load(at).map_or(0.0, |load| f64::from(load.in_flight()) * per_weight)
+            }),
+            Rule::PeakEwma(choice) => choice.pick(rng, allowed, |at, per_weight| {
+                let (now, unknown) = (context.ask.now, context.unknown);
+                load(at).map_or(0.0, |load| load.cost(now, unknown, per_weight))
             }),
             Rule::First(current) => {
                 let from = *current;
