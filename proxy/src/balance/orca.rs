@@ -3,15 +3,13 @@
 //! Owns the report, its three formats on the wire and the tracking of one endpoint's weight; whose
 //! report it is and who is picked by it is settled elsewhere.
 
-mod parse;
+pub(crate) mod parse;
 mod wire;
 
 use std::cell::Cell;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-pub(crate) use parse::{binary, fuzz, header};
 
 /// An endpoint must have reported for so long before its weight counts (gRFC A58 `blackout_period`).
 const BLACKOUT: Duration = Duration::from_secs(10);

@@ -79,7 +79,6 @@ pub(crate) struct Plan {
 /// Endpoints of one priority that are as good as one another.
 #[derive(Debug)]
 pub(crate) struct Tier {
-    pub(crate) priority: u32,
     pub(crate) kind: Kind,
     /// Of all load, in percent; with 0 the tier serves only when no other can.
     pub(crate) share: u32,

@@ -72,11 +72,14 @@ impl<'a> Fields<'a> {
 mod tests {
     use super::*;
 
+    /// Bytes, and the first field of them.
+    type Case<'a> = (&'a [u8], Result<Option<(u64, Value<'a>)>, Malformed>);
+
     #[test]
     fn fields_are_read_by_their_wire_type() {
         let ten = [0x08, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x01];
         #[rustfmt::skip]
-        let cases: [(&[u8], Result<Option<(u64, Value<'_>)>, Malformed>); 11] = [
+        let cases: [Case<'_>; 11] = [
             (&[], Ok(None)),
             (&[0x08, 0x96, 0x01], Ok(Some((1, Value::Varint(150))))),
             (&ten, Ok(Some((1, Value::Varint(u64::MAX))))),

@@ -155,14 +155,14 @@ impl<V: View + ?Sized> Making<'_, V> {
             self.core.balancing.panic_threshold,
         );
         let (mut first, mut second) = (Vec::new(), Vec::new());
-        for ((priority, members), share) in priorities.iter().zip(&shares) {
+        for (members, share) in priorities.values().zip(&shares) {
             if share.panic {
-                let tier = self.tier(*priority, Kind::Panic, share.healthy, members, rng);
+                let tier = self.tier(Kind::Panic, share.healthy, members, rng);
                 first.extend(tier);
             } else {
-                let tier = self.tier(*priority, Kind::Healthy, share.healthy, members, rng);
+                let tier = self.tier(Kind::Healthy, share.healthy, members, rng);
                 first.extend(tier);
-                let tier = self.tier(*priority, Kind::Degraded, share.degraded, members, rng);
+                let tier = self.tier(Kind::Degraded, share.degraded, members, rng);
                 second.extend(tier);
             }
         }
@@ -174,7 +174,6 @@ impl<V: View + ?Sized> Making<'_, V> {
     /// A tier of the endpoints of a priority; `None` when it has none.
     fn tier(
         &self,
-        priority: u32,
         kind: Kind,
         share: u32,
         members: &[(u32, State)],
@@ -202,7 +201,7 @@ impl<V: View + ?Sized> Making<'_, V> {
         } else {
             self.spread(kind, usable, members, rng)
         };
-        Some(Tier { priority, kind, share, groups, spread, mean })
+        Some(Tier { kind, share, groups, spread, mean })
     }
 
     fn spread(

@@ -44,10 +44,13 @@ pub(crate) fn shares(weights: &[f64], clients: Option<f64>) -> ZoneShares {
 mod tests {
     use super::*;
 
+    /// Weights, part of the clients; what the own zone serves, where the rest goes.
+    type Case = (&'static [f64], Option<f64>, f64, &'static [f64]);
+
     #[test]
     fn the_own_zone_serves_what_it_has_endpoints_for() {
         #[rustfmt::skip]
-        let cases: [(&[f64], Option<f64>, f64, &[f64]); 8] = [
+        let cases: [Case; 8] = [
             (&[10.0, 10.0], None, 1.0, &[0.0, 0.5]),
             (&[30.0, 10.0], None, 1.0, &[0.0, 0.25]),
             // A third of the clients, a sixth of the endpoints: half of it stays.

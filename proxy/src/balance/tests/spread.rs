@@ -4,6 +4,9 @@ use super::*;
 
 const PICKS: usize = 100_000;
 
+/// Endpoints by zone, clients here in thousandths, percent that take part; shares by zone.
+type ZoneCase = (&'static [usize], Option<u32>, u32, [f64; 3]);
+
 /// Ten endpoints at each of two priorities.
 fn two_priorities() -> Fleet {
     let localities = vec![locality("a", 0, None), locality("b", 1, None)];
@@ -148,7 +151,7 @@ fn zone_aware(balancer: Balancer, percent: u32) -> Balancing {
 #[test]
 fn the_own_zone_serves_first_and_only_the_rest_leaves_it() {
     #[rustfmt::skip]
-    let cases: [(&[usize], Option<u32>, u32, [f64; 3]); 7] = [
+    let cases: [ZoneCase; 7] = [
         (&[4, 4, 4], None, 100, [1.0, 0.0, 0.0]),
         (&[8, 2, 2], None, 100, [1.0, 0.0, 0.0]),
         (&[2, 5, 5], None, 100, [0.5, 0.25, 0.25]),

@@ -5,6 +5,9 @@ use portolan_model::traffic::{Fallback, SubsetKeys, Subsets};
 use super::super::subset::MAX_SUBSETS;
 use super::*;
 
+/// Labels asked for; endpoints that serve.
+type Case = (&'static [(&'static str, &'static str)], &'static [usize]);
+
 fn labels(pairs: &[(&str, &str)]) -> BTreeMap<String, String> {
     pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
 }
@@ -43,7 +46,7 @@ fn requests_go_to_their_part_or_where_its_fallback_says() {
     };
     let balancing = Balancing { subsets: Some(subsets), ..rule(Balancer::RoundRobin) };
     #[rustfmt::skip]
-    let cases: [(&[(&str, &str)], &[usize]); 9] = [
+    let cases: [Case; 9] = [
         (&[("v", "1")], &[0, 1]), (&[("v", "2")], &[2]),
         (&[("v", "1"), ("size", "l")], &[1]), (&[("size", "s")], &[0, 2]),
         (&[("v", "3")], &[0, 1, 2, 3]), (&[("v", "2"), ("size", "l")], &[]),
