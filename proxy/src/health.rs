@@ -56,6 +56,8 @@ pub(crate) struct Board {
 #[derive(Debug, Default)]
 struct State {
     clusters: BTreeMap<ResourceName, Entry>,
+    /// The last configuration: who is in use already when somebody begins to watch.
+    config: TrafficConfig,
     tasks: JoinSet<()>,
 }
 
@@ -99,7 +101,7 @@ impl Board {
     /// Clusters and endpoints that stay keep what is known of them; tasks of those that left end.
     pub(crate) fn apply(&self, config: &TrafficConfig) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let State { clusters, tasks } = &mut *state;
+        let State { clusters, config: last, tasks } = &mut *state;
         while let Some(ended) = tasks.try_join_next() {
             if let Err(error) = ended
                 && error.is_panic()
@@ -117,15 +119,11 @@ impl Board {
         });
         for (name, cluster) in config.clusters.iter().filter(|(_, cluster)| is_watched(cluster)) {
             let set = config.endpoints.get(&cluster.endpoints);
-            let entry = clusters.entry(Arc::clone(name)).or_insert_with(|| Entry {
-                config: Arc::new(Cluster::new(Arc::clone(name), cluster.balancing.balancer)),
-                set: None,
-                health: Arc::new(self.new_cluster(name)),
-                checks: HashMap::new(),
-                intervals: None,
-            });
+            let entry =
+                clusters.entry(Arc::clone(name)).or_insert_with(|| self.new_entry(cluster, last));
             entry.apply(cluster, set, tasks, self);
         }
+        last.clone_from(config);
     }
 
     /// The health of a cluster's endpoints; `None` when nobody watches them. A worker keeps it with
@@ -140,8 +138,22 @@ impl Board {
         self.cluster(name).map_or_else(Vec::new, |cluster| cluster.view(Instant::now()))
     }
 
-    fn new_cluster(&self, name: &ResourceName) -> ClusterHealth {
-        ClusterHealth::new(Arc::clone(name), self.workers, Arc::clone(&self.metrics))
+    /// A cluster that nobody has watched so far, as it was in the last configuration: what it had
+    /// is in use, and stays so until something bad is known of it.
+    fn new_entry(&self, cluster: &Cluster, last: &TrafficConfig) -> Entry {
+        let name = &cluster.name;
+        let health = ClusterHealth::new(Arc::clone(name), self.workers, Arc::clone(&self.metrics));
+        let unwatched = Arc::new(Cluster::new(Arc::clone(name), cluster.balancing.balancer));
+        let known = last.clusters.get(name);
+        let set = known.and_then(|cluster| last.endpoints.get(&cluster.endpoints));
+        health.configure(&unwatched, set.map(|set| &**set));
+        Entry {
+            config: unwatched,
+            set: set.cloned(),
+            health: Arc::new(health),
+            checks: HashMap::new(),
+            intervals: None,
+        }
     }
 }
 

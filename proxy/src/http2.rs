@@ -6,6 +6,7 @@
 //! know what a request is for.
 
 mod client;
+mod clock;
 mod connection;
 mod driver;
 mod error;
@@ -22,7 +23,7 @@ mod tests;
 pub(crate) use client::{Client, client};
 pub(crate) use connection::{Counters, Open};
 pub(crate) use error::{Code, Error, StreamError};
-pub use fuzz::fuzz;
+pub(crate) use fuzz::fuzz;
 pub(crate) use handle::{Event, RecvHead, RecvStream, SendStream};
 pub(crate) use server::{Request, serve};
 pub(crate) use settings::{Limits, Rate, Settings};

@@ -66,6 +66,8 @@ struct Ejection {
 /// Where active checks stand; written by the checker alone.
 #[derive(Debug)]
 struct Checked {
+    /// Whether there are checks. A task that was told to end may still bring a last result.
+    on: bool,
     standing: Standing,
     /// What was wrong the last time; `None` when that passed.
     reason: Option<String>,
@@ -75,7 +77,8 @@ impl HostHealth {
     /// An endpoint without a past: unhealthy until its first check when there are checks.
     pub(super) fn new(address: SocketAddr, detector: Arc<Detector>, has_checks: bool) -> Self {
         let flags = if has_checks { Flags::UNHEALTHY | Flags::PENDING } else { 0 };
-        let checked = Checked { standing: Standing::new(!has_checks), reason: None };
+        let checked =
+            Checked { on: has_checks, standing: Standing::new(!has_checks), reason: None };
         Self {
             address,
             flags: AtomicU8::new(flags),
@@ -167,15 +170,18 @@ impl HostHealth {
     /// for a while.
     pub(super) fn on_check(&self, answer: &Answer, rule: &HealthCheck) -> (Change, Standing) {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
+        if !checked.on {
+            return (Change::None, checked.standing);
+        }
         let change = checked.standing.on_answer(answer, rule);
         checked.reason = match answer {
             Answer::Passed => None,
             Answer::Unhealthy(reason) | Answer::Unreachable(reason) => Some(cut(reason)),
         };
         let standing = checked.standing;
-        drop(checked);
         let unhealthy = if standing.healthy { 0 } else { Flags::UNHEALTHY };
         self.change(unhealthy, (Flags::UNHEALTHY | Flags::PENDING) & !unhealthy);
+        drop(checked);
         if *answer == Answer::Passed && standing.healthy && self.has(Flags::EJECTED) {
             // Envoy `successful_active_health_check_uneject_host`, on by default.
             self.detector.take_back(self, "an active check passed", Instant::now());
@@ -186,16 +192,14 @@ impl HostHealth {
     /// Checks begin for an endpoint that is in use already: it stays so until the first has ended.
     pub(super) fn begin_checks(&self) {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        checked.standing = Standing::new(true);
-        drop(checked);
+        *checked = Checked { on: true, standing: Standing::new(true), reason: None };
         self.change(Flags::PENDING, 0);
     }
 
     /// There are no checks any more: nothing is held against it.
     pub(super) fn end_checks(&self) {
         let mut checked = self.checked.lock().unwrap_or_else(PoisonError::into_inner);
-        *checked = Checked { standing: Standing::new(true), reason: None };
-        drop(checked);
+        *checked = Checked { on: false, standing: Standing::new(true), reason: None };
         self.change(0, Flags::UNHEALTHY | Flags::PENDING);
     }
 

@@ -123,11 +123,14 @@ mod tests {
     use super::*;
     use crate::health::tests::outlier;
 
+    /// Errors, gateway errors, local errors.
+    type Counts = (u32, u32, u32);
+
     /// Envoy, "Outlier detection": consecutive 5xx, gateway failure, local origin failure.
     #[test]
     fn failures_in_a_row_are_counted_by_sort() {
         #[rustfmt::skip]
-        let cases: [(&str, bool, &[Outcome], (u32, u32, u32)); 10] = [
+        let cases: [(&str, bool, &[Outcome], Counts); 10] = [
             ("nothing", false, &[], (0, 0, 0)),
             ("a success ends all", false, &[ServerError, GatewayError, Success], (0, 0, 0)),
             ("500s are no gateway errors", false, &[ServerError, ServerError], (2, 0, 0)),
@@ -144,7 +147,9 @@ mod tests {
             for outcome in outcomes {
                 match outcome {
                     Success => shared.clear(),
-                    failure => drop(shared.add(*failure, split)),
+                    failure => {
+                        shared.add(*failure, split);
+                    }
                 }
             }
             let expected = Streak { errors, gateway_errors, local_errors };
@@ -176,7 +181,9 @@ mod tests {
             assert_eq!(streak.trips(&limits), expected, "{streak:?}");
         }
         let shared = SharedStreak::default();
-        (0..3).for_each(|_| drop(shared.add(GatewayError, false)));
+        for _ in 0..3 {
+            shared.add(GatewayError, false);
+        }
         shared.restart(Cause::ConsecutiveGatewayErrors);
         assert_eq!(shared.get(), Streak { errors: 3, ..Streak::default() });
     }

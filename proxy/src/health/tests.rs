@@ -60,6 +60,9 @@ fn config(
     config
 }
 
+/// Outcomes and how often each is reported.
+type Reports = &'static [(Outcome, usize)];
+
 struct Fixture {
     board: Board,
     cluster: Arc<ClusterHealth>,
@@ -109,7 +112,7 @@ async fn failures_in_a_row_put_an_endpoint_out_at_once() {
     let gateway = Outlier { consecutive_gateway_errors: Some(3), ..in_a_row(5, 100) };
     let errors = Cause::ConsecutiveErrors;
     #[rustfmt::skip]
-    let cases: [(&str, Outlier, &[(Outcome, usize)], Option<Cause>); 8] = [
+    let cases: [(&str, Outlier, Reports, Option<Cause>); 8] = [
         ("one short", in_a_row(5, 100), &[(ServerError, 4)], None),
         ("five", in_a_row(5, 100), &[(ServerError, 5)], Some(errors)),
         ("a success between", in_a_row(5, 100), &[(ServerError, 4), (Success, 1), (ServerError, 4)], None),
@@ -232,8 +235,10 @@ async fn an_active_check_that_passes_takes_an_endpoint_back() {
     host.on_check(&Answer::Unhealthy("answered 503".to_owned()), &rule());
     passed();
     assert!(!host.is_available(), "unhealthy by its checks, it takes two");
-    passed();
-    assert!(host.is_available());
+    board.apply(&config(Some(in_a_row(3, 100)), None, [address(1)]));
+    assert!(!host.has(super::host::Flags::UNHEALTHY), "there are no checks any more");
+    host.on_check(&Answer::Unreachable("a late result".to_owned()), &rule());
+    assert!(!host.has(super::host::Flags::UNHEALTHY) && !host.is_pending());
 }
 
 #[tokio::test(start_paused = true)]
@@ -257,6 +262,10 @@ async fn what_stays_keeps_its_state_and_what_leaves_is_let_go_at_once() {
     assert_eq!(fixture.out(), [2], "its streak went on, but half of three is one");
     assert_eq!(fixture.count(Cause::ConsecutiveErrors), (2, 1, 1));
 
+    fixture.board.apply(&config(Some(in_a_row(3, 50)), None, [3, 4, 5].map(address)));
+    fixture.report(3, ServerError, 3);
+    assert_eq!(fixture.out(), [3], "the one that left makes room");
+
     fixture.board.apply(&config(Some(in_a_row(3, 50)), None, (1..=3).map(address)));
     assert!(fixture.host(1).is_available(), "who comes back has no past");
     fixture.board.apply(&config(None, Some(rule()), (1..=3).map(address)));
@@ -265,6 +274,26 @@ async fn what_stays_keeps_its_state_and_what_leaves_is_let_go_at_once() {
     fixture.board.apply(&config(None, None, (1..=3).map(address)));
     assert!(fixture.board.cluster("web").is_none() && fixture.board.view("web").is_empty());
     assert_eq!(fixture.board.metrics().ejected.get(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn endpoints_in_use_stay_so_when_checks_are_first_asked_for() {
+    let board = Board::new(1);
+    board.apply(&config(None, None, [1, 2].map(address)));
+    assert!(board.cluster("web").is_none(), "nobody watches");
+    board.apply(&config(None, Some(rule()), [1, 3].map(address)));
+    let cluster = board.cluster("web").expect("watched");
+    let standing = |n| cluster.host(address(n)).map(|h| (h.is_available(), h.is_pending()));
+    assert_eq!(
+        standing(1),
+        Some((true, true)),
+        "in use before, and until its check says otherwise"
+    );
+    assert_eq!(standing(2), None);
+    assert_eq!(standing(3), Some((false, true)), "new");
+    let host = cluster.host(address(1)).expect("there");
+    host.on_check(&Answer::Unreachable("refused".to_owned()), &rule());
+    assert_eq!(standing(1), Some((false, false)), "the first check decides at once");
 }
 
 #[tokio::test]
@@ -294,8 +323,18 @@ async fn endpoints_are_asked_for_as_long_as_they_are_there() {
 
     let tasks = || board.state.lock().expect("not poisoned").tasks.len();
     assert_eq!(tasks(), 2);
-    board.apply(&config(None, Some(HealthCheck { healthy_threshold: 9, ..quick }), [well]));
+    // The listener takes connections, and says nothing on them.
+    let probe = Probe::Http("/".to_owned());
+    let timeout = quick.interval;
+    let http = HealthCheck { probe, timeout, unhealthy_threshold: 1, ..quick };
+    board.apply(&config(None, Some(http), [well]));
     assert!(healthy.is_available(), "another rule, the same endpoint");
+    let changed = async {
+        while healthy.is_available() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(LIMIT, changed).await.expect("the new rule is asked by");
     let reaped = async {
         loop {
             tokio::task::yield_now().await;

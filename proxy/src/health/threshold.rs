@@ -82,8 +82,11 @@ mod tests {
     use super::Change::{Healthy, Pending, Unhealthy};
     use super::*;
 
+    /// Answers and what comes of each.
+    type Steps = &'static [(char, Change)];
+
     /// `+` passed, `!` answered "not well", `-` no answer; and what comes of each.
-    fn check(about: &str, in_use: bool, steps: &[(char, Change)]) {
+    fn check(about: &str, in_use: bool, steps: Steps) {
         let rule = HealthCheck {
             probe: Probe::Tcp,
             interval: Duration::from_secs(10),
@@ -106,7 +109,7 @@ mod tests {
     fn answers_move_an_endpoint_as_envoy_documents() {
         const NONE: Change = Change::None;
         #[rustfmt::skip]
-        let cases: [(&str, bool, &[(char, Change)]); 9] = [
+        let cases: [(&str, bool, Steps); 9] = [
             ("the first success is enough", false, &[('+', Healthy), ('+', NONE)]),
             ("the first failure leaves it unhealthy", false, &[('-', NONE), ('-', NONE)]),
             ("after a failure it takes two", false, &[('-', NONE), ('+', Pending), ('+', Healthy)]),

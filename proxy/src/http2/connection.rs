@@ -17,6 +17,7 @@ mod streams;
 
 use std::collections::VecDeque;
 use std::task::Waker;
+use std::time::Instant;
 
 use bytes::{Buf, BytesMut};
 
@@ -81,6 +82,7 @@ struct Going {
     last: Option<u32>,
     /// The last stream of ours that the peer still serves.
     peer_last: Option<u32>,
+    peer_code: Code,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,8 @@ pub(crate) struct Connection {
     recv_window: i64,
     /// Bytes released that the peer was not told of.
     owed: usize,
+    /// The window our new streams begin with: ours once the peer has taken note of it.
+    own_window: i64,
     out: Output,
     /// Requests that nobody has taken yet.
     accepted: VecDeque<(Key, RequestHead)>,
@@ -116,6 +120,8 @@ pub(crate) struct Connection {
     on_room: Vec<Waker>,
     going: Going,
     guard: Guard,
+    /// When the input at hand came, once somebody asked.
+    now: Option<Instant>,
     /// Answers among the output.
     replies: u32,
     /// A ping of ours is not answered.
@@ -143,6 +149,7 @@ impl Connection {
             send_window: i64::from(INITIAL_WINDOW),
             recv_window: i64::from(INITIAL_WINDOW),
             owed: 0,
+            own_window: i64::from(INITIAL_WINDOW),
             out: Output::default(),
             accepted: VecDeque::new(),
             next_id: 1,
@@ -153,6 +160,7 @@ impl Connection {
             on_room: Vec::new(),
             going: Going::default(),
             guard: Guard::new(&settings.limits),
+            now: None,
             replies: 0,
             pinged: false,
             failure: None,
@@ -171,6 +179,7 @@ impl Connection {
             return Err(failure);
         }
         let mut at = 0;
+        self.now = None;
         let fault = loop {
             match self.step(input, &mut at) {
                 Ok(true) => {}
@@ -230,7 +239,10 @@ impl Connection {
         if self.out.is_empty() {
             self.replies = 0;
         }
-        if !self.blocked.is_empty() && self.out.len() <= self.settings.output / 2 {
+        if self.send_window > 0
+            && !self.blocked.is_empty()
+            && self.out.len() <= self.settings.output / 2
+        {
             self.serve_blocked();
         }
     }
@@ -240,10 +252,6 @@ impl Connection {
         if self.active == 0 {
             self.out.shrink();
         }
-    }
-
-    pub(super) fn settings(&self) -> &Settings {
-        &self.settings
     }
 
     pub(crate) fn counters(&self) -> Counters {

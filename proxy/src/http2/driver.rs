@@ -1,20 +1,18 @@
 //! Moves the bytes of one connection: reads, feeds, writes everything once for each wake.
 //!
 //! Works a bounded number of rounds before others get their turn. Owns the read buffer, which an
-//! idle connection has not, and the clock: pings of an idle connection, a peer that takes no
-//! output, the end of a drain.
+//! idle connection has not; refuses the protocol (`connection`) and time (`clock`).
 
 use std::cell::Cell;
 use std::io::IoSlice;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite};
-use tokio::time::{Instant, Sleep};
 
+use super::clock::Clock;
 use super::error::Error;
 use super::handle::Shared;
 
@@ -23,8 +21,6 @@ const ROUNDS: usize = 8;
 /// Room for one read; more once a read filled it.
 const READ: usize = 16 << 10;
 const READ_MORE: usize = 64 << 10;
-/// How long a peer that was told of its fault may take to hear of it.
-const LINGER: Duration = Duration::from_millis(500);
 
 thread_local! {
     /// A read buffer that no connection needs now.
@@ -36,11 +32,9 @@ pub(super) struct Driver<S> {
     shared: Rc<Shared>,
     input: BytesMut,
     read_size: usize,
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Reads, and what they were at the last tick; the same for writes.
-    reads: (u64, u64),
-    writes: (u64, u64),
-    stalled: Option<Instant>,
+    clock: Clock,
+    /// The prefix is still to be taken.
+    fresh: bool,
     /// The output is closed.
     shut: bool,
 }
@@ -52,10 +46,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             shared,
             input: BytesMut::from(prefix),
             read_size: READ,
-            timer: None,
-            reads: (0, 0),
-            writes: (0, 0),
-            stalled: None,
+            clock: Clock::default(),
+            fresh: true,
             shut: false,
         }
     }
@@ -89,15 +81,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         cx: &mut Context<'_>,
         dispatch: &mut impl FnMut(&Rc<Shared>),
     ) -> Poll<Result<(), Error>> {
-        if self.reads.0 == 0 && !self.input.is_empty() {
+        if std::mem::take(&mut self.fresh) && !self.input.is_empty() {
             self.feed(dispatch);
         }
         for _ in 0..ROUNDS {
             let read = if self.is_over() { false } else { self.read(cx, dispatch)? };
-            if self.tick(cx)? {
-                return Poll::Ready(Ok(()));
+            let mut written = match self.write(cx) {
+                Ok(written) => written,
+                Err(error) => return Poll::Ready(Err(self.last_words(cx, dispatch, error))),
+            };
+            if self.clock.poll(cx, &self.shared, !written)? {
+                return Poll::Ready(self.outcome());
             }
-            let written = self.write(cx)?;
+            if written {
+                // What the tick added.
+                written = self.write(cx)?;
+            }
             if self.shared.look(|connection| connection.is_finished()) && written {
                 self.shared.with(|connection| connection.close());
                 ready!(self.finish(cx))?;
@@ -135,9 +134,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         let Poll::Ready(count) = pin!(self.io.read_buf(&mut self.input)).poll(cx)? else {
             return Ok(false);
         };
-        self.reads.0 += 1;
+        self.clock.reads.add();
         if count == 0 {
-            self.shared.with(|connection| connection.fail(Error::Closed));
+            self.shared.with(|connection| connection.end());
             return Ok(true);
         }
         let full = self.input.len() == self.input.capacity();
@@ -150,6 +149,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         // A failure is seen by whoever looks next: its GOAWAY is written first.
         let _ = self.shared.with(|connection| connection.recv(&mut self.input));
         dispatch(&self.shared);
+    }
+
+    /// The peer takes nothing any more; it may have said why, and what it did not process.
+    fn last_words(
+        &mut self,
+        cx: &mut Context<'_>,
+        dispatch: &mut impl FnMut(&Rc<Shared>),
+        error: Error,
+    ) -> Error {
+        for _ in 0..ROUNDS {
+            if !matches!(self.read(cx, dispatch), Ok(true)) {
+                break;
+            }
+        }
+        self.shared.look(|connection| connection.failure()).unwrap_or(error)
     }
 
     /// Writes what waits; whether all of it went.
@@ -171,7 +185,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             match written {
                 Poll::Ready(0) => return Ok(true),
                 Poll::Ready(count) => {
-                    self.writes.0 += 1;
+                    self.clock.writes.add();
                     self.shared.with(|connection| connection.written(count));
                 }
                 Poll::Pending => return Ok(false),
@@ -205,65 +219,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             None | Some(Error::Closed) => Ok(()),
             Some(error) => Err(error),
         }
-    }
-
-    /// What time brings; whether the connection is over by it.
-    fn tick(&mut self, cx: &mut Context<'_>) -> Result<bool, Error> {
-        let (keepalive, limit, waits, drains, over) = self.shared.look(|connection| {
-            let settings = connection.settings();
-            let waits = !connection.output().is_empty();
-            let over = connection.failure().is_some();
-            let drains = connection.is_drain_unconfirmed();
-            (settings.keepalive, settings.write_timeout, waits, drains, over)
-        });
-        if keepalive.is_none() && !drains && !over && (!waits || self.writes.0 == 0) {
-            self.timer = None;
-            return Ok(false);
-        }
-        let period = match keepalive {
-            _ if over => LINGER,
-            Some((interval, _)) => interval.min(limit),
-            None => limit,
-        };
-        let (reads, writes) = (&mut self.reads, &mut self.writes);
-        let timer = self.timer.get_or_insert_with(|| {
-            (reads.1, writes.1) = (reads.0, writes.0);
-            Box::pin(tokio::time::sleep(period))
-        });
-        if over && timer.deadline() > Instant::now() + LINGER {
-            timer.as_mut().reset(Instant::now() + LINGER);
-        }
-        while timer.as_mut().poll(cx).is_ready() {
-            let now = Instant::now();
-            let (heard, moved) = (reads.0 != reads.1, writes.0 != writes.1);
-            (reads.1, writes.1) = (reads.0, writes.0);
-            if over {
-                return Ok(true);
-            }
-            match (waits && !moved, self.stalled) {
-                (true, None) => self.stalled = Some(now - period),
-                (false, _) => self.stalled = None,
-                _ => {}
-            }
-            if self.stalled.is_some_and(|since| now - since >= limit) {
-                return Err(Error::WriteTimeout);
-            }
-            let next = self.shared.with(|connection| {
-                connection.drain_finally();
-                match keepalive {
-                    Some((_, timeout)) if !heard => {
-                        if connection.is_pinged() {
-                            return Err(Error::PingTimeout);
-                        }
-                        connection.ping();
-                        Ok(timeout)
-                    }
-                    _ => Ok(period),
-                }
-            })?;
-            timer.as_mut().reset(now + next);
-        }
-        Ok(false)
     }
 }
 

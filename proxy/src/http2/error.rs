@@ -6,7 +6,7 @@ use std::io;
 use thiserror::Error;
 
 /// An error code (RFC 9113 §7).
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct Code(pub(crate) u32);
 
 impl Code {
@@ -70,6 +70,8 @@ pub(crate) enum Error {
     PingTimeout,
     #[error("peer took no output in time")]
     WriteTimeout,
+    #[error("peer did not finish its greeting or a head in time")]
+    ReadTimeout,
     #[error("connection is closed")]
     Closed,
     /// No stream can be opened now; see `Client::poll_ready`.

@@ -142,7 +142,8 @@ mod tests {
 
     #[test]
     fn padding_is_taken_off_where_there_is_enough() {
-        let cases: [(u8, &[u8], Option<&[u8]>); 6] = [
+        type Case = (u8, &'static [u8], Option<&'static [u8]>);
+        let cases: [Case; 6] = [
             (0, &[1, 2], Some(&[1, 2])),
             (PADDED, &[1, 2, 0], Some(&[2])),
             (PADDED, &[0], Some(&[])),

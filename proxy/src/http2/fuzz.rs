@@ -11,7 +11,7 @@ use crate::message::{Fields, ResponseHead};
 
 /// Feeds `data` to a server, which answers what it takes for requests, and to a client that has
 /// three streams open.
-pub fn fuzz(data: &[u8]) {
+pub(crate) fn fuzz(data: &[u8]) {
     let (cut, data) = data.split_first().map_or((1, data), |(cut, rest)| (*cut as usize + 1, rest));
     let hello = Head::write(Kind::Settings, 0, 0, 0);
     let settings = Settings::default();

@@ -14,7 +14,7 @@ pub(crate) struct Rate {
 /// ENHANCE_YOUR_CALM.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Limits {
-    /// Streams reset before they ended, by the peer or by us for the peer's mistake
+    /// Streams reset by the peer soon after they began, or by us for the peer's mistake
     /// (CVE-2023-44487). Each stream that ends well gives one back.
     pub(crate) resets: Rate,
     /// SETTINGS frames.
@@ -48,7 +48,8 @@ pub(crate) struct Settings {
     pub(crate) output: usize,
     /// Ping after this long without input; end the connection this long after the ping.
     pub(crate) keepalive: Option<(Duration, Duration)>,
-    /// End the connection when the peer takes nothing of what waits for this long.
+    /// End the connection when the peer takes nothing of what waits for this long, or leaves its
+    /// greeting or a head unfinished. Noticed after at most twice this time.
     pub(crate) write_timeout: Duration,
     pub(crate) limits: Limits,
 }

@@ -3,6 +3,7 @@
 mod bench;
 mod cases;
 mod interop;
+mod limits;
 mod random;
 mod selfmade;
 mod spec;

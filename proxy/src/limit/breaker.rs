@@ -214,15 +214,20 @@ impl Shared {
     /// Counts one more, unless that is more than `limit`.
     fn begin(&self, limit: u32) -> bool {
         // At the limit a look is enough: those turned away do not write what the others need.
-        let begun = self.used.load(Ordering::Relaxed) < limit
-            && (self.used.fetch_add(1, Ordering::Relaxed) < limit || {
-                self.used.fetch_sub(1, Ordering::Relaxed);
-                false
-            });
+        let begun = self.used.load(Ordering::Relaxed) < limit && self.claim(limit);
         if !begun {
             self.overflowed.fetch_add(1, Ordering::Relaxed);
         }
         begun
+    }
+
+    /// Adds one, and takes it back when others were faster to the last place.
+    fn claim(&self, limit: u32) -> bool {
+        let claimed = self.used.fetch_add(1, Ordering::Relaxed) < limit;
+        if !claimed {
+            self.used.fetch_sub(1, Ordering::Relaxed);
+        }
+        claimed
     }
 }
 
@@ -330,6 +335,15 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_too_late_to_the_last_place_leaves_nothing_behind() {
+        let breaker = breaker(Limits::default(), 1);
+        let shared = &breaker.shared[0];
+        let claims: Vec<bool> = (0..4).map(|_| shared.claim(2)).collect();
+        assert_eq!(claims, [true, true, false, false]);
+        assert_eq!(shared.used.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
     fn no_race_lets_more_in_than_the_limit() {
         const LIMIT: u32 = 5;
         let limits = CircuitBreaker { requests: Some(LIMIT), ..CircuitBreaker::default() };
@@ -343,7 +357,7 @@ mod tests {
                 scope.spawn(move || {
                     barrier.wait();
                     for round in 0..20_000 {
-                        let held: Vec<_> = (0..1 + round % 3)
+                        let held: Vec<_> = (0..1 + round % 6)
                             .filter_map(|_| breaker.acquire(Resource::Requests, worker))
                             .collect();
                         let got = u32::try_from(held.len()).expect("few");
@@ -361,6 +375,7 @@ mod tests {
         assert!(let_in.load(Ordering::SeqCst) > 1000);
         let view = breaker.view().requests;
         assert_eq!((view.used, view.open), (0, false));
-        assert!(view.overflowed > 0, "12 wanted at once, 5 allowed");
+        assert_eq!(breaker.shared[2].used.load(Ordering::Relaxed), 0);
+        assert!(view.overflowed > 0, "six wanted at once, five allowed");
     }
 }

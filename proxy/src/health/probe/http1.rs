@@ -63,10 +63,12 @@ fn status(head: &[u8]) -> Option<u16> {
 mod tests {
     use super::*;
 
+    type Found = Result<Option<u16>, ()>;
+
     #[test]
     fn the_final_status_is_found_however_the_answer_comes() {
         #[rustfmt::skip]
-        let cases: [(&[u8], Result<Option<u16>, ()>); 14] = [
+        let cases: [(&[u8], Found); 14] = [
             (b"", Ok(None)),
             (b"HTTP", Ok(None)),
             (b"HTTP/1.1 200 OK\r\n", Ok(None)),

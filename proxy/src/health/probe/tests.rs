@@ -35,17 +35,19 @@ const LIMIT: Duration = Duration::from_secs(20);
 /// How long an answer is waited for where none comes.
 const PATIENCE: Duration = Duration::from_millis(200);
 
-fn question(probe: Probe, http2: bool) -> Question {
+fn question(probe: &Probe, http2: bool) -> Question {
     let mut cluster = Cluster::new("shop/web:80".into(), Balancer::RoundRobin);
     cluster.health_host = Some("web.shop.svc".into());
     if http2 {
         cluster.upstream.protocol = UpstreamProtocol::Http2;
     }
-    Question::new(&cluster, &probe)
+    Question::new(&cluster, probe)
 }
 
 async fn act(listener: TcpListener, act: Act, seen: tokio::sync::mpsc::Sender<String>) {
-    let Ok((mut stream, _)) = listener.accept().await else { return };
+    let accepted = listener.accept().await;
+    drop(listener);
+    let Ok((mut stream, _)) = accepted else { return };
     match act {
         Act::Close => {}
         Act::Hang => std::future::pending().await,
@@ -158,20 +160,20 @@ fn unreachable(reason: &str) -> Answer {
 
 #[tokio::test]
 async fn a_tcp_probe_wants_a_connection_and_no_more() {
-    let tcp = question(Probe::Tcp, false);
+    let tcp = question(&Probe::Tcp, false);
     check(&tcp, &[(Act::Close, Answer::Passed)]).await;
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
     drop(listener);
     for probe in [Probe::Tcp, Probe::Http("/".to_owned()), Probe::Grpc] {
-        let answer = question(probe.clone(), false).ask(address).await;
+        let answer = question(&probe, false).ask(address).await;
         assert!(matches!(answer, Answer::Unreachable(_)), "{probe:?}: {answer:?}");
     }
 }
 
 #[tokio::test]
 async fn an_http_probe_wants_200() {
-    let http = question(Probe::Http("/healthz?full".to_owned()), false);
+    let http = question(&Probe::Http("/healthz?full".to_owned()), false);
     let (answer, request) = ask(&http, Act::Say(b"HTTP/1.1 200 OK\r\n\r\n")).await;
     assert_eq!(answer, Answer::Passed);
     let request = request.expect("a request");
@@ -196,7 +198,7 @@ async fn an_http_probe_wants_200() {
     ];
     check(&http, &cases).await;
     for path in ["/a b", "/\r\nx: y"] {
-        let question = question(Probe::Http(path.to_owned()), false);
+        let question = question(&Probe::Http(path.to_owned()), false);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let answer = question.ask(listener.local_addr().expect("bound")).await;
         assert!(
@@ -208,7 +210,7 @@ async fn an_http_probe_wants_200() {
 
 #[tokio::test]
 async fn an_http_probe_of_an_http2_cluster_speaks_http2() {
-    let http = question(Probe::Http("/healthz".to_owned()), true);
+    let http = question(&Probe::Http("/healthz".to_owned()), true);
     let (answer, request) = ask(&http, Act::Http2(200, None, None)).await;
     assert_eq!(answer, Answer::Passed);
     assert_eq!(request.as_deref(), Some("GET http://web.shop.svc/healthz None []"));
@@ -225,7 +227,7 @@ async fn an_http_probe_of_an_http2_cluster_speaks_http2() {
 #[tokio::test]
 async fn a_grpc_probe_wants_serving() {
     const SERVING: &[u8] = &[0, 0, 0, 0, 2, 8, 1];
-    let grpc = question(Probe::Grpc, true);
+    let grpc = question(&Probe::Grpc, true);
     let (answer, request) = ask(&grpc, Act::Http2(200, Some("0"), Some(SERVING))).await;
     assert_eq!(answer, Answer::Passed);
     let expected = "POST http://web.shop.svc/grpc.health.v1.Health/Check \

@@ -1,6 +1,7 @@
 //! Heads that come (RFC 9113 §6.2, §6.10, §8.1): from frames to a request, a response, trailers.
 
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use super::super::error::{Code, Fault, StreamError, frame_size, protocol};
 use super::super::frame::{END_HEADERS, END_STREAM, HEAD, Head, PRIORITY, unpadded, word};
@@ -9,7 +10,8 @@ use super::streams::{RECEIVER, SENDER, Stream, note, wake};
 use super::{Abuse, Connection, Key, Partial, Role};
 use crate::message::{Fields, RequestHead, ResponseHead};
 
-/// What a block may be longer than the list it codes: Huffman codes of rare bytes.
+/// What a block may be longer than twice the list, which is then refused by itself; past that the
+/// connection ends, since without its block the table is out of step.
 const SLACK: usize = 16 << 10;
 
 /// The parts of a request that a client begins a stream with.
@@ -64,7 +66,7 @@ impl Connection {
         };
         partial.frames += 1;
         partial.block.extend_from_slice(payload);
-        let longest = self.settings.max_header_list as usize + SLACK;
+        let longest = self.settings.max_header_list as usize * 2 + SLACK;
         if partial.frames > self.settings.limits.continuations || partial.block.len() > longest {
             return Err(Fault::Connection(Code::ENHANCE_YOUR_CALM, "a head is endless"));
         }
@@ -106,7 +108,7 @@ impl Connection {
             self.streams.find(id).and_then(|key| Some((key, self.streams.get(key)?)))
         {
             return Ok(match stream {
-                (_, Stream { failure: Some(_), .. }) => Target::Nobody(None),
+                (_, Stream { failure: Some(_), .. }) => Target::Nobody(self.gone(id).err()),
                 (_, Stream { recv_end: true, .. }) => {
                     Target::Nobody(Some(Fault::Stream(id, Code::STREAM_CLOSED)))
                 }
@@ -116,10 +118,12 @@ impl Connection {
             });
         }
         match (self.role, self.is_idle(id)) {
-            (Role::Server, true) if id % 2 == 0 => Err(protocol("a client's stream is even")),
+            (Role::Server, true) if id.is_multiple_of(2) => {
+                Err(protocol("a client's stream is even"))
+            }
             (Role::Client, true) => Err(protocol("HEADERS of an idle stream")),
             (Role::Server, true) => Ok(Target::Request),
-            (_, false) if self.reset_of_late.contains(&id) => Ok(Target::Nobody(None)),
+            (_, false) if self.gone(id).is_ok() => Ok(Target::Nobody(None)),
             (_, false) => {
                 let closed = Fault::Connection(Code::STREAM_CLOSED, "HEADERS of a closed stream");
                 Ok(Target::Nobody(Some(closed)))
@@ -148,7 +152,9 @@ impl Connection {
                 return Err(Fault::Stream(id, Code::PROTOCOL_ERROR));
             }
         };
-        let stream = Stream { expected, has_head: true, recv_end: end, ..self.new_stream(id) };
+        let begun = Some(*self.now.get_or_insert_with(Instant::now));
+        let stream =
+            Stream { expected, begun, has_head: true, recv_end: end, ..self.new_stream(id) };
         let key = self.streams.insert(stream);
         self.active += 1;
         self.accepted.push_back((key, head));
@@ -160,7 +166,7 @@ impl Connection {
         Stream {
             id,
             send_window: self.peer.initial_window,
-            recv_window: i64::from(self.settings.stream_window),
+            recv_window: self.own_window,
             counted: true,
             handles: SENDER | RECEIVER,
             ..Stream::default()

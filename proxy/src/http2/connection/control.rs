@@ -45,7 +45,7 @@ impl Connection {
             if !payload.is_empty() {
                 return Err(frame_size("an acknowledgement of SETTINGS is not empty"));
             }
-            self.decoder.set_limit(self.settings.header_table as usize);
+            self.acknowledged();
             return Ok(());
         }
         let (entries, rest) = payload.as_chunks::<6>();
@@ -76,6 +76,16 @@ impl Connection {
         self.change_initial_window(window)?;
         self.wake_for_room();
         self.count_reply()
+    }
+
+    /// The peer keeps to our SETTINGS from here on (RFC 9113 §6.5.3, §6.9.2).
+    fn acknowledged(&mut self) {
+        self.decoder.set_limit(self.settings.header_table as usize);
+        let window = i64::from(self.settings.stream_window);
+        let more = window - std::mem::replace(&mut self.own_window, window);
+        if more != 0 {
+            self.streams.iter_mut().for_each(|stream| stream.recv_window += more);
+        }
     }
 
     fn apply(&mut self, id: u16, value: u32) -> Result<(), Fault> {
@@ -131,6 +141,11 @@ impl Connection {
         if !std::mem::replace(&mut self.pinged, true) {
             self.write_ping(ALIVE);
         }
+    }
+
+    /// The peer said something, which is as good as an answer.
+    pub(in crate::http2) fn heard(&mut self) {
+        self.pinged = false;
     }
 
     /// A ping of ours waits for its answer.

@@ -55,17 +55,7 @@ impl Connection {
         let discarded = stream.discard;
         if !discarded && length > 0 {
             stream.unreleased += length;
-            if length < COPIED {
-                let data = input.get(start..start + length).unwrap_or_default();
-                stream.gather(data);
-            } else {
-                input.advance(start);
-                *at -= start;
-                let data = input.split_to(length).freeze();
-                *at -= length;
-                stream.settle();
-                stream.queue.push_back(data);
-            }
+            stream.take(input, at, start, length);
         }
         if discarded {
             self.release_connection(length);
@@ -95,11 +85,12 @@ impl Connection {
                 false => self.gone(id).map(|()| None),
             };
         };
+        if self.streams.get(key).is_some_and(|stream| stream.failure.is_some()) {
+            return self.gone(id).map(|()| None);
+        }
         let Some(stream) = self.streams.get_mut(key) else { return Ok(None) };
         let fault = |code| Err(Fault::Stream(id, code));
         match stream {
-            // Whoever reset it told the other; frames may still be under way.
-            Stream { failure: Some(_), .. } => Ok(None),
             Stream { recv_end: true, .. } => fault(Code::STREAM_CLOSED),
             Stream { has_head: false, .. } => fault(Code::PROTOCOL_ERROR),
             Stream { recv_window, .. } if whole > *recv_window => fault(Code::FLOW_CONTROL_ERROR),
@@ -160,6 +151,19 @@ impl Connection {
 }
 
 impl Stream {
+    /// Takes data out of the input: small by copying, large by cutting the buffer, which moves the
+    /// place that is read at.
+    fn take(&mut self, input: &mut BytesMut, at: &mut usize, start: usize, length: usize) {
+        if length < COPIED {
+            return self.gather(input.get(start..start + length).unwrap_or_default());
+        }
+        input.advance(start);
+        let data = input.split_to(length).freeze();
+        *at -= start + length;
+        self.settle();
+        self.queue.push_back(data);
+    }
+
     /// Puts small data behind what waits.
     fn gather(&mut self, data: &[u8]) {
         if self.tail.len() + data.len() > GATHERED {

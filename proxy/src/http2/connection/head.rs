@@ -83,8 +83,9 @@ impl Judge {
         self.check()?;
         // 101 belongs to HTTP/1.1 (RFC 9113 §8.6).
         match self.status {
-            0..100 | 101 | 1000.. => Err(BadHead::Malformed),
-            status => Ok(ResponseHead { status, fields: self.head.fields }),
+            101 => Err(BadHead::Malformed),
+            status @ 100..=999 => Ok(ResponseHead { status, fields: self.head.fields }),
+            _ => Err(BadHead::Malformed),
         }
     }
 

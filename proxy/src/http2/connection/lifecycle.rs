@@ -2,10 +2,11 @@
 
 use std::task::{Context, Poll};
 
+use super::super::clock::Watch;
 use super::super::error::{Code, Error, StreamError};
 use super::super::frame::Kind;
 use super::streams::{Ending, RECEIVER, SENDER, note};
-use super::{Connection, Key, Role};
+use super::{Connection, Key, Phase, Role};
 
 /// Wakers kept of those that wait to open a stream; at more, all are woken.
 const MAX_WAITERS: usize = 4096;
@@ -26,12 +27,14 @@ impl Connection {
             self.guard.ended_well();
         }
         let unheld = stream.handles == 0;
+        let unread = if unheld { std::mem::take(&mut stream.unreleased) } else { 0 };
         if counted {
             self.active -= 1;
             self.wake_for_room();
         }
-        if unheld && let Some(stream) = self.streams.remove(key) {
-            self.release_connection(stream.unreleased);
+        if unheld {
+            self.streams.remove(key);
+            self.release_connection(unread);
         }
     }
 
@@ -166,9 +169,19 @@ impl Connection {
         }
     }
 
-    /// A drain that waits for the client to read its first GOAWAY.
-    pub(in crate::http2) fn is_drain_unconfirmed(&self) -> bool {
-        self.role == Role::Server && self.going.draining && self.going.last.is_none()
+    /// What the clock is to look after. A client without streams sends no pings: servers count
+    /// them as abuse (gRFC A8).
+    pub(in crate::http2) fn watch(&self) -> Watch {
+        let begun = self.partial.as_ref().map(|partial| partial.stream);
+        let greeting = (self.phase != Phase::Running).then_some(0);
+        Watch {
+            keepalive: self.settings.keepalive,
+            limit: self.settings.write_timeout,
+            pings: self.role == Role::Server || self.active > 0,
+            drains: self.role == Role::Server && self.going.draining && self.going.last.is_none(),
+            over: self.failure.is_some(),
+            unfinished: greeting.or(begun),
+        }
     }
 
     /// Nothing is open and nothing will be: the connection can be closed once all is written.
@@ -220,9 +233,18 @@ impl Connection {
         }
     }
 
+    /// The peer closed the connection, perhaps for a reason it named before.
+    pub(in crate::http2) fn end(&mut self) {
+        self.fail(match self.going.peer_code {
+            Code::NO_ERROR => Error::Closed,
+            code => Error::GoAway(code),
+        });
+    }
+
     /// The peer serves no stream of ours above `last`.
     pub(super) fn peer_goes(&mut self, last: u32, code: Code) {
         self.going.peer_last = Some(last);
+        self.going.peer_code = code;
         if self.role == Role::Client {
             for key in self.streams.keys() {
                 if self.streams.get(key).is_some_and(|stream| stream.id > last) {

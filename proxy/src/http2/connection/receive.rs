@@ -1,11 +1,16 @@
 //! Tells frames apart, and those that concern one stream but are neither head nor data.
 
+use std::time::Duration;
+
 use super::super::error::{Code, Fault, StreamError, frame_size, protocol};
 use super::super::frame::{ACK, DEFAULT_MAX, Head, Kind, word};
 use super::{Abuse, Connection, Phase, Role};
 
 /// Streams remembered that we reset.
-const REMEMBERED: usize = 256;
+const REMEMBERED: usize = 1024;
+/// A stream reset within this time may be part of a flood; with those that live longer, the limit
+/// of streams bounds the work as it does for honest requests.
+const EARLY: Duration = Duration::from_millis(100);
 
 impl Connection {
     /// Judges a frame by its head alone, before its payload is there.
@@ -71,9 +76,12 @@ impl Connection {
             Code::REFUSED_STREAM => StreamError::Refused,
             code => StreamError::Reset(code),
         };
-        let early = self.streams.get(key).is_some_and(|stream| !stream.send_end());
+        let early = self.streams.get(key).is_some_and(|stream| {
+            let young = stream.begun.is_some_and(|begun| begun.elapsed() < EARLY);
+            young && !stream.send_end()
+        });
         self.fail_stream(key, error);
-        if self.role == Role::Server && early && !self.guard.allows(Abuse::Reset) {
+        if early && !self.guard.allows(Abuse::Reset) {
             return Err(Fault::Connection(Code::ENHANCE_YOUR_CALM, "too many resets"));
         }
         Ok(())
@@ -114,7 +122,8 @@ impl Connection {
 
     /// What comes for a stream that is gone (RFC 9113 §5.1, closed).
     pub(super) fn gone(&self, id: u32) -> Result<(), Fault> {
-        match self.reset_of_late.contains(&id) {
+        // A client may have cancelled more than it remembers, and a server works for nothing then.
+        match self.role == Role::Client || self.reset_of_late.contains(&id) {
             true => Ok(()),
             false => Err(Fault::Stream(id, Code::STREAM_CLOSED)),
         }

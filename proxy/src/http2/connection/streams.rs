@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::task::{Context, Waker};
+use std::time::Instant;
 
 use bytes::{Bytes, BytesMut};
 
@@ -70,6 +71,8 @@ pub(super) struct Stream {
     /// Is among the connection's blocked streams.
     pub(super) blocked: bool,
 
+    /// When the peer began it (server).
+    pub(super) begun: Option<Instant>,
     pub(super) failure: Option<StreamError>,
     /// Counts as active.
     pub(super) counted: bool,
@@ -163,15 +166,16 @@ impl Streams {
         self.places.get_mut(key)?.as_mut()
     }
 
-    pub(super) fn remove(&mut self, key: Key) -> Option<Stream> {
-        let stream = self.places.get_mut(key)?.take()?;
-        self.by_id.remove(&stream.id);
+    pub(super) fn remove(&mut self, key: Key) {
+        let Some(place) = self.places.get_mut(key) else { return };
+        let Some(id) = place.as_ref().map(|stream| stream.id) else { return };
+        *place = None;
+        self.by_id.remove(&id);
         self.free.push(key);
         // An idle connection holds no more than a few places.
-        if self.by_id.is_empty() && self.places.len() > 64 {
+        if self.by_id.is_empty() && self.places.len() > 8 {
             *self = Self::default();
         }
-        Some(stream)
     }
 
     pub(super) fn len(&self) -> usize {

@@ -168,7 +168,7 @@ pub(super) mod tests {
             let (code, length) = code_of(*byte as usize);
             bits.push_str(&format!("{code:0width$b}", width = length as usize));
         }
-        while bits.len() % 8 != 0 {
+        while !bits.len().is_multiple_of(8) {
             bits.push('1');
         }
         let byte = |at: usize| u8::from_str_radix(&bits[at..at + 8], 2).expect("bits");

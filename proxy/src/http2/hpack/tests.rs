@@ -26,7 +26,10 @@ fn read(decoder: &mut Decoder, block: &[u8]) -> Result<Vec<(String, String)>, Hp
     Ok(list.0.into_iter().map(|(name, value, _)| (name, value)).collect())
 }
 
-fn check(limit: usize, blocks: &[(&str, &[(&str, &str)], usize)]) {
+/// A block in hex, its fields, and the size of the table behind it.
+type Block<'a> = (&'a str, &'a [(&'a str, &'a str)], usize);
+
+fn check(limit: usize, blocks: &[Block<'_>]) {
     let mut decoder = Decoder::default();
     decoder.table.resize(limit);
     for (hex, expected, size) in blocks {

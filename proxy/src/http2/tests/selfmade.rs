@@ -337,10 +337,27 @@ async fn a_silent_peer_is_pinged_and_given_up() {
         let settings =
             Settings { keepalive: Some((second * 10, second * 2)), ..Settings::default() };
         let (client, run) = client(near, &settings);
+        let fields = Fields::default();
+        let _stream = client.open(&open(b"GET", b"/", &fields), true).expect("room");
         let begin = tokio::time::Instant::now();
         run.await;
         assert_eq!(client.failure(), Some(Error::PingTimeout));
         assert_eq!(begin.elapsed().as_secs(), 12);
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_never_finishes_its_greeting_is_given_up() {
+    local(async {
+        let (_near, far) = tokio::io::duplex(1 << 10);
+        let prefix = Bytes::from_static(b"PRI * HTTP/2.0\r\n");
+        let settings =
+            Settings { write_timeout: std::time::Duration::from_secs(10), ..Settings::default() };
+        let begin = tokio::time::Instant::now();
+        let end = serve(far, prefix, &settings, std::future::pending(), |_| {}).await;
+        assert_eq!(end, Err(Error::ReadTimeout));
+        assert_eq!(begin.elapsed().as_secs(), 20);
     })
     .await;
 }
