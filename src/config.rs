@@ -3,6 +3,7 @@
 mod certificates;
 mod dns;
 mod guard;
+mod listeners;
 pub(crate) mod print;
 pub(crate) mod reader;
 mod xds;
@@ -14,9 +15,9 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use ipnet::IpNet;
 use portolan_control::{Connect, GuardLimits, Pace, ServiceRanges};
-use portolan_model::{Balancer, DnsName, ServiceKey};
+use portolan_model::{Balancer, DnsName};
 use portolan_runtime::telemetry::LogFormat;
-use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, ListenerTarget, Token};
+use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, Token};
 use serde_json::Value;
 
 pub(crate) use dns::Dns;
@@ -140,7 +141,7 @@ fn read(r: &mut Reader) -> Option<Config> {
     xds::check_admin(r, xds.as_ref(), admin);
     let dns = dns::read(r);
     let proxy = proxy(r);
-    let listeners = listeners(r);
+    let listeners = listeners::read(r);
     certificates::check(r, &certificates, &listeners);
     Some(Config {
         log_filter: log_filter?,
@@ -200,8 +201,8 @@ fn control(r: &mut Reader) -> Option<Control> {
     let balancer = r.word(
         "control.balancer",
         &Balancer::WORDS,
-        "How an endpoint is picked where the service does not say: least_request, round_robin, \
-         ring_hash, client_side_weighted_round_robin, pick_first or random",
+        "How an endpoint is picked where the service does not say: peak_ewma, least_request, \
+         round_robin, ring_hash, maglev, client_side_weighted_round_robin, pick_first or random",
     );
     let guard = guard::read(r);
     Some(Control {
@@ -301,92 +302,4 @@ fn client_tls(r: &mut Reader) -> ClientTls {
         }
     };
     ClientTls { ca: ca.map(Into::into), identity, server_name }
-}
-
-fn listeners(r: &mut Reader) -> Vec<ListenerSpec> {
-    let mut listeners: Vec<ListenerSpec> = r.tables(
-        "listeners",
-        "Sockets the proxies open: name, address, protocol (http or tcp), service (for tcp), tls (a \
-         certificate), client_ca (true: clients need a certificate too)",
-        parse_listener,
-    );
-    let http: Vec<SocketAddr> = r.texts("proxy.http", &[], "More HTTP listeners, by address alone");
-    listeners.extend(http.into_iter().enumerate().map(|(i, address)| {
-        let name = if i == 0 { "http".into() } else { format!("http-{}", i + 1).into() };
-        ListenerSpec { name, address, target: ListenerTarget::Http, tls: None }
-    }));
-    let tcp: Vec<TcpMapping> =
-        r.texts("proxy.tcp", &[], "More TCP listeners, as ADDRESS=namespace/service:port");
-    listeners.extend(tcp.into_iter().map(|TcpMapping { address, service, port }| ListenerSpec {
-        name: format!("tcp-{service}:{port}").into(),
-        address,
-        target: ListenerTarget::Tcp { service, port },
-        tls: None,
-    }));
-    for (i, listener) in listeners.iter().enumerate() {
-        if listeners[..i].iter().any(|l| l.name == listener.name) {
-            r.reject("listeners", &format!("the name {:?} stands twice", listener.name));
-        }
-    }
-    listeners
-}
-
-/// `ADDRESS=namespace/service:port`.
-struct TcpMapping {
-    address: SocketAddr,
-    service: ServiceKey,
-    port: u16,
-}
-
-impl std::str::FromStr for TcpMapping {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let (address, service) =
-            text.split_once('=').ok_or("expected ADDRESS=namespace/service:port")?;
-        let address = address.parse().map_err(|e| format!("{address:?}: {e}"))?;
-        let (service, port) = service_port(service)?;
-        Ok(Self { address, service, port })
-    }
-}
-
-/// `namespace/service:port`.
-fn service_port(text: &str) -> Result<(ServiceKey, u16), String> {
-    let (service, port) =
-        text.rsplit_once(':').ok_or_else(|| format!("{text:?} is not namespace/service:port"))?;
-    let key = ServiceKey::parse(service).map_err(|e| e.to_string())?;
-    let port: u16 = port.parse().map_err(|e| format!("port {port:?}: {e}"))?;
-    if port == 0 { Err("port 0 is no service port".to_owned()) } else { Ok((key, port)) }
-}
-
-fn parse_listener(value: &Value) -> Result<ListenerSpec, String> {
-    let Value::Object(table) = value else {
-        return Err(format!("expected a table, found {value}"));
-    };
-    let known = ["name", "address", "protocol", "service", "tls", "client_ca"];
-    if let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) {
-        return Err(format!("{key}: unknown setting; known: {}", known.join(", ")));
-    }
-    let text = |key: &str| -> Result<&str, String> {
-        match table.get(key) {
-            Some(Value::String(text)) if !text.is_empty() => Ok(text),
-            Some(other) => Err(format!("{key}: expected a string, found {other}")),
-            None => Err(format!("{key}: missing")),
-        }
-    };
-    let name = text("name")?.into();
-    let address = text("address")?;
-    let address = address.parse().map_err(|e| format!("address: {address:?}: {e}"))?;
-    let target = match (text("protocol")?, table.contains_key("service")) {
-        ("http", false) => ListenerTarget::Http,
-        ("http", true) => return Err("service: only a tcp listener has one".to_owned()),
-        ("tcp", _) => {
-            let (service, port) =
-                service_port(text("service")?).map_err(|e| format!("service: {e}"))?;
-            ListenerTarget::Tcp { service, port }
-        }
-        (other, _) => return Err(format!("protocol: {other:?} is not http or tcp")),
-    };
-    let tls = certificates::listener_tls(table)?;
-    Ok(ListenerSpec { name, address, target, tls })
 }

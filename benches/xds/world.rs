@@ -9,7 +9,7 @@ use portolan_model::{
     ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
 };
 use portolan_xds::resource::{cluster_name, target_name};
-use portolan_xds::{ListenerSpec, ListenerTarget, ResourceConfig};
+use portolan_xds::{ListenerOptions, ListenerSpec, ListenerTarget, ResourceConfig};
 
 /// As at the largest size Kubernetes is tested for.
 pub(crate) const SERVICES: u32 = 10_000;
@@ -123,6 +123,7 @@ pub(crate) fn resources() -> ResourceConfig {
             address: "0.0.0.0:8080".parse().expect("an address"),
             target: ListenerTarget::Http,
             tls: None,
+            options: ListenerOptions::default(),
         }],
         load_reports: false,
     }

@@ -2,9 +2,12 @@
 //!
 //! Values only: `control` reads them from annotations, `xds` says them in the words of Envoy's API.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::traffic::{AdaptiveConcurrency, ProxyHeader, SlowStart, SuccessRate};
 
 /// The policy of a service; what is `None` is left to the defaults of whoever balances.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +27,52 @@ pub struct Policy {
     pub outlier_detection: Option<OutlierDetection>,
     /// How much may be under way at once.
     pub circuit_breaker: CircuitBreaker,
+    /// How many retries there may be beside requests, in the place of a number.
+    pub retry_budget: Option<RetryBudget>,
+    /// Whether requests in flight are held to what latency allows.
+    pub adaptive_concurrency: Option<AdaptiveConcurrency>,
+    /// Settings of the balancer.
+    pub tuning: Tuning,
+    /// What connections to endpoints are like.
+    pub connections: Connections,
+}
+
+/// Settings of a balancer; each is of use to some of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Tuning {
+    /// Whether endpoints that are new begin with less.
+    pub slow_start: Option<SlowStart>,
+    /// Least request and peak EWMA: endpoints drawn, of which the better one is taken, 2 to 10.
+    pub choices: Option<u32>,
+    /// Ring hash and Maglev: the most an endpoint gets, in percent of the mean, 100 or more.
+    pub hash_balance_factor: Option<u32>,
+    /// Healthy endpoints, in percent, below which health is not minded.
+    pub panic_threshold: Option<u32>,
+}
+
+/// What connections to endpoints are like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Connections {
+    /// One without a request is closed after this long.
+    pub idle_timeout: Option<Duration>,
+    /// One takes nothing new after this long.
+    pub max_age: Option<Duration>,
+    /// One takes no more requests than this.
+    pub max_requests: Option<NonZeroU32>,
+    /// Whether a PROXY header goes first.
+    pub send_proxy: Option<ProxyHeader>,
+}
+
+/// Retries in flight beside requests in flight.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RetryBudget {
+    /// Of requests in flight, in percent.
+    pub percent: u32,
+    /// So many are always allowed.
+    pub minimum: u32,
 }
 
 /// How one endpoint is picked for a request or connection.
@@ -155,12 +204,23 @@ pub enum Probe {
 pub struct OutlierDetection {
     /// That many answers of 500 or above in a row.
     pub consecutive_errors: Option<u32>,
+    /// That many answers of 502, 503 or 504 in a row.
+    pub consecutive_gateway_errors: Option<u32>,
+    /// That many failures in a row that were seen on the way there; these then do not count as
+    /// answers.
+    pub consecutive_local_errors: Option<u32>,
     /// That share of answers within an interval.
     pub failure_percentage: Option<FailurePercentage>,
+    /// A rate of success within an interval that is far below the others'.
+    pub success_rate: Option<SuccessRate>,
     /// Time between two looks at who may come back.
     pub interval: Duration,
     /// How long an endpoint is left out the first time; grows with each.
     pub ejection_time: Duration,
+    /// The longest an endpoint is left out.
+    pub max_ejection_time: Option<Duration>,
+    /// Up to so much is added at random.
+    pub ejection_jitter: Option<Duration>,
     /// Most endpoints left out at once, in percent, 0 to 100.
     pub max_percent: u32,
 }
@@ -215,16 +275,16 @@ impl Policy {
 }
 
 impl Balancer {
-    /// Every balancer with its word, as used in config and annotations.
+    /// Every balancer with its word, as used in config and annotations; the default first.
     pub const WORDS: [(&str, Self); 8] = [
+        ("peak_ewma", Self::PeakEwma),
         ("least_request", Self::LeastRequest),
         ("round_robin", Self::RoundRobin),
         ("ring_hash", Self::RingHash),
+        ("maglev", Self::Maglev),
         ("client_side_weighted_round_robin", Self::ClientSideWeightedRoundRobin),
         ("pick_first", Self::PickFirst),
         ("random", Self::Random),
-        ("peak_ewma", Self::PeakEwma),
-        ("maglev", Self::Maglev),
     ];
 
     /// Its word.

@@ -5,8 +5,9 @@
 
 use Feature::{
     ApiListener, ClientSideWeightedRoundRobin, ConsecutiveErrors, EndpointCollections,
-    FailurePercentage, HealthChecks, LeastRequest, PickFirst, PolicyList, Random, ResourceErrors,
-    ResourceTtl, RingHash, ServerListener, SocketListener, TlsSocket, WeightedWithinLocality,
+    FailurePercentage, HealthChecks, LeastRequest, Maglev, PeakEwma, PickFirst, PolicyList, Random,
+    ResourceErrors, ResourceTtl, RingHash, ServerListener, SocketListener, TlsSocket,
+    WeightedWithinLocality,
 };
 use portolan_proto::envoy::core::Node;
 use portolan_proto::envoy::core::node::UserAgentVersionType;
@@ -64,11 +65,15 @@ pub enum Feature {
     LeastRequest,
     /// Policy `pick_first` (gRFC A62). Envoy (1.40) skips it, and its `/config_dump` breaks off there.
     PickFirst,
-    /// Policy `random` (Envoy alone).
+    /// Policy `random` (Envoy).
     Random,
+    /// Policy `maglev` (Envoy; gRFC A52 lists it for Envoy alone).
+    Maglev,
+    /// Our own policy, a `TypedStruct` that others pass over (gRFC A52).
+    PeakEwma,
     /// Ejecting an endpoint for its share of failures (gRFC A50; Envoy, `OutlierDetection`).
     FailurePercentage,
-    /// Ejecting an endpoint for failures in a row (Envoy alone; gRFC A50 leaves it out).
+    /// Ejecting an endpoint for failures in a row (Envoy; gRFC A50 leaves it out).
     ConsecutiveErrors,
     /// Health checks of its own (Envoy, `Cluster.health_checks`; gRFC A27 leaves them out).
     HealthChecks,
@@ -135,6 +140,7 @@ const TABLE: &[Capabilities] = &[
             ClientSideWeightedRoundRobin,
             RingHash,
             LeastRequest,
+            Maglev,
             Random,
             FailurePercentage,
             ConsecutiveErrors,
@@ -234,7 +240,20 @@ const TABLE: &[Capabilities] = &[
     Capabilities {
         kind: ClientKind::Portolan,
         since: (0, 0),
-        features: &[SocketListener, PolicyList, LeastRequest],
+        features: &[
+            SocketListener,
+            PolicyList,
+            WeightedWithinLocality,
+            ClientSideWeightedRoundRobin,
+            RingHash,
+            LeastRequest,
+            Maglev,
+            PeakEwma,
+            Random,
+            FailurePercentage,
+            ConsecutiveErrors,
+            HealthChecks,
+        ],
         max_message_bytes: Some(crate::client::MAX_RESPONSE_BYTES),
     },
     UNKNOWN,
@@ -400,21 +419,23 @@ mod tests {
         use ClientKind::{Portolan, Unknown};
         let grpc = [GrpcCore, GrpcGo, GrpcJava, GrpcNode, GrpcRust, GrpcOther];
         let with = |more: &[ClientKind]| [&grpc[..], more].concat();
-        let columns: [(Feature, Vec<ClientKind>); 17] = [
+        let columns: [(Feature, Vec<ClientKind>); 19] = [
             (SocketListener, vec![Envoy, Portolan, Unknown]),
             (TlsSocket, vec![Envoy, Unknown]),
             (ApiListener, with(&[Unknown])),
             (ServerListener, vec![GrpcCore, GrpcGo, GrpcJava, GrpcNode, Unknown]),
             (PolicyList, vec![Envoy, GrpcCore, GrpcGo, GrpcJava, GrpcNode, Portolan]),
-            (WeightedWithinLocality, vec![Envoy, GrpcCore, GrpcGo, GrpcJava]),
-            (ClientSideWeightedRoundRobin, vec![Envoy, GrpcCore, GrpcGo, GrpcJava]),
-            (RingHash, vec![Envoy, GrpcCore, GrpcGo, GrpcJava, GrpcNode]),
+            (WeightedWithinLocality, vec![Envoy, GrpcCore, GrpcGo, GrpcJava, Portolan]),
+            (ClientSideWeightedRoundRobin, vec![Envoy, GrpcCore, GrpcGo, GrpcJava, Portolan]),
+            (RingHash, vec![Envoy, GrpcCore, GrpcGo, GrpcJava, GrpcNode, Portolan]),
             (LeastRequest, vec![Envoy, GrpcGo, GrpcJava, Portolan]),
             (PickFirst, vec![GrpcCore, GrpcGo, GrpcJava]),
-            (Random, vec![Envoy]),
-            (FailurePercentage, vec![Envoy, GrpcCore, GrpcGo, GrpcJava, GrpcNode]),
-            (ConsecutiveErrors, vec![Envoy]),
-            (HealthChecks, vec![Envoy]),
+            (Random, vec![Envoy, Portolan]),
+            (Maglev, vec![Envoy, Portolan]),
+            (PeakEwma, vec![Portolan]),
+            (FailurePercentage, vec![Envoy, GrpcCore, GrpcGo, GrpcJava, GrpcNode, Portolan]),
+            (ConsecutiveErrors, vec![Envoy, Portolan]),
+            (HealthChecks, vec![Envoy, Portolan]),
             (ResourceErrors, vec![GrpcCore]),
             (ResourceTtl, vec![Envoy]),
             (EndpointCollections, vec![Envoy]),

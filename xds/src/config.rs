@@ -3,7 +3,9 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
+use portolan_model::traffic::AcceptProxy;
 use portolan_model::{Balancer, DnsName, Scope, ServiceKey};
 use portolan_runtime::CertificateFiles;
 
@@ -46,6 +48,29 @@ pub struct ListenerSpec {
     pub target: ListenerTarget,
     /// TLS with whoever connects. Our own proxy cannot end TLS yet and refuses such a listener.
     pub tls: Option<ListenerTls>,
+    /// What is asked of connections.
+    pub options: ListenerOptions,
+}
+
+/// What is asked of the connections of a listener; what is `None` is left to the proxy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ListenerOptions {
+    /// Whether a PROXY header comes first.
+    pub accept_proxy: AcceptProxy,
+    /// HTTP: whoever connects is a proxy of ours, whose `X-Forwarded-*` are believed.
+    pub trust_forwarded: bool,
+    /// A connection on which nothing moves (HTTP: without a request) is closed after this long.
+    pub idle_timeout: Option<Duration>,
+    /// HTTP: a request on which nothing moves for this long is ended.
+    pub stream_idle_timeout: Option<Duration>,
+    /// HTTP: a request's head must be there within this.
+    pub header_timeout: Option<Duration>,
+    /// A connection takes nothing new (TCP: is closed) after this long.
+    pub max_age: Option<Duration>,
+    /// HTTP: a connection takes no more requests than this.
+    pub max_requests: Option<u32>,
+    /// HTTP: upgrades that are let through beside WebSocket.
+    pub upgrades: Vec<String>,
 }
 
 /// TLS of a listener.
@@ -76,6 +101,13 @@ pub enum ListenerTarget {
     Http,
     /// Bytes, to one port of one service.
     Tcp {
+        /// The service.
+        service: ServiceKey,
+        /// The service's own port number.
+        port: u16,
+    },
+    /// HTTP as above where that is what comes, and bytes to one port of one service where not.
+    Detect {
         /// The service.
         service: ServiceKey,
         /// The service's own port number.

@@ -15,7 +15,7 @@ use prost::Message;
 
 use crate::capability::{Agent, Capabilities};
 use crate::catalog::{Catalog, Changed, Name};
-use crate::config::{ListenerSpec, ListenerTarget, ResourceConfig};
+use crate::config::{ListenerOptions, ListenerSpec, ListenerTarget, ResourceConfig};
 use crate::resource::ResourceType;
 use crate::server::session::{InterestChange, Outcome, Request, Response, Session, Variant};
 use crate::server::wire::{Frames, Open};
@@ -232,6 +232,7 @@ fn config() -> ResourceConfig {
             address: ([127, 0, 0, 1], 8080).into(),
             target: ListenerTarget::Http,
             tls: None,
+            options: ListenerOptions::default(),
         }],
         load_reports: false,
     }

@@ -21,7 +21,9 @@ pub const NODE_NAME: &str = "NODE_NAME";
 
 pub use capability::{Agent, Capabilities, ClientKind, Dialect, Feature};
 pub use client::{ClientConfig, ClientTls, Token, XdsClient};
-pub use config::{CertificateSpec, ListenerSpec, ListenerTarget, ListenerTls, ResourceConfig};
+pub use config::{
+    CertificateSpec, ListenerOptions, ListenerSpec, ListenerTarget, ListenerTls, ResourceConfig,
+};
 pub use load::{LoadConfig, LoadReports, LoadRow};
 pub use plain::{PlainApi, PlainLimits};
 pub use secrets::{SecretSet, Secrets};

@@ -20,6 +20,9 @@ use portolan_proto::envoy::cluster::Cluster;
 use portolan_proto::envoy::core::health_check::HealthChecker;
 use portolan_proto::envoy::protobuf::{Any, Duration as Span, UInt32Value};
 use portolan_proto::envoy::route::{RouteAction, RouteConfiguration, route::Action};
+use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
+use portolan_proto::envoy::upstream_http::http_protocol_options::UpstreamProtocolOptions;
+use portolan_proto::envoy::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 use portolan_xds::catalog::Catalog;
 use portolan_xds::resource::ResourceType;
 use portolan_xds::resource::cluster::HTTP_OPTIONS;
@@ -75,9 +78,14 @@ fn a_policy_is_said_in_cluster_and_routes_alike_for_envoy_and_grpc() {
         });
         policy.outlier_detection = Some(OutlierDetection {
             consecutive_errors: Some(7),
+            consecutive_gateway_errors: None,
+            consecutive_local_errors: None,
             failure_percentage: None,
+            success_rate: None,
             interval: secs_of(10),
             ejection_time: secs_of(30),
+            max_ejection_time: None,
+            ejection_jitter: None,
             max_percent: 40,
         });
         policy.circuit_breaker.connections = Some(100);
@@ -140,6 +148,11 @@ fn a_share_of_failures_ejects_for_envoy_and_grpc_alike_and_turns_off_what_was_no
     let catalog = catalog(|service| {
         service.policy.outlier_detection = Some(OutlierDetection {
             consecutive_errors: None,
+            consecutive_gateway_errors: None,
+            consecutive_local_errors: None,
+            success_rate: None,
+            max_ejection_time: None,
+            ejection_jitter: None,
             failure_percentage: Some(FailurePercentage {
                 threshold: 60,
                 minimum_hosts: 2,
@@ -169,22 +182,32 @@ fn a_share_of_failures_ejects_for_envoy_and_grpc_alike_and_turns_off_what_was_no
 }
 
 #[test]
-fn a_port_speaks_http2_to_its_endpoints_by_the_words_of_kubernetes_and_of_grpc() {
-    for (word, http2) in [
-        ("kubernetes.io/h2c", true),
-        ("grpc", true),
-        ("h2c", true),
-        ("http", false),
-        ("https", false),
-        ("kubernetes.io/ws", false),
-        ("example.org/mine", false),
+fn a_port_speaks_to_its_endpoints_by_the_words_of_kubernetes_and_of_grpc() {
+    for (word, protocol) in [
+        ("kubernetes.io/h2c", Some("HTTP/2")),
+        ("grpc", Some("HTTP/2")),
+        ("h2c", Some("HTTP/2")),
+        ("http", Some("HTTP/1.1")),
+        ("kubernetes.io/ws", Some("HTTP/1.1")),
+        ("https", None),
+        ("example.org/mine", None),
     ] {
         let catalog = catalog(|service| {
             service.ports[0].app_protocol = Some(AppProtocol::from_word(word));
         });
         let cluster: Cluster = message(&catalog, ResourceType::Cluster, "shop/web:80");
-        let options = cluster.typed_extension_protocol_options;
-        assert_eq!(options.contains_key(HTTP_OPTIONS), http2, "{word}");
+        let options = cluster.typed_extension_protocol_options.get(HTTP_OPTIONS).map(|any| {
+            HttpProtocolOptions::decode(&any.value[..]).expect("options").upstream_protocol_options
+        });
+        let said = options.flatten().map(|options| match options {
+            UpstreamProtocolOptions::ExplicitHttpConfig(config) => match config.protocol_config {
+                Some(ProtocolConfig::HttpProtocolOptions(_)) => "HTTP/1.1",
+                Some(ProtocolConfig::Http2ProtocolOptions(_)) => "HTTP/2",
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(said, protocol, "{word}");
     }
 }
 

@@ -18,7 +18,7 @@ use portolan_proto::envoy::tls::{DownstreamTlsContext, Secret};
 use portolan_runtime::{CertificateFiles, Lifecycle, Metrics};
 use portolan_xds::resource::{Encoded, listener};
 use portolan_xds::{
-    CertificateSpec, ListenerSpec, ListenerTarget, ListenerTls, SecretSet, Secrets,
+    CertificateSpec, ListenerOptions, ListenerSpec, ListenerTarget, ListenerTls, SecretSet, Secrets,
 };
 use prost::Message;
 use tempfile::TempDir;
@@ -196,7 +196,8 @@ fn listeners_ask_for_their_secrets_over_the_same_stream() {
     for (target, tls, expected) in cases {
         let address = "127.0.0.1:8443".parse().expect("an address");
         let client_ca = tls.as_ref().is_some_and(|tls| tls.client_ca);
-        let spec = ListenerSpec { name: "l".into(), address, target, tls };
+        let options = ListenerOptions::default();
+        let spec = ListenerSpec { name: "l".into(), address, target, tls, options };
         let any = Any::decode(listener::encode_socket(&spec).any).expect("an Any");
         let listener = Listener::decode(&*any.value).expect("a listener");
         let socket = listener.filter_chains[0].transport_socket.clone();

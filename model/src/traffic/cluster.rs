@@ -5,7 +5,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ResourceName;
 use crate::policy::{Balancer, CircuitBreaker, HealthCheck};
@@ -78,7 +78,7 @@ pub enum LocalityMode {
 }
 
 /// Endpoints that are new begin with less (Envoy `SlowStartConfig`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SlowStart {
     /// How long an endpoint counts as new.
@@ -154,7 +154,7 @@ pub enum UpstreamProtocol {
 }
 
 /// Version of the PROXY protocol.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum ProxyHeader {
     /// Text.
@@ -193,7 +193,7 @@ pub struct Outlier {
 }
 
 /// Success rate far below the others' (Envoy `success_rate_*`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct SuccessRate {
     /// Standard deviations below the mean that are too many, times 1000.
@@ -219,7 +219,7 @@ pub struct Limits {
 
 /// Requests in flight held to what latency allows: gradient of the lowest to the present round trip
 /// time (Envoy `AdaptiveConcurrency`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct AdaptiveConcurrency {
     /// The least it is held to.

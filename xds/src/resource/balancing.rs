@@ -1,12 +1,17 @@
 //! How endpoints are picked, in the words of a cluster, and what of a request is hashed for it, in
 //! those of a route.
 
-use portolan_model::policy::HashOn;
-use portolan_model::{Balancer, Service};
+use std::time::Duration;
+
+use portolan_model::policy::{HashOn, Tuning};
+use portolan_model::traffic::SlowStart;
+use portolan_model::{AppProtocol, Balancer, Service, ServicePort};
 use portolan_proto::envoy::cluster::LoadBalancingPolicy;
+use portolan_proto::envoy::cluster::cluster::CommonLbConfig;
 use portolan_proto::envoy::cluster::load_balancing_policy::Policy;
-use portolan_proto::envoy::core::TypedExtensionConfig;
+use portolan_proto::envoy::core::{RuntimeDouble, TypedExtensionConfig};
 use portolan_proto::envoy::lb::client_side_weighted_round_robin::ClientSideWeightedRoundRobin;
+use portolan_proto::envoy::lb::common::{ConsistentHashingLbConfig, SlowStartConfig};
 use portolan_proto::envoy::lb::least_request::LeastRequest;
 use portolan_proto::envoy::lb::maglev::Maglev;
 use portolan_proto::envoy::lb::pick_first::PickFirst;
@@ -20,6 +25,7 @@ use portolan_proto::envoy::route::route_action::hash_policy::{
 };
 
 use super::peak_ewma::{self, PeakEwma};
+use super::policy::{number, percent};
 use super::{duration, pack};
 use crate::capability::Dialect;
 
@@ -37,9 +43,11 @@ const CHANNEL_ID: &str = "io.grpc.channel_id";
 /// know.
 pub(super) fn policies(
     service: &Service,
+    port: &ServicePort,
     default: Balancer,
     dialect: Dialect,
 ) -> LoadBalancingPolicy {
+    let default = default_of(port, default);
     let chosen = match (balancing(service, default), dialect) {
         // What gRPC cannot hash by would go to an endpoint drawn for each call.
         (
@@ -50,31 +58,92 @@ pub(super) fn policies(
         ((Balancer::PickFirst, _), Dialect::Envoy) => Balancer::RoundRobin,
         ((balancer, _), _) => balancer,
     };
-    let first = match chosen {
-        Balancer::RoundRobin => None,
-        Balancer::LeastRequest => Some(("least_request", pack(&LeastRequest::default()))),
-        Balancer::RingHash => Some(("ring_hash", pack(&xx_hash_ring()))),
-        Balancer::ClientSideWeightedRoundRobin => Some((
-            "client_side_weighted_round_robin",
-            pack(&ClientSideWeightedRoundRobin::default()),
-        )),
-        // Shuffled, so that clients do not all pick the same one.
-        Balancer::PickFirst => {
-            Some(("pick_first", pack(&PickFirst { shuffle_address_list: true })))
+    let tuning = &service.policy.tuning;
+    let round_robin = configured(Balancer::RoundRobin, tuning);
+    let list = match chosen {
+        Balancer::RoundRobin => vec![round_robin],
+        // What follows is for whoever does not know the first.
+        Balancer::PeakEwma => {
+            vec![
+                configured(chosen, tuning),
+                configured(Balancer::LeastRequest, tuning),
+                round_robin,
+            ]
         }
-        Balancer::Random => Some(("random", pack(&Random::default()))),
-        Balancer::PeakEwma => Some(("peak_ewma", peak_ewma::encode(&PeakEwma::default()))),
-        Balancer::Maglev => Some(("maglev", pack(&Maglev::default()))),
+        Balancer::Maglev => {
+            vec![configured(chosen, tuning), configured(Balancer::RingHash, tuning), round_robin]
+        }
+        other => vec![configured(other, tuning), round_robin],
     };
-    // For whoever does not know the first.
-    let next = match chosen {
-        Balancer::PeakEwma => Some(("least_request", pack(&LeastRequest::default()))),
-        Balancer::Maglev => Some(("ring_hash", pack(&xx_hash_ring()))),
-        _ => None,
+    LoadBalancingPolicy { policies: list.into_iter().map(|(name, any)| typed(name, any)).collect() }
+}
+
+/// Bytes are told apart by connections, which last, and not by answers: what goes by how long those
+/// take says nothing of a TCP port.
+fn default_of(port: &ServicePort, default: Balancer) -> Balancer {
+    match (&port.app_protocol, default) {
+        (Some(AppProtocol::Tcp), Balancer::PeakEwma) => Balancer::LeastRequest,
+        (_, other) => other,
+    }
+}
+
+/// A balancer with its settings: the last part of its name, and its message.
+fn configured(balancer: Balancer, tuning: &Tuning) -> (&'static str, Any) {
+    let slow_start_config = tuning.slow_start.as_ref().map(slow_start);
+    let config = match balancer {
+        Balancer::RoundRobin => pack(&RoundRobin { slow_start_config, ..RoundRobin::default() }),
+        Balancer::LeastRequest => pack(&LeastRequest {
+            choice_count: tuning.choices.and_then(number),
+            slow_start_config,
+            ..LeastRequest::default()
+        }),
+        Balancer::RingHash => {
+            pack(&RingHash { consistent_hashing_lb_config: hashing(tuning), ..xx_hash_ring() })
+        }
+        Balancer::ClientSideWeightedRoundRobin => pack(&ClientSideWeightedRoundRobin {
+            slow_start_config,
+            ..ClientSideWeightedRoundRobin::default()
+        }),
+        // Shuffled, so that clients do not all pick the same one.
+        Balancer::PickFirst => pack(&PickFirst { shuffle_address_list: true }),
+        Balancer::Random => pack(&Random::default()),
+        Balancer::PeakEwma => peak_ewma::encode(&PeakEwma {
+            choices: tuning.choices.unwrap_or(PeakEwma::default().choices),
+            slow_start: tuning.slow_start,
+        }),
+        Balancer::Maglev => {
+            pack(&Maglev { consistent_hashing_lb_config: hashing(tuning), ..Maglev::default() })
+        }
     };
-    let last = ("round_robin", pack(&RoundRobin::default()));
-    let policies = first.into_iter().chain(next).chain([last]);
-    LoadBalancingPolicy { policies: policies.map(|(name, config)| typed(name, config)).collect() }
+    (balancer.word(), config)
+}
+
+fn hashing(tuning: &Tuning) -> Option<ConsistentHashingLbConfig> {
+    tuning.hash_balance_factor.map(|factor| ConsistentHashingLbConfig {
+        hash_balance_factor: number(factor),
+        ..ConsistentHashingLbConfig::default()
+    })
+}
+
+fn slow_start(wanted: &SlowStart) -> SlowStartConfig {
+    let milli = Duration::from_millis(wanted.aggression_milli.get().into());
+    SlowStartConfig {
+        slow_start_window: Some(duration(wanted.window)),
+        aggression: Some(RuntimeDouble {
+            default_value: milli.as_secs_f64(),
+            // Envoy refuses one without a key; nobody sets this one.
+            runtime_key: "portolan.slow_start.aggression".to_owned(),
+        }),
+        min_weight_percent: percent(wanted.min_weight_percent),
+    }
+}
+
+/// What stands beside the list; `None` where nothing is asked for.
+pub(super) fn common(tuning: &Tuning) -> Option<CommonLbConfig> {
+    tuning.panic_threshold.map(|threshold| CommonLbConfig {
+        healthy_panic_threshold: percent(threshold),
+        ..CommonLbConfig::default()
+    })
 }
 
 /// What Envoy hashes of an HTTP request; nothing unless a ring needs it.
@@ -126,10 +195,13 @@ fn hash_policies(specifier: Option<PolicySpecifier>) -> Vec<HashPolicy> {
     specifier.map(policy).into_iter().collect()
 }
 
-fn typed(name: &str, config: Any) -> Policy {
+fn typed(balancer: &str, config: Any) -> Policy {
+    // Envoy may have one of the same name, for another message.
+    let own = balancer == Balancer::PeakEwma.word();
+    let whose = if own { "portolan" } else { "envoy" };
     Policy {
         typed_extension_config: Some(TypedExtensionConfig {
-            name: format!("envoy.load_balancing_policies.{name}"),
+            name: format!("{whose}.load_balancing_policies.{balancer}"),
             typed_config: Some(config),
         }),
     }

@@ -3,15 +3,23 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use portolan_model::policy::{Connections, Policy};
+use portolan_model::traffic::ProxyHeader;
 use portolan_model::{AppProtocol, Service, ServicePort};
 use portolan_proto::envoy::cluster::{Cluster, cluster as cds};
+use portolan_proto::envoy::core::proxy_protocol_config::Version;
 use portolan_proto::envoy::core::{
-    AggregatedConfigSource, ApiVersion, ConfigSource, Http2ProtocolOptions, SelfConfigSource,
-    config_source::ConfigSourceSpecifier,
+    AggregatedConfigSource, ApiVersion, ConfigSource, Http1ProtocolOptions, Http2ProtocolOptions,
+    HttpProtocolOptions as CommonOptions, Metadata, ProxyProtocolConfig, SelfConfigSource,
+    TransportSocket, config_source::ConfigSourceSpecifier, transport_socket,
 };
-use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::protobuf::value::Kind;
+use portolan_proto::envoy::protobuf::{Any, Struct, Value};
+use portolan_proto::envoy::raw_buffer::RawBuffer;
 use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options as http;
+use portolan_proto::envoy::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
+use portolan_proto::envoy::upstream_proxy_protocol::ProxyProtocolUpstreamTransport;
 
 use super::{Encoded, balancing, cluster_name, duration, host_name, pack, policy};
 use crate::capability::Dialect;
@@ -22,6 +30,11 @@ pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolO
 /// Key of adaptive concurrency in the typed metadata: the name of Envoy's filter, whose message stands
 /// there. Envoy itself takes it from a listener alone and passes over the metadata.
 pub const ADAPTIVE_CONCURRENCY: &str = "envoy.filters.http.adaptive_concurrency";
+/// Our own namespace in the metadata, and the one thing that stands there: that what is spoken is up
+/// to the request, whatever the HTTP options have to say for Envoy's sake.
+pub const OWN_METADATA: &str = "dev.portolan";
+pub const PROTOCOL: &str = "upstream_protocol";
+pub const ANY_PROTOCOL: &str = "auto";
 /// Limit on establishing a connection to an endpoint.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -46,15 +59,18 @@ pub fn encode(
             service_name: name.to_string(),
         }),
         connect_timeout: Some(duration(wanted.timeouts.connect.unwrap_or(CONNECT_TIMEOUT))),
-        load_balancing_policy: Some(balancing::policies(service, config.balancer, dialect)),
+        load_balancing_policy: Some(balancing::policies(service, port, config.balancer, dialect)),
+        common_lb_config: balancing::common(&wanted.tuning),
         health_checks: (wanted.health_check.iter())
             .filter_map(|check| policy::health_check(check, port, &host_name(&service.key, zone)))
             .collect(),
         // Otherwise Envoy goes on using an endpoint that left for as long as it answers probes.
         ignore_health_on_host_removal: wanted.health_check.is_some(),
         outlier_detection: wanted.outlier_detection.as_ref().map(policy::outlier_detection),
-        circuit_breakers: policy::circuit_breakers(&wanted.circuit_breaker),
-        typed_extension_protocol_options: http_options(port),
+        circuit_breakers: policy::circuit_breakers(wanted),
+        typed_extension_protocol_options: http_options(port, &wanted.connections),
+        transport_socket: transport_socket(&wanted.connections, dialect),
+        metadata: metadata(port, wanted),
         lrs_server: config.load_reports.then(this_server),
         ..Cluster::default()
     };
@@ -79,21 +95,79 @@ fn this_server() -> ConfigSource {
     }
 }
 
-fn http_options(port: &ServicePort) -> HashMap<String, Any> {
-    if port.app_protocol != Some(AppProtocol::Http2) {
-        return HashMap::new();
-    }
+/// Whether connections last no longer than they are told to.
+fn is_limited(wanted: &Connections) -> bool {
+    wanted.idle_timeout.is_some() || wanted.max_age.is_some() || wanted.max_requests.is_some()
+}
+
+/// What is spoken to endpoints, and how long connections to them last.
+fn http_options(port: &ServicePort, wanted: &Connections) -> HashMap<String, Any> {
+    let limited = is_limited(wanted);
+    let speaks = match port.app_protocol {
+        Some(AppProtocol::Http2) => {
+            ProtocolConfig::Http2ProtocolOptions(Http2ProtocolOptions::default())
+        }
+        Some(AppProtocol::Http1) => {
+            ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default())
+        }
+        // Envoy refuses options that do not name a protocol; this is the one it has without any.
+        _ if limited => ProtocolConfig::HttpProtocolOptions(Http1ProtocolOptions::default()),
+        _ => return HashMap::new(),
+    };
+    let common = CommonOptions {
+        idle_timeout: wanted.idle_timeout.map(duration),
+        max_connection_duration: wanted.max_age.map(duration),
+        max_requests_per_connection: wanted.max_requests.and_then(|n| policy::number(n.get())),
+        ..CommonOptions::default()
+    };
     let options = HttpProtocolOptions {
+        common_http_protocol_options: limited.then_some(common),
         upstream_protocol_options: Some(http::UpstreamProtocolOptions::ExplicitHttpConfig(
-            http::ExplicitHttpConfig {
-                protocol_config: Some(
-                    http::explicit_http_config::ProtocolConfig::Http2ProtocolOptions(
-                        Http2ProtocolOptions::default(),
-                    ),
-                ),
-            },
+            http::ExplicitHttpConfig { protocol_config: Some(speaks) },
         )),
         ..HttpProtocolOptions::default()
     };
     HashMap::from([(HTTP_OPTIONS.to_owned(), pack(&options))])
+}
+
+/// A PROXY header before all else. gRPC has no such socket and refuses the whole cluster.
+fn transport_socket(wanted: &Connections, dialect: Dialect) -> Option<TransportSocket> {
+    let version = match wanted.send_proxy? {
+        ProxyHeader::V1 => Version::V1,
+        ProxyHeader::V2 => Version::V2,
+    };
+    let socket = |name: &str, config| TransportSocket {
+        name: format!("envoy.transport_sockets.{name}"),
+        config_type: Some(transport_socket::ConfigType::TypedConfig(config)),
+    };
+    let transport = ProxyProtocolUpstreamTransport {
+        config: Some(ProxyProtocolConfig {
+            version: version.into(),
+            ..ProxyProtocolConfig::default()
+        }),
+        transport_socket: Some(socket("raw_buffer", pack(&RawBuffer {}))),
+        ..ProxyProtocolUpstreamTransport::default()
+    };
+    (dialect == Dialect::Envoy).then(|| socket("upstream_proxy_protocol", pack(&transport)))
+}
+
+/// What our own proxy reads and Envoy and gRPC have no field for; they pass over metadata.
+fn metadata(port: &ServicePort, wanted: &Policy) -> Option<Metadata> {
+    let adaptive = wanted.adaptive_concurrency.as_ref().map(policy::adaptive_concurrency);
+    let limited = is_limited(&wanted.connections);
+    let speaks = matches!(port.app_protocol, Some(AppProtocol::Http1 | AppProtocol::Http2));
+    // That the protocol in the options is there for Envoy's sake alone.
+    let any_protocol = (limited && !speaks).then(|| Struct {
+        fields: HashMap::from([(
+            PROTOCOL.to_owned(),
+            Value { kind: Some(Kind::StringValue(ANY_PROTOCOL.to_owned())) },
+        )]),
+    });
+    (adaptive.is_some() || any_protocol.is_some()).then(|| Metadata {
+        filter_metadata: any_protocol.map(|of| (OWN_METADATA.to_owned(), of)).into_iter().collect(),
+        typed_filter_metadata: adaptive
+            .map(|any| (ADAPTIVE_CONCURRENCY.to_owned(), any))
+            .into_iter()
+            .collect(),
+    })
 }

@@ -2,19 +2,24 @@
 //! what gRPC servers serve by.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use portolan_model::traffic::AcceptProxy;
 use portolan_model::{DnsName, ServiceKey};
-use portolan_proto::envoy::core::{TransportSocket, transport_socket};
+use portolan_proto::envoy::core::{HttpProtocolOptions, TransportSocket, transport_socket};
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
-    CodecType, RouteSpecifier,
+    CodecType, RouteSpecifier, UpgradeConfig,
 };
 use portolan_proto::envoy::http_connection_manager::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
+use portolan_proto::envoy::http_inspector::HttpInspector;
 use portolan_proto::envoy::http_router::Router;
 use portolan_proto::envoy::listener::{
-    ApiListener, Filter, FilterChain, Listener, filter::ConfigType,
+    ApiListener, Filter, FilterChain, FilterChainMatch, Listener, ListenerFilter,
+    filter::ConfigType, listener_filter,
 };
+use portolan_proto::envoy::listener_proxy_protocol::ProxyProtocol;
 use portolan_proto::envoy::protobuf::{Any, BoolValue};
 use portolan_proto::envoy::route::{
     NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
@@ -27,14 +32,20 @@ use portolan_proto::envoy::{ConnectionHashPolicy, connection_hash_policy};
 
 use super::cluster::ads;
 use super::endpoints::socket_address;
+use super::policy::number;
 use super::route::HTTP_ROUTES;
-use super::{Encoded, cluster_name, pack, secret, target_name};
+use super::{Encoded, cluster_name, duration, pack, secret, target_name};
 use crate::config::{ListenerSpec, ListenerTarget, ListenerTls};
 
 const HTTP_FILTER: &str = "envoy.filters.network.http_connection_manager";
 const TCP_FILTER: &str = "envoy.filters.network.tcp_proxy";
 const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 const ROUTER_FILTER: &str = "envoy.filters.http.router";
+
+/// What the HTTP inspector finds in bytes that are not encrypted.
+pub const HTTP_PROTOCOLS: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
+/// How long a client may say nothing until it counts as one that does not speak HTTP.
+const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Under this and its address a gRPC server asks for its listener, if its bootstrap says
 /// `"server_listener_resource_name_template": "grpc/server?xds.resource.listening_address=%s"`
@@ -44,32 +55,101 @@ pub const SERVER_PREFIX: &str = "grpc/server?xds.resource.listening_address=";
 /// Encodes a socket listener.
 #[must_use]
 pub fn encode_socket(spec: &ListenerSpec) -> Encoded {
-    let (name, config) = match &spec.target {
-        ListenerTarget::Http => {
-            (HTTP_FILTER, pack(&connection_manager(&spec.name, rds(HTTP_ROUTES))))
-        }
-        ListenerTarget::Tcp { service, port } => {
-            let cluster = ClusterSpecifier::Cluster(cluster_name(service, *port).to_string());
-            let proxy = TcpProxy {
-                stat_prefix: spec.name.to_string(),
-                cluster_specifier: Some(cluster),
-                // Of use only to a cluster that picks by hash.
-                hash_policy: vec![by_source_ip()],
-                ..TcpProxy::default()
+    let http = || (HTTP_FILTER, pack(&http_manager(spec)));
+    let tcp = |service, port| (TCP_FILTER, pack(&tcp_proxy(spec, service, port)));
+    let chain = |(name, config)| FilterChain {
+        transport_socket: spec.tls.as_ref().map(|tls| transport_socket(tls, &spec.target)),
+        ..chain(name, config)
+    };
+    let accept = spec.options.accept_proxy;
+    let mut filters: Vec<ListenerFilter> = proxy_protocol(accept).into_iter().collect();
+    let chains = match &spec.target {
+        ListenerTarget::Http => vec![chain(http())],
+        ListenerTarget::Tcp { service, port } => vec![chain(tcp(service, *port))],
+        ListenerTarget::Detect { service, port } => {
+            filters.push(listener_filter("http_inspector", pack(&HttpInspector {})));
+            let found = FilterChainMatch {
+                application_protocols: HTTP_PROTOCOLS.map(str::to_owned).to_vec(),
+                ..FilterChainMatch::default()
             };
-            (TCP_FILTER, pack(&proxy))
+            let http = FilterChain { filter_chain_match: Some(found), ..chain(http()) };
+            vec![http, chain(tcp(service, *port))]
         }
     };
     let listener = Listener {
         name: spec.name.to_string(),
         address: Some(socket_address(spec.address)),
-        filter_chains: vec![FilterChain {
-            transport_socket: spec.tls.as_ref().map(|tls| transport_socket(tls, &spec.target)),
-            ..chain(name, config)
-        }],
+        listener_filters: filters,
+        // What a server that speaks first waits for: past this, the bytes are none of HTTP.
+        listener_filters_timeout: detects(spec).then(|| duration(DETECT_TIMEOUT)),
+        // A header that must come is waited for all the same.
+        continue_on_listener_filters_timeout: detects(spec) && accept != AcceptProxy::Required,
+        filter_chains: chains,
         ..Listener::default()
     };
     Encoded::new(&spec.name, &listener)
+}
+
+fn detects(spec: &ListenerSpec) -> bool {
+    matches!(spec.target, ListenerTarget::Detect { .. })
+}
+
+/// A PROXY header before all else, of either version.
+fn proxy_protocol(accept: AcceptProxy) -> Option<ListenerFilter> {
+    let optional = match accept {
+        AcceptProxy::No => return None,
+        AcceptProxy::Optional => true,
+        AcceptProxy::Required => false,
+    };
+    let config = ProxyProtocol {
+        allow_requests_without_proxy_protocol: optional,
+        ..ProxyProtocol::default()
+    };
+    Some(listener_filter("proxy_protocol", pack(&config)))
+}
+
+fn listener_filter(name: &str, config: Any) -> ListenerFilter {
+    ListenerFilter {
+        name: format!("envoy.filters.listener.{name}"),
+        config_type: Some(listener_filter::ConfigType::TypedConfig(config)),
+        ..ListenerFilter::default()
+    }
+}
+
+fn http_manager(spec: &ListenerSpec) -> HttpConnectionManager {
+    let options = &spec.options;
+    let common = HttpProtocolOptions {
+        idle_timeout: options.idle_timeout.map(duration),
+        max_connection_duration: options.max_age.map(duration),
+        max_requests_per_connection: options.max_requests.and_then(number),
+        ..HttpProtocolOptions::default()
+    };
+    let upgrades = options
+        .upgrades
+        .iter()
+        .map(|kind| UpgradeConfig { upgrade_type: kind.clone(), ..UpgradeConfig::default() });
+    HttpConnectionManager {
+        common_http_protocol_options: (common != HttpProtocolOptions::default()).then_some(common),
+        stream_idle_timeout: options.stream_idle_timeout.map(duration),
+        request_headers_timeout: options.header_timeout.map(duration),
+        // Which Envoy takes as the default, and our own proxy only where it is said.
+        use_remote_address: options.trust_forwarded.then_some(BoolValue { value: false }),
+        upgrade_configs: upgrades.collect(),
+        ..connection_manager(&spec.name, rds(HTTP_ROUTES))
+    }
+}
+
+fn tcp_proxy(spec: &ListenerSpec, service: &ServiceKey, port: u16) -> TcpProxy {
+    let cluster = ClusterSpecifier::Cluster(cluster_name(service, port).to_string());
+    TcpProxy {
+        stat_prefix: spec.name.to_string(),
+        cluster_specifier: Some(cluster),
+        idle_timeout: spec.options.idle_timeout.map(duration),
+        max_downstream_connection_duration: spec.options.max_age.map(duration),
+        // Of use only to a cluster that picks by hash.
+        hash_policy: vec![by_source_ip()],
+        ..TcpProxy::default()
+    }
 }
 
 /// TLS with secrets that come over the same stream (SDS).
@@ -77,7 +157,7 @@ fn transport_socket(tls: &ListenerTls, target: &ListenerTarget) -> TransportSock
     let secret = |name: String| SdsSecretConfig { name, sds_config: Some(ads()) };
     let alpn: &[&str] = match target {
         ListenerTarget::Http => &["h2", "http/1.1"],
-        ListenerTarget::Tcp { .. } => &[],
+        ListenerTarget::Tcp { .. } | ListenerTarget::Detect { .. } => &[],
     };
     let authorities = tls.client_ca.then(|| {
         let name = secret::authorities_name(&tls.certificate).to_string();

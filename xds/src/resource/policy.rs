@@ -1,17 +1,28 @@
-//! A service's policy in the words of a cluster: health checks, outlier detection, circuit breakers.
+//! A service's policy in the words of a cluster: health checks, outlier detection, circuit breakers,
+//! adaptive concurrency.
 
-use portolan_model::policy::{CircuitBreaker, HealthCheck, OutlierDetection, Probe};
+use portolan_model::policy::{HealthCheck, OutlierDetection, Policy, Probe};
+use portolan_model::traffic::AdaptiveConcurrency;
 use portolan_model::{AppProtocol, ServicePort};
+use portolan_proto::envoy::Percent;
+use portolan_proto::envoy::adaptive_concurrency::adaptive_concurrency::ConcurrencyControllerConfig;
+use portolan_proto::envoy::adaptive_concurrency::gradient_controller_config::{
+    ConcurrencyLimitCalculationParams, MinimumRttCalculationParams,
+};
+use portolan_proto::envoy::adaptive_concurrency::{
+    AdaptiveConcurrency as EnvoyAdaptiveConcurrency, GradientControllerConfig,
+};
 use portolan_proto::envoy::cluster::circuit_breakers::Thresholds;
+use portolan_proto::envoy::cluster::circuit_breakers::thresholds::RetryBudget;
 use portolan_proto::envoy::cluster::{self as cds, CircuitBreakers};
 use portolan_proto::envoy::core::HealthCheck as EnvoyHealthCheck;
 use portolan_proto::envoy::core::health_check::{
     GrpcHealthCheck, HealthChecker, HttpHealthCheck, TcpHealthCheck,
 };
 use portolan_proto::envoy::http_codec::CodecClientType;
-use portolan_proto::envoy::protobuf::{BoolValue, UInt32Value};
+use portolan_proto::envoy::protobuf::{Any, BoolValue, UInt32Value};
 
-use super::duration;
+use super::{duration, pack};
 
 /// The active health check of a port; gRPC clients pass it over. `host` is the name the service is
 /// asked by. A port that does not speak HTTP/2 gets none by gRPC: Envoy would refuse its cluster.
@@ -47,22 +58,35 @@ pub(super) fn health_check(
     })
 }
 
-/// By errors in a row, by their share, or both. gRPC clients know the share alone (gRFC A50).
-/// What is not asked for is turned off: by default Envoy judges by errors in a row and by the
-/// spread of success rates, and gRPC by the latter.
+/// By errors in a row, by their share, by the rate of success, or several. gRPC clients know the
+/// latter two alone (gRFC A50). What is not asked for is turned off: by default Envoy judges by
+/// errors in a row and by the spread of success rates, and gRPC by the latter.
 pub(super) fn outlier_detection(outlier: &OutlierDetection) -> cds::OutlierDetection {
     let in_a_row = outlier.consecutive_errors;
-    let share = outlier.failure_percentage;
+    let (gateway, local) = (outlier.consecutive_gateway_errors, outlier.consecutive_local_errors);
+    let (share, rate) = (outlier.failure_percentage, outlier.success_rate);
+    let off_unless = |on: bool| if on { None } else { number(0) };
     cds::OutlierDetection {
         consecutive_5xx: in_a_row.and_then(number),
-        enforcing_consecutive_5xx: if in_a_row.is_some() { None } else { number(0) },
+        enforcing_consecutive_5xx: off_unless(in_a_row.is_some()),
+        consecutive_gateway_failure: gateway.and_then(number),
+        enforcing_consecutive_gateway_failure: gateway.and_then(|_| number(100)),
+        split_external_local_origin_errors: local.is_some(),
+        consecutive_local_origin_failure: local.and_then(number),
+        // Which is by the spread of rates as well.
+        enforcing_local_origin_success_rate: local.and_then(|_| number(0)),
         failure_percentage_threshold: share.and_then(|s| number(s.threshold)),
         failure_percentage_minimum_hosts: share.and_then(|s| number(s.minimum_hosts)),
         failure_percentage_request_volume: share.and_then(|s| number(s.request_volume)),
         enforcing_failure_percentage: share.and_then(|_| number(100)),
-        enforcing_success_rate: number(0),
+        enforcing_success_rate: off_unless(rate.is_some()),
+        success_rate_stdev_factor: rate.and_then(|r| number(r.stdev_factor_milli)),
+        success_rate_minimum_hosts: rate.and_then(|r| number(r.minimum_hosts)),
+        success_rate_request_volume: rate.and_then(|r| number(r.request_volume)),
         interval: Some(duration(outlier.interval)),
         base_ejection_time: Some(duration(outlier.ejection_time)),
+        max_ejection_time: outlier.max_ejection_time.map(duration),
+        max_ejection_time_jitter: outlier.ejection_jitter.map(duration),
         max_ejection_percent: number(outlier.max_percent),
         // One of three is more than ten percent: Envoy would then eject nobody, where gRPC ejects
         // as long as less than that share is out (gRFC A50).
@@ -72,20 +96,54 @@ pub(super) fn outlier_detection(outlier: &OutlierDetection) -> cds::OutlierDetec
 }
 
 /// What is not set stays at the client's default; `None` when nothing is.
-pub(super) fn circuit_breakers(breaker: &CircuitBreaker) -> Option<CircuitBreakers> {
+pub(super) fn circuit_breakers(policy: &Policy) -> Option<CircuitBreakers> {
+    let (breaker, budget) = (&policy.circuit_breaker, policy.retry_budget);
     let thresholds = Thresholds {
         max_connections: breaker.connections.and_then(number),
         max_pending_requests: breaker.pending_requests.and_then(number),
         max_requests: breaker.requests.and_then(number),
         max_retries: breaker.retries.and_then(number),
+        retry_budget: budget.map(|budget| RetryBudget {
+            budget_percent: percent(budget.percent),
+            min_retry_concurrency: number(budget.minimum),
+            ..RetryBudget::default()
+        }),
         ..Thresholds::default()
     };
-    breaker
-        .is_set()
+    (breaker.is_set() || budget.is_some())
         .then(|| CircuitBreakers { thresholds: vec![thresholds], ..CircuitBreakers::default() })
 }
 
+/// Requests in flight held to what latency allows, in the message of Envoy's filter.
+pub(super) fn adaptive_concurrency(wanted: &AdaptiveConcurrency) -> Any {
+    let limit = ConcurrencyLimitCalculationParams {
+        max_concurrency_limit: number(wanted.max),
+        concurrency_update_interval: Some(duration(wanted.interval)),
+        min_concurrency_limit: number(wanted.min),
+    };
+    let rtt = MinimumRttCalculationParams {
+        interval: Some(duration(wanted.min_rtt_interval)),
+        buffer: percent(wanted.tolerance_percent),
+        ..MinimumRttCalculationParams::default()
+    };
+    pack(&EnvoyAdaptiveConcurrency {
+        concurrency_controller_config: Some(ConcurrencyControllerConfig::GradientControllerConfig(
+            GradientControllerConfig {
+                concurrency_limit_params: Some(limit),
+                min_rtt_calc_params: Some(rtt),
+                ..GradientControllerConfig::default()
+            },
+        )),
+        ..EnvoyAdaptiveConcurrency::default()
+    })
+}
+
 #[expect(clippy::unnecessary_wraps, reason = "the fields of Envoy's messages are optional")]
-fn number(value: u32) -> Option<UInt32Value> {
+pub(super) fn number(value: u32) -> Option<UInt32Value> {
     Some(UInt32Value { value })
+}
+
+#[expect(clippy::unnecessary_wraps, reason = "the fields of Envoy's messages are optional")]
+pub(super) fn percent(value: u32) -> Option<Percent> {
+    Some(Percent { value: value.into() })
 }

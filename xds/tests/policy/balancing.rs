@@ -60,7 +60,8 @@ fn cookie(ttl: Option<u64>) -> HashOn {
 #[test]
 fn every_list_of_policies_ends_in_round_robin_and_nobody_refuses_it() {
     use Balancer::{
-        ClientSideWeightedRoundRobin, LeastRequest, PickFirst, Random, RingHash, RoundRobin,
+        ClientSideWeightedRoundRobin, LeastRequest, Maglev, PeakEwma, PickFirst, Random, RingHash,
+        RoundRobin,
     };
     let named = |balancer| service(|s| s.policy.balancer = Some(balancer));
     let hashed = |on: HashOn| service(|s| s.policy.hash_on = Some(on));
@@ -68,15 +69,23 @@ fn every_list_of_policies_ends_in_round_robin_and_nobody_refuses_it() {
     let plain = service(|_| {});
     let (ring, least): (&'static [&str], &'static [&str]) = (&["ring_hash"], &["least_request"]);
     let weighted: &[&str] = &["client_side_weighted_round_robin"];
+    let maglev: &[&str] = &["maglev", "ring_hash"];
+    let peak: &[&str] = &["peak_ewma", "least_request"];
     #[rustfmt::skip]
-    let cases: [ListCase; 14] = [
+    let cases: [ListCase; 19] = [
         ("round robin", named(RoundRobin), LeastRequest, &[], &[]),
         ("least request", named(LeastRequest), RoundRobin, least, least),
         ("ring hash", named(RingHash), RoundRobin, ring, ring),
         ("weighted", named(ClientSideWeightedRoundRobin), LeastRequest, weighted, weighted),
         ("pick first, which Envoy has not", named(PickFirst), LeastRequest, &[], &["pick_first"]),
         ("random", named(Random), LeastRequest, &["random"], &["random"]),
+        ("peak EWMA, else least request", named(PeakEwma), RoundRobin, peak, peak),
+        ("maglev, else a ring", named(Maglev), LeastRequest, maglev, maglev),
         ("the default", plain.clone(), LeastRequest, least, least),
+        ("the default is peak EWMA", plain.clone(), PeakEwma, peak, peak),
+        // gRPC knows no path either.
+        ("by path", hashed(HashOn::Path), LeastRequest, ring, least),
+        ("by path, else peak EWMA", hashed(HashOn::Path), PeakEwma, ring, peak),
         ("the default is round robin", plain, RoundRobin, &[], &[]),
         ("a client keeps its endpoint", affine, LeastRequest, ring, ring),
         ("by header", hashed(HashOn::Header("x-user".into())), LeastRequest, ring, ring),
@@ -95,11 +104,19 @@ fn every_list_of_policies_ends_in_round_robin_and_nobody_refuses_it() {
             assert_eq!(names, expected, "{about}, {dialect:?}");
             // gRPC refuses most values of the field from before the list.
             assert_eq!(cluster.lb_policy, 0, "{about}");
-            // Our own proxy has two of them and takes the first that it has.
+            // Our own proxy has them all and takes the first.
             let any = Any::decode(&encoded.any[..]).expect("an Any");
             let (_, (taken, _)) = decode::cluster::decode(&any).expect("our proxy takes it");
-            let own = if before == least { LeastRequest } else { RoundRobin };
-            assert_eq!(taken.balancer, own, "{about}, {dialect:?}");
+            let own = Balancer::WORDS.iter().find(|(word, _)| before.first() == Some(word));
+            let own = own.map_or(RoundRobin, |(_, balancer)| *balancer);
+            assert_eq!(taken.balancing.balancer, own, "{about}, {dialect:?}");
+            // None of them is of a type that a client has to know (gRFC A52).
+            let urls = policies(&cluster).into_iter().map(|p| p.1.type_url);
+            let known = |url: &str| {
+                url.starts_with("type.googleapis.com/envoy.extensions.load_balancing_policies.")
+                    || url == "type.googleapis.com/xds.type.v3.TypedStruct"
+            };
+            assert!(urls.clone().all(|url| known(&url)), "{about}: {:?}", Vec::from_iter(urls));
         }
     }
 }
@@ -120,12 +137,20 @@ fn a_ring_has_the_one_function_that_grpc_knows_and_pick_first_shuffles() {
 #[test]
 fn routes_hash_what_the_service_names_in_the_words_that_each_side_knows() {
     let header = || HashOn::Header("x-user".into());
-    let cases: [HashCase; 7] = [
+    let cases: [HashCase; 9] = [
         ("nothing", None, |_| {}, None, None),
         ("a header", Some(header()), |_| {}, Some("header x-user"), Some("header x-user")),
         ("a cookie of theirs", Some(cookie(None)), |_| {}, Some("cookie user None "), None),
         ("a cookie of ours", Some(cookie(Some(60))), |_| {}, Some("cookie user Some(60) /"), None),
         ("the address", Some(HashOn::SourceIp), |_| {}, Some("address"), Some("channel")),
+        ("the path", Some(HashOn::Path), |_| {}, Some("header :path"), None),
+        (
+            "maglev",
+            None,
+            |s| s.policy.balancer = Some(Balancer::Maglev),
+            Some("address"),
+            Some("channel"),
+        ),
         (
             "the client's affinity",
             None,
@@ -148,7 +173,10 @@ fn routes_hash_what_the_service_names_in_the_words_that_each_side_knows() {
             assert_eq!(said, Vec::from_iter(expected.map(str::to_owned)), "{about}, {table}");
             let encoded = catalog.lookup(ResourceType::Route, table).expect("a table");
             let any = Any::decode(&encoded.any[..]).expect("an Any");
-            decode::route::decode(&any).expect("our proxy takes it");
+            // Our own proxy asks for the first alone.
+            if table == route::HTTP_ROUTES {
+                decode::route::decode(&any).expect("our proxy takes it");
+            }
         }
     }
 }

@@ -211,11 +211,9 @@ fn our_proxy_uses_the_nearest_and_keeps_the_rest_for_later() {
     let place = Place { node: None, zone: Some("a".into()) };
     let encoded = endpoints::encode_at(&entry, &entry.service.ports[0], &place);
     let (_, set): (_, EndpointSet) = decode::endpoints::decode(&any(&encoded)).expect("taken");
-    let octets = |targets: &[portolan_model::traffic::Target]| -> Vec<(u32, u8)> {
-        let octet = |address: SocketAddr| last_octet(&address.ip().to_string());
-        targets.iter().map(|t| (t.priority, octet(t.address))).collect()
-    };
-    assert_eq!(octets(&set.endpoints), [(0, 1), (0, 2), (1, 3), (1, 4)]);
-    assert_eq!(octets(set.first_priority()), [(0, 1), (0, 2)]);
+    let octet = |address: SocketAddr| last_octet(&address.ip().to_string());
+    let got: Vec<(u32, u8)> =
+        set.endpoints.iter().map(|t| (set.priority(t), octet(t.address))).collect();
+    assert_eq!(got, [(0, 1), (0, 2), (1, 3), (1, 4)]);
     assert!(set.endpoints.iter().all(|t| t.weight == 1), "the same share: {set:?}");
 }

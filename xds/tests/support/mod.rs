@@ -13,7 +13,9 @@ use portolan_proto::envoy::protobuf::Any;
 use portolan_xds::catalog::{Catalog, Changed, Name};
 use portolan_xds::resource::{Encoded, ResourceType};
 use portolan_xds::server::session::{Resources, Response, Session};
-use portolan_xds::{Agent, Capabilities, Feature, ListenerSpec, ListenerTarget, ResourceConfig};
+use portolan_xds::{
+    Agent, Capabilities, Feature, ListenerOptions, ListenerSpec, ListenerTarget, ResourceConfig,
+};
 use prost::Message;
 
 /// A small generator, so that a seed means the same everywhere (SplitMix64).
@@ -143,12 +145,19 @@ pub(crate) fn config() -> ResourceConfig {
         balancer: Balancer::LeastRequest,
         endpoints_ttl_secs: 0,
         listeners: vec![
-            ListenerSpec { name: "http".into(), address, target: ListenerTarget::Http, tls: None },
+            ListenerSpec {
+                name: "http".into(),
+                address,
+                target: ListenerTarget::Http,
+                tls: None,
+                options: ListenerOptions::default(),
+            },
             ListenerSpec {
                 name: "db".into(),
                 address,
                 target: ListenerTarget::Tcp { service, port: 5432 },
                 tls: None,
+                options: ListenerOptions::default(),
             },
         ],
         load_reports: false,

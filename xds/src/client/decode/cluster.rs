@@ -13,6 +13,7 @@ use portolan_proto::envoy::core::{
     HttpProtocolOptions as CommonOptions, TransportSocket, transport_socket,
 };
 use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::protobuf::value::Kind;
 use portolan_proto::envoy::raw_buffer::RawBuffer;
 use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options::UpstreamProtocolOptions;
@@ -24,7 +25,7 @@ use super::{
     DecodeError, balancing, endpoints, health, limits, message, named, positive, refuse, resource,
     time,
 };
-use crate::resource::cluster::HTTP_OPTIONS;
+use crate::resource::cluster::{ANY_PROTOCOL, HTTP_OPTIONS, OWN_METADATA, PROTOCOL};
 
 /// A cluster, and the endpoints it carries in itself if it is static.
 pub type DecodedCluster = (traffic::Cluster, Option<EndpointSet>);
@@ -114,7 +115,17 @@ fn upstream(cluster: &Cluster) -> Result<Upstream, String> {
         let options = message(any).map_err(|e| format!("{HTTP_OPTIONS}: {e}"))?;
         http(&options, &mut upstream)?;
     }
+    if is_any_protocol(cluster) {
+        upstream.protocol = UpstreamProtocol::Auto;
+    }
     Ok(upstream)
+}
+
+/// Whether the protocol named is there for clients that need one.
+fn is_any_protocol(cluster: &Cluster) -> bool {
+    let own = cluster.metadata.as_ref().and_then(|m| m.filter_metadata.get(OWN_METADATA));
+    let said = own.and_then(|own| own.fields.get(PROTOCOL)).and_then(|value| value.kind.as_ref());
+    matches!(said, Some(Kind::StringValue(text)) if text == ANY_PROTOCOL)
 }
 
 fn http(options: &HttpProtocolOptions, upstream: &mut Upstream) -> Result<(), String> {

@@ -23,9 +23,8 @@ use prost::Name;
 
 use super::endpoints::socket_address;
 use super::{DecodeError, http, message, named, refuse, resource, time};
+use crate::resource::listener::HTTP_PROTOCOLS;
 
-/// What the HTTP inspector finds in bytes that are not encrypted.
-const HTTP_PROTOCOLS: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 /// The transport that is none.
 const RAW_BUFFER: &str = "raw_buffer";
 
