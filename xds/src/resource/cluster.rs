@@ -30,11 +30,12 @@ pub const HTTP_OPTIONS: &str = "envoy.extensions.upstreams.http.v3.HttpProtocolO
 /// Key of adaptive concurrency in the typed metadata: the name of Envoy's filter, whose message stands
 /// there. Envoy itself takes it from a listener alone and passes over the metadata.
 pub const ADAPTIVE_CONCURRENCY: &str = "envoy.filters.http.adaptive_concurrency";
-/// Our own namespace in the metadata, and the one thing that stands there: that what is spoken is up
-/// to the request, whatever the HTTP options have to say for Envoy's sake.
-pub const OWN_METADATA: &str = "dev.portolan";
-pub const PROTOCOL: &str = "upstream_protocol";
-pub const ANY_PROTOCOL: &str = "auto";
+/// Our own namespace in the metadata of clusters.
+pub(crate) const OWN_METADATA: &str = "dev.portolan";
+/// The one thing that stands there.
+pub(crate) const PROTOCOL: &str = "upstream_protocol";
+/// That what is spoken is up to the request, whatever the HTTP options have to say for Envoy's sake.
+pub(crate) const ANY_PROTOCOL: &str = "auto";
 /// Limit on establishing a connection to an endpoint.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 

@@ -79,7 +79,9 @@ fn speaking(protocol: UpstreamProtocolOptions) -> HttpProtocolOptions {
 }
 
 fn explicit(config: ProtocolConfig) -> UpstreamProtocolOptions {
-    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig { protocol_config: Some(config) })
+    UpstreamProtocolOptions::ExplicitHttpConfig(ExplicitHttpConfig {
+        protocol_config: Some(config),
+    })
 }
 
 #[test]
@@ -133,13 +135,15 @@ fn connections_to_endpoints_are_as_the_cluster_says() {
 
 #[test]
 fn what_is_not_said_is_not_limited() {
-    let of = |thresholds| Some(CircuitBreakers {
-        thresholds: vec![
-            Thresholds { priority: 1, max_requests: number(7), ..Thresholds::default() },
-            thresholds,
-        ],
-        ..CircuitBreakers::default()
-    });
+    let of = |thresholds| {
+        Some(CircuitBreakers {
+            thresholds: vec![
+                Thresholds { priority: 1, max_requests: number(7), ..Thresholds::default() },
+                thresholds,
+            ],
+            ..CircuitBreakers::default()
+        })
+    };
     let all = Thresholds {
         max_connections: number(1),
         max_pending_requests: number(2),
@@ -183,10 +187,8 @@ fn what_is_not_said_is_not_limited() {
 /// A cluster with the message of Envoy's filter in its metadata.
 fn adaptive(gradient: Option<GradientControllerConfig>) -> Cluster {
     let config = gradient.map(ConcurrencyControllerConfig::GradientControllerConfig);
-    let message = EnvoyAdaptive {
-        concurrency_controller_config: config,
-        ..EnvoyAdaptive::default()
-    };
+    let message =
+        EnvoyAdaptive { concurrency_controller_config: config, ..EnvoyAdaptive::default() };
     let typed = HashMap::from([(ADAPTIVE_CONCURRENCY.to_owned(), any(&message))]);
     let metadata = Metadata { typed_filter_metadata: typed, ..Metadata::default() };
     Cluster { metadata: Some(metadata), ..eds() }

@@ -16,7 +16,8 @@ use portolan_xds::client::decode;
 use crate::{address, any, lb_metadata, number, texts};
 
 fn endpoint(octet: u8, health_status: i32) -> LbEndpoint {
-    let endpoint = Endpoint { address: address(&format!("10.0.0.{octet}"), 80), ..Endpoint::default() };
+    let endpoint =
+        Endpoint { address: address(&format!("10.0.0.{octet}"), 80), ..Endpoint::default() };
     LbEndpoint {
         health_status,
         host_identifier: Some(HostIdentifier::Endpoint(endpoint)),
@@ -26,11 +27,7 @@ fn endpoint(octet: u8, health_status: i32) -> LbEndpoint {
 
 fn locality(zone: &str, priority: u32, lb_endpoints: Vec<LbEndpoint>) -> LocalityLbEndpoints {
     LocalityLbEndpoints {
-        locality: Some(Locality {
-            region: "r".into(),
-            zone: zone.into(),
-            sub_zone: "s".into(),
-        }),
+        locality: Some(Locality { region: "r".into(), zone: zone.into(), sub_zone: "s".into() }),
         priority,
         lb_endpoints,
         ..LocalityLbEndpoints::default()
@@ -38,7 +35,11 @@ fn locality(zone: &str, priority: u32, lb_endpoints: Vec<LbEndpoint>) -> Localit
 }
 
 fn set(endpoints: Vec<LocalityLbEndpoints>) -> ClusterLoadAssignment {
-    ClusterLoadAssignment { cluster_name: "c".into(), endpoints, ..ClusterLoadAssignment::default() }
+    ClusterLoadAssignment {
+        cluster_name: "c".into(),
+        endpoints,
+        ..ClusterLoadAssignment::default()
+    }
 }
 
 fn taken(assignment: &ClusterLoadAssignment) -> Result<EndpointSet, String> {
@@ -81,7 +82,8 @@ fn localities_are_kept_in_an_order_of_their_own_with_the_share_they_were_given()
 #[test]
 fn every_word_for_health_is_kept_in_its_meaning() {
     let said = [0, 1, 2, 3, 4, 5];
-    let endpoints = said.iter().map(|status| endpoint(u8::try_from(*status).expect("few"), *status));
+    let endpoints =
+        said.iter().map(|status| endpoint(u8::try_from(*status).expect("few"), *status));
     let set = taken(&set(vec![locality("a", 0, endpoints.collect())])).expect("taken");
     let health: Vec<Health> = set.endpoints.iter().map(|t| t.health).collect();
     use Health::{Degraded, Draining, Healthy, Unhealthy};
@@ -116,7 +118,10 @@ fn what_is_malformed_or_not_done_is_refused_by_name() {
     let by_leds = LocalityLbEndpoints { lb_config: Some(leds), ..one() };
     let elsewhere = Endpoint {
         address: address("10.0.0.1", 80),
-        health_check_config: Some(HealthCheckConfig { port_value: 9, ..HealthCheckConfig::default() }),
+        health_check_config: Some(HealthCheckConfig {
+            port_value: 9,
+            ..HealthCheckConfig::default()
+        }),
         ..Endpoint::default()
     };
     let elsewhere = LbEndpoint {

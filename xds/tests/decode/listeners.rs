@@ -144,11 +144,9 @@ fn what_is_asked_of_tcp_streams() {
         hash_on: Some(HashOn::SourceIp),
     };
     let unlimited = TcpProxy { idle_timeout: secs(0), ..proxy() };
-    for (proxy, options) in [
-        (whole, expected),
-        (proxy(), TcpOptions::default()),
-        (unlimited, TcpOptions::default()),
-    ] {
+    for (proxy, options) in
+        [(whole, expected), (proxy(), TcpOptions::default()), (unlimited, TcpOptions::default())]
+    {
         let kind = ListenerKind::Tcp { cluster: "c".into(), options };
         assert_eq!(taken(&listener(vec![chain(any(&proxy))])).map(|l| l.kind), Ok(kind));
     }
@@ -156,10 +154,8 @@ fn what_is_asked_of_tcp_streams() {
 
 #[test]
 fn a_proxy_header_may_or_must_come_first() {
-    let may = ProxyProtocol {
-        allow_requests_without_proxy_protocol: true,
-        ..ProxyProtocol::default()
-    };
+    let may =
+        ProxyProtocol { allow_requests_without_proxy_protocol: true, ..ProxyProtocol::default() };
     let must = ProxyProtocol::default();
     let (tls, inspector) = (any(&TlsInspector::default()), any(&HttpInspector {}));
     for (configs, expected) in [
@@ -189,15 +185,11 @@ const ALL: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 fn the_first_bytes_choose_between_http_and_tcp() {
     let inspected = |of| Listener { listener_filters: filters(vec![any(&HttpInspector {})]), ..of };
     let tcp = || chain(any(&proxy()));
-    let by_default = Listener {
-        default_filter_chain: Some(tcp()),
-        ..listener(vec![found(&ALL, "raw_buffer")])
-    };
-    for listener in [
-        listener(vec![found(&ALL, ""), tcp()]),
-        listener(vec![tcp(), found(&ALL, "")]),
-        by_default,
-    ] {
+    let by_default =
+        Listener { default_filter_chain: Some(tcp()), ..listener(vec![found(&ALL, "raw_buffer")]) };
+    for listener in
+        [listener(vec![found(&ALL, ""), tcp()]), listener(vec![tcp(), found(&ALL, "")]), by_default]
+    {
         let kind = ListenerKind::Detect {
             routes: "t".into(),
             cluster: "c".into(),

@@ -136,32 +136,55 @@ fn of_a_list_the_first_that_is_known_is_taken_with_its_settings() {
     });
     let of = Balancing::of;
     let cases = [
-        ("round robin", vec![any(&round)], with(Balancer::RoundRobin, |b| {
-            b.slow_start = started();
-            b.locality = LocalityMode::ZoneAware { percent: 40, min_size: 9 };
-        })),
-        ("no part in zones", vec![any(&Random { locality_lb_config: zones(0.0, 9) })],
-            with(Balancer::Random, |b| b.locality = LocalityMode::Flat)),
+        (
+            "round robin",
+            vec![any(&round)],
+            with(Balancer::RoundRobin, |b| {
+                b.slow_start = started();
+                b.locality = LocalityMode::ZoneAware { percent: 40, min_size: 9 };
+            }),
+        ),
+        (
+            "no part in zones",
+            vec![any(&Random { locality_lb_config: zones(0.0, 9) })],
+            with(Balancer::Random, |b| b.locality = LocalityMode::Flat),
+        ),
         ("least request", vec![any(&least)], leasts.clone()),
-        ("more choices than there are", vec![any(&LeastRequest {
-            choice_count: number(1000),
-            ..LeastRequest::default()
-        })], with(Balancer::LeastRequest, |b| b.choices = 10)),
-        ("weighted", vec![any(&weighted)],
-            with(Balancer::ClientSideWeightedRoundRobin, |b| b.slow_start = started())),
+        (
+            "more choices than there are",
+            vec![any(&LeastRequest { choice_count: number(1000), ..LeastRequest::default() })],
+            with(Balancer::LeastRequest, |b| b.choices = 10),
+        ),
+        (
+            "weighted",
+            vec![any(&weighted)],
+            with(Balancer::ClientSideWeightedRoundRobin, |b| b.slow_start = started()),
+        ),
         ("pick first", vec![any(&PickFirst::default())], of(Balancer::PickFirst)),
-        ("ring hash", vec![any(&ring)], with(Balancer::RingHash, |b| {
-            b.ring = (10, 100);
-            b.hash_balance_factor = Some(150);
-        })),
-        ("maglev", vec![any(&maglev)], with(Balancer::Maglev, |b| {
-            b.table = 251;
-            b.hash_balance_factor = Some(150);
-        })),
-        ("peak EWMA", vec![peak_ewma::encode(&own)], with(Balancer::PeakEwma, |b| {
-            b.choices = 3;
-            b.slow_start = started();
-        })),
+        (
+            "ring hash",
+            vec![any(&ring)],
+            with(Balancer::RingHash, |b| {
+                b.ring = (10, 100);
+                b.hash_balance_factor = Some(150);
+            }),
+        ),
+        (
+            "maglev",
+            vec![any(&maglev)],
+            with(Balancer::Maglev, |b| {
+                b.table = 251;
+                b.hash_balance_factor = Some(150);
+            }),
+        ),
+        (
+            "peak EWMA",
+            vec![peak_ewma::encode(&own)],
+            with(Balancer::PeakEwma, |b| {
+                b.choices = 3;
+                b.slow_start = started();
+            }),
+        ),
         ("Envoy's peak EWMA", vec![contrib], of(Balancer::PeakEwma)),
         ("the second", vec![unknown(), any(&Random::default()), any(&round)], of(Balancer::Random)),
         ("within a list", vec![any(&inner)], leasts),
@@ -179,9 +202,8 @@ fn the_fields_from_before_the_list_are_taken_too() {
         aggression: Some(RuntimeDouble { default_value: 1.5, runtime_key: "k".into() }),
         min_weight_percent: share(20.0),
     };
-    let round = LbConfig::RoundRobinLbConfig(RoundRobinLbConfig {
-        slow_start_config: Some(start.clone()),
-    });
+    let round =
+        LbConfig::RoundRobinLbConfig(RoundRobinLbConfig { slow_start_config: Some(start.clone()) });
     let least = LbConfig::LeastRequestLbConfig(LeastRequestLbConfig {
         choice_count: number(3),
         slow_start_config: Some(start),
@@ -195,11 +217,19 @@ fn the_fields_from_before_the_list_are_taken_too() {
     let maglev = LbConfig::MaglevLbConfig(MaglevLbConfig { table_size: long(503) });
     let cases = [
         (LbPolicy::RoundRobin, None, Balancing::of(Balancer::RoundRobin)),
-        (LbPolicy::RoundRobin, Some(round), with(Balancer::RoundRobin, |b| b.slow_start = started())),
-        (LbPolicy::LeastRequest, Some(least), with(Balancer::LeastRequest, |b| {
-            b.choices = 3;
-            b.slow_start = started();
-        })),
+        (
+            LbPolicy::RoundRobin,
+            Some(round),
+            with(Balancer::RoundRobin, |b| b.slow_start = started()),
+        ),
+        (
+            LbPolicy::LeastRequest,
+            Some(least),
+            with(Balancer::LeastRequest, |b| {
+                b.choices = 3;
+                b.slow_start = started();
+            }),
+        ),
         (LbPolicy::Random, None, Balancing::of(Balancer::Random)),
         (LbPolicy::RingHash, None, Balancing::of(Balancer::RingHash)),
         (LbPolicy::RingHash, Some(ring), with(Balancer::RingHash, |b| b.ring = (64, 128))),
@@ -213,11 +243,8 @@ fn the_fields_from_before_the_list_are_taken_too() {
 
 #[test]
 fn what_stands_beside_either_is_taken() {
-    let old_zones = OldZones {
-        routing_enabled: share(70.0),
-        min_cluster_size: long(3),
-        ..OldZones::default()
-    };
+    let old_zones =
+        OldZones { routing_enabled: share(70.0), min_cluster_size: long(3), ..OldZones::default() };
     let weighted = OldLocality::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
     let of = |specifier| CommonLbConfig {
         locality_config_specifier: Some(specifier),
@@ -225,19 +252,30 @@ fn what_stands_beside_either_is_taken() {
     };
     let hashing = OldHashing { hash_balance_factor: number(120), ..OldHashing::default() };
     let cases = [
-        (CommonLbConfig { healthy_panic_threshold: share(12.4), ..CommonLbConfig::default() },
-            with(Balancer::RoundRobin, |b| b.panic_threshold = 12)),
+        (
+            CommonLbConfig { healthy_panic_threshold: share(12.4), ..CommonLbConfig::default() },
+            with(Balancer::RoundRobin, |b| b.panic_threshold = 12),
+        ),
         (of(weighted), Balancing::of(Balancer::RoundRobin)),
-        (of(OldLocality::ZoneAwareLbConfig(old_zones)), with(Balancer::RoundRobin, |b| {
-            b.locality = LocalityMode::ZoneAware { percent: 70, min_size: 3 };
-        })),
-        (of(OldLocality::ZoneAwareLbConfig(OldZones::default())), with(Balancer::RoundRobin, |b| {
-            b.locality = LocalityMode::ZoneAware { percent: 100, min_size: 6 };
-        })),
-        (CommonLbConfig {
-            consistent_hashing_lb_config: Some(hashing),
-            ..CommonLbConfig::default()
-        }, with(Balancer::RoundRobin, |b| b.hash_balance_factor = Some(120))),
+        (
+            of(OldLocality::ZoneAwareLbConfig(old_zones)),
+            with(Balancer::RoundRobin, |b| {
+                b.locality = LocalityMode::ZoneAware { percent: 70, min_size: 3 };
+            }),
+        ),
+        (
+            of(OldLocality::ZoneAwareLbConfig(OldZones::default())),
+            with(Balancer::RoundRobin, |b| {
+                b.locality = LocalityMode::ZoneAware { percent: 100, min_size: 6 };
+            }),
+        ),
+        (
+            CommonLbConfig {
+                consistent_hashing_lb_config: Some(hashing),
+                ..CommonLbConfig::default()
+            },
+            with(Balancer::RoundRobin, |b| b.hash_balance_factor = Some(120)),
+        ),
     ];
     for (common, expected) in cases {
         let cluster = Cluster { common_lb_config: Some(common), ..eds() };

@@ -66,10 +66,12 @@ fn of(action: RouteAction) -> Result<Taken, String> {
 
 #[test]
 fn limits_in_time_are_those_of_the_route() {
-    let stream = |seconds| Some(MaxStreamDuration {
-        max_stream_duration: secs(seconds),
-        ..MaxStreamDuration::default()
-    });
+    let stream = |seconds| {
+        Some(MaxStreamDuration {
+            max_stream_duration: secs(seconds),
+            ..MaxStreamDuration::default()
+        })
+    };
     let sec = |seconds| Some(Duration::from_secs(seconds));
     let cases = [
         ("Envoy's default", action(), (sec(15), None)),
@@ -103,15 +105,16 @@ fn retries_are_those_of_the_route_else_of_its_host() {
         per_try_timeout: secs(1),
         ..RetryPolicy::default()
     };
-    let retries = |attempts, on: &[RetryOn]| Some(Retries {
-        attempts,
-        on: on.to_vec(),
-        per_try_timeout: Some(Duration::from_secs(1)),
-    });
+    let retries = |attempts, on: &[RetryOn]| {
+        Some(Retries { attempts, on: on.to_vec(), per_try_timeout: Some(Duration::from_secs(1)) })
+    };
     use RetryOn::{ConnectFailure, ServerError, Unavailable};
     for (words, count, expected) in [
-        ("connect-failure, 5xx,unavailable,5xx", number(3),
-            retries(3, &[ConnectFailure, ServerError, Unavailable])),
+        (
+            "connect-failure, 5xx,unavailable,5xx",
+            number(3),
+            retries(3, &[ConnectFailure, ServerError, Unavailable]),
+        ),
         ("5xx", None, retries(1, &[ServerError])),
         ("5xx", number(500), retries(10, &[ServerError])),
         ("5xx", number(0), None),
@@ -126,8 +129,7 @@ fn retries_are_those_of_the_route_else_of_its_host() {
         assert_eq!(taken(&table(of_host)).map(|r| r.retries), Ok(expected), "{words} of the host");
     }
     let own = RouteAction { retry_policy: Some(policy("5xx", number(1))), ..action() };
-    let both =
-        VirtualHost { retry_policy: Some(policy("reset", number(2))), ..host(route(own)) };
+    let both = VirtualHost { retry_policy: Some(policy("reset", number(2))), ..host(route(own)) };
     assert_eq!(taken(&table(both)).map(|r| r.retries), Ok(retries(1, &[ServerError])));
 }
 
@@ -141,13 +143,16 @@ fn header(name: &str) -> PolicySpecifier {
 
 #[test]
 fn what_is_hashed_stays_in_its_order() {
-    let cookie = |ttl| PolicySpecifier::Cookie(Cookie {
-        name: "user".into(),
-        ttl,
-        path: "/".into(),
-        ..Cookie::default()
-    });
-    let address = |source_ip| PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip });
+    let cookie = |ttl| {
+        PolicySpecifier::Cookie(Cookie {
+            name: "user".into(),
+            ttl,
+            path: "/".into(),
+            ..Cookie::default()
+        })
+    };
+    let address =
+        |source_ip| PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip });
     let said = vec![
         hashing(header("X-User"), true),
         hashing(header(":path"), false),
@@ -183,10 +188,8 @@ fn labels_of_the_route_ask_for_a_part_of_the_cluster() {
 #[test]
 fn what_would_change_a_request_or_where_it_goes_is_refused_by_name() {
     let field = "virtual_hosts[0].routes[0]";
-    let hashed = |specifier| RouteAction {
-        hash_policy: vec![hashing(specifier, false)],
-        ..action()
-    };
+    let hashed =
+        |specifier| RouteAction { hash_policy: vec![hashing(specifier, false)], ..action() };
     let on = |change: fn(&mut RouteMatch)| {
         let mut route = route(action());
         change(route.r#match.as_mut().expect("a match"));
@@ -202,7 +205,9 @@ fn what_would_change_a_request_or_where_it_goes_is_refused_by_name() {
     };
     let mut number_label = texts(&[]);
     let value = portolan_proto::envoy::protobuf::value::Kind::NumberValue(1.0);
-    number_label.fields.insert("shard".into(), portolan_proto::envoy::protobuf::Value { kind: Some(value) });
+    number_label
+        .fields
+        .insert("shard".into(), portolan_proto::envoy::protobuf::Value { kind: Some(value) });
     #[rustfmt::skip]
     let cases = [
         (by(RouteAction { prefix_rewrite: "/x".into(), ..action() }), format!("{field}.route.prefix_rewrite: not supported")),

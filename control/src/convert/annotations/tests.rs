@@ -214,7 +214,11 @@ fn a_bad_value_costs_its_own_setting_and_says_what_would_be_right() {
         ("proxy-protocol", "yes", "\"yes\" is not v1 or v2"),
         ("retry-budget-percent", "200", "\"200\" is not a whole number in 0..=100"),
         ("adaptive-concurrency", "maybe", "\"maybe\" is not on or off"),
-        ("adaptive-concurrency-max", "9", "has no effect without portolan.dev/adaptive-concurrency"),
+        (
+            "adaptive-concurrency-max",
+            "9",
+            "has no effect without portolan.dev/adaptive-concurrency",
+        ),
         ("outlier-failure-percent", "0", "\"0\" is not a whole number in 1..=100"),
         ("outlier-failure-percent", "101", "\"101\" is not a whole number in 1..=100"),
         ("max-requests", "many", "\"many\" is not a whole number in 1..=1000000000"),
@@ -352,8 +356,7 @@ fn adaptive_concurrency_has_a_default_for_all_of_it() {
     assert_eq!(warnings, [""; 0]);
     let adaptive = policy.adaptive_concurrency.expect("on");
     assert_eq!((adaptive.min, adaptive.max), (3, 1000));
-    let (policy, _, _) =
-        read(&[("adaptive-concurrency", "on"), ("adaptive-concurrency-max", "2")]);
+    let (policy, _, _) = read(&[("adaptive-concurrency", "on"), ("adaptive-concurrency-max", "2")]);
     let adaptive = policy.adaptive_concurrency.expect("on");
     assert_eq!((adaptive.min, adaptive.max), (2, 2), "no more than the most");
     assert_eq!(read(&[("adaptive-concurrency", "off")]).0.adaptive_concurrency, None);
