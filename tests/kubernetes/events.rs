@@ -53,9 +53,9 @@ async fn a_refused_object_gets_one_event_from_the_replica_that_holds_the_lease()
     server.apply(first);
     until("an event for each", || events(&server).len() >= 2).await;
     let text = "Service shop/first: SettingNotInForce: metadata.annotations[portolan.dev/balancer]: \
-                \"fastest\" is not one of least_request, round_robin, ring_hash, \
-                client_side_weighted_round_robin, pick_first, random; the setting falls back to its \
-                default";
+                \"fastest\" is not one of peak_ewma, least_request, round_robin, ring_hash, \
+                maglev, client_side_weighted_round_robin, pick_first, random; the setting falls \
+                back to its default";
     let all = events(&server);
     let writer = all[0].1.clone();
     assert!(all.iter().any(|(said, _)| said == text), "{all:?}");

@@ -236,7 +236,7 @@ fn a_bad_value_costs_its_own_setting_and_says_what_would_be_right() {
         assert_eq!(policy, rest, "{name} falls back and nothing else does");
     }
     let (_, _, warnings) = read(&[("balancr", "round_robin")]);
-    assert!(warnings[0].starts_with("balancr: unknown setting; known: balancer, connect-"));
+    assert!(warnings[0].starts_with("balancr: unknown setting; known: adaptive-"));
 }
 
 #[test]
