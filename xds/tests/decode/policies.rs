@@ -278,7 +278,7 @@ fn what_stands_beside_either_is_taken() {
         ),
     ];
     for (common, expected) in cases {
-        let cluster = Cluster { common_lb_config: Some(common), ..eds() };
+        let cluster = Cluster { common_lb_config: Some(common.clone()), ..eds() };
         assert_eq!(taken(&cluster), Ok(expected), "{common:?}");
     }
 }

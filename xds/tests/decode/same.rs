@@ -25,9 +25,10 @@ fn any(encoded: &Encoded) -> Any {
     Any::decode(&encoded.any[..]).expect("an Any")
 }
 
-/// `shop/web` after a change to it.
+/// `shop/web`, which says nothing of what it speaks, after a change to it.
 fn service(change: impl FnOnce(&mut Service)) -> Service {
     let mut service = (*entry("web", 80, &[(1, true)]).service).clone();
+    service.ports[0].app_protocol = None;
     change(&mut service);
     service
 }
