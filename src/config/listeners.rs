@@ -101,7 +101,7 @@ fn parse_listener(value: &Value) -> Result<ListenerSpec, String> {
         return Err(format!("expected a table, found {value}"));
     };
     let known = |key: &str| KNOWN.contains(&key) || HTTP_ONLY.contains(&key);
-    if let Some(key) = table.keys().find(|k| !known(k)) {
+    if let Some(key) = table.keys().find(|k| !known(k.as_str())) {
         let known = [&KNOWN[..], &HTTP_ONLY[..]].concat().join(", ");
         return Err(format!("{key}: unknown setting; known: {known}"));
     }

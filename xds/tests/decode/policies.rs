@@ -382,6 +382,8 @@ fn what_nobody_here_does_is_refused_by_name() {
             format!("{field}.table_size: 65536 is not a prime of at most 5000011")),
         (one(any(&ClientSideWeightedRoundRobin { enable_oob_load_report: yes(), ..ClientSideWeightedRoundRobin::default() })),
             format!("{field}.enable_oob_load_report: not supported")),
+        (one(Any { value: vec![0xff], ..any(&Maglev::default()) }),
+            format!("{field}: not a Maglev: failed to decode Protobuf message: invalid varint")),
         (one(of("decay", 1.0)), format!("{field}: decay: not known")),
         (one(of("choice_count", 1.5)),
             format!("{field}: choice_count: Some(NumberValue(1.5)) is not a number it may have")),

@@ -17,6 +17,7 @@ use portolan_proto::envoy::lb::round_robin::RoundRobin;
 use portolan_proto::envoy::lb::subset::Subset;
 use portolan_proto::envoy::lb::wrr_locality::WrrLocality;
 use portolan_proto::envoy::protobuf::Any;
+use prost::{Message, Name};
 
 use super::super::{message, refuse, subset};
 use super::{balance_factor, choices, ring, slow_start, table, zone_aware};
@@ -49,37 +50,64 @@ pub(super) fn first(
 }
 
 fn one(field: &str, any: &Any, base: &Balancing, depth: u32) -> Result<Option<Balancing>, String> {
-    let of = |balancer| Balancing { balancer, ..base.clone() };
     let Some(name) = any.type_url.strip_prefix(PREFIX) else {
-        let Some(options) = peak_ewma::decode(any).map_err(|e| format!("{field}: {e}"))? else {
-            return Ok(None);
-        };
-        let mut found = of(Balancer::PeakEwma);
-        found.choices = options.choices.clamp(2, super::MAX_CHOICES);
-        found.slow_start = options.slow_start;
-        return Ok(Some(found));
+        let own = peak_ewma::decode(any).map_err(|e| format!("{field}: {e}"))?;
+        return Ok(own.map(|own| Balancing {
+            balancer: Balancer::PeakEwma,
+            choices: own.choices.clamp(2, super::MAX_CHOICES),
+            slow_start: own.slow_start,
+            ..base.clone()
+        }));
     };
+    match name {
+        "wrr_locality.v3.WrrLocality" => {
+            let policy: WrrLocality = read(field, any)?;
+            let base = Balancing { locality: LocalityMode::Weighted, ..base.clone() };
+            let field = format!("{field}.endpoint_picking_policy");
+            let inner = policy.endpoint_picking_policy;
+            inner.map_or(Ok(None), |list| first(&field, &list, &base, depth + 1))
+        }
+        "subset.v3.Subset" => {
+            let policy: Subset = read(field, any)?;
+            let subsets = subset::of_policy(field, &policy)?;
+            let base = Balancing { subsets, ..base.clone() };
+            let field = format!("{field}.subset_lb_policy");
+            let inner = policy.subset_lb_policy;
+            inner.map_or(Ok(None), |list| first(&field, &list, &base, depth + 1))
+        }
+        name => plain(field, name, any, base),
+    }
+}
+
+/// One that holds no list in itself.
+fn plain(
+    field: &str,
+    name: &str,
+    any: &Any,
+    base: &Balancing,
+) -> Result<Option<Balancing>, String> {
+    let of = |balancer| Balancing { balancer, ..base.clone() };
     let found = match name {
         "round_robin.v3.RoundRobin" => {
-            let policy: RoundRobin = message(any)?;
+            let policy: RoundRobin = read(field, any)?;
             let mut found = of(Balancer::RoundRobin);
             found.slow_start = start(field, policy.slow_start_config.as_ref())?;
             locality(field, policy.locality_lb_config.as_ref(), &mut found)?;
             found
         }
         "least_request.v3.LeastRequest" => {
-            least_request(field, &message(any)?, of(Balancer::LeastRequest))?
+            least_request(field, &read(field, any)?, of(Balancer::LeastRequest))?
         }
         "random.v3.Random" => {
-            let policy: Random = message(any)?;
+            let policy: Random = read(field, any)?;
             let mut found = of(Balancer::Random);
             locality(field, policy.locality_lb_config.as_ref(), &mut found)?;
             found
         }
-        "ring_hash.v3.RingHash" => ring_hash(field, &message(any)?, of(Balancer::RingHash))?,
-        "maglev.v3.Maglev" => maglev(field, &message(any)?, of(Balancer::Maglev))?,
+        "ring_hash.v3.RingHash" => ring_hash(field, &read(field, any)?, of(Balancer::RingHash))?,
+        "maglev.v3.Maglev" => maglev(field, &read(field, any)?, of(Balancer::Maglev))?,
         "client_side_weighted_round_robin.v3.ClientSideWeightedRoundRobin" => {
-            let policy: ClientSideWeightedRoundRobin = message(any)?;
+            let policy: ClientSideWeightedRoundRobin = read(field, any)?;
             let apart = policy.enable_oob_load_report.is_some_and(|v| v.value);
             refuse(&format!("{field}.enable_oob_load_report"), apart)?;
             let mut found = of(Balancer::ClientSideWeightedRoundRobin);
@@ -89,24 +117,13 @@ fn one(field: &str, any: &Any, base: &Balancing, depth: u32) -> Result<Option<Ba
         "pick_first.v3.PickFirst" => of(Balancer::PickFirst),
         // Of a build with what Envoy has beside its core; how fast it forgets is up to the proxy.
         "peak_ewma.v3alpha.PeakEwma" => of(Balancer::PeakEwma),
-        "wrr_locality.v3.WrrLocality" => {
-            let policy: WrrLocality = message(any)?;
-            let base = Balancing { locality: LocalityMode::Weighted, ..base.clone() };
-            let field = format!("{field}.endpoint_picking_policy");
-            let inner = policy.endpoint_picking_policy;
-            return inner.map_or(Ok(None), |list| first(&field, &list, &base, depth + 1));
-        }
-        "subset.v3.Subset" => {
-            let policy: Subset = message(any)?;
-            let subsets = subset::of_policy(field, &policy)?;
-            let base = Balancing { subsets, ..base.clone() };
-            let field = format!("{field}.subset_lb_policy");
-            let inner = policy.subset_lb_policy;
-            return inner.map_or(Ok(None), |list| first(&field, &list, &base, depth + 1));
-        }
         _ => return Ok(None),
     };
     Ok(Some(found))
+}
+
+fn read<M: Message + Name + Default>(field: &str, any: &Any) -> Result<M, String> {
+    message(any).map_err(|reason| format!("{field}: {reason}"))
 }
 
 #[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
