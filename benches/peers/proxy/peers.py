@@ -208,8 +208,11 @@ def _haproxy(folder, ports, workers, programs):
         of_server = " proto h2" if kind in (HTTP2, GRPC) else ""
         lines += [f"listen {listener}", f"  bind 127.0.0.1:{ports[listener]}{of_front}"]
         if is_http2 is None:
-            lines += ["  mode tcp", "  option splice-auto"]
+            # Of splice-auto little comes on loopback.
+            lines += ["  mode tcp", "  option splice-request", "  option splice-response"]
         else:
+            # Large bodies stay in the kernel; small ones are none the worse for it.
+            lines += ["  option splice-response"]
             lines += ["  option forwardfor", "  http-request set-header X-Forwarded-Proto http"]
         lines += [f"  server one 127.0.0.1:{backend(kind)}{of_server}"]
     path = folder / "haproxy.cfg"
