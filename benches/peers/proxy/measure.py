@@ -102,8 +102,9 @@ def closed_table(rows, ratios, figure):
             count(row["per_sec"]),
             f"{row['cores']:.2f}",
             percent(row["busiest"]),
-            us(row["p50_us"]),
-            us(row["p99_us"]),
+            # Streams have no requests.
+            us(row["p50_us"]) if figure != "MB" else "–",
+            us(row["p99_us"]) if figure != "MB" else "–",
             f"{row['errors']:,} ({row['first_error']})" if row["errors"] else "0",
         ]
         yield "| " + " | ".join(cells) + " |"
@@ -194,6 +195,23 @@ def idle_ratios(rows):
     peers = [of[p] for p in PEERS if of.get(p)]
     best = ours / min(peers) if ours and peers else None
     return [best, ours / envoy if ours and envoy else None]
+
+
+def summary(results, proxies):
+    """All scenarios that have one figure for each proxy, and Portolan's ratios."""
+    yield f"| scenario | figure | {' | '.join(proxies)} | / best of HAProxy and nginx | / Envoy |"
+    yield "|---|---|" + "---:|" * (len(proxies) + 2)
+    for result in results:
+        if result["ratios"] is None:
+            continue
+        is_memory = result["kind"] == "memory"
+        field = "per_connection" if is_memory else "per_cpu_sec"
+        of = {row["proxy"]: row[field] for row in result["rows"]}
+        cells = [result["scenario"]]
+        cells += ["octets per connection" if is_memory else f"{result['kind']} per CPU-second"]
+        cells += [count(of.get(proxy)) for proxy in proxies]
+        cells += ["–" if ratio is None else f"{ratio:.2f}" for ratio in result["ratios"]]
+        yield "| " + " | ".join(cells) + " |"
 
 
 def count(number):
