@@ -3,22 +3,24 @@
 import json
 import re
 import statistics
-import subprocess
 from pathlib import Path
 
 PEERS = ["haproxy", "nginx"]
 
 
-def load(program, cores, options, to, authority, secs, pids, rate=None):
-    """Runs it and returns its figures."""
-    command = ["taskset", "--cpu-list", cores, program, *options, "--to", to]
-    command += ["--authority", authority, "--seconds", secs, "--warm", min(0.3, secs / 2)]
+def load(rig, options, to, authority, secs, pids, spin, rate=None):
+    """Has the rig run it and returns its figures."""
+    command = [*options, "--to", to, "--authority", authority]
+    command += ["--seconds", secs, "--warm", min(0.3, secs / 2), "--spin", spin]
     command += ["--rate", rate] if rate else []
     command += ["--pids", ",".join(map(str, pids))] if pids else []
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"{' '.join(map(str, command))}: {done.stdout}{done.stderr}")
-    return json.loads(done.stdout)
+    line = " ".join(map(str, command))
+    rig.stdin.write(f"{line}\n")
+    rig.stdin.flush()
+    answer = rig.stdout.readline()
+    if not answer:
+        raise RuntimeError(f"portolan-load ended at: {line}")
+    return json.loads(answer)
 
 
 def memory(pids):

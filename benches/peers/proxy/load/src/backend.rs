@@ -3,7 +3,7 @@
 //! ever and takes all.
 
 use std::error::Error;
-use std::io::{self, Write};
+use std::io;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use crate::poll::{self, Io, Poll, Ready};
@@ -31,36 +31,61 @@ trait Serve {
     fn on_ready(&mut self, poll: &Poll, ready: Ready, scratch: &mut [u8]) -> io::Result<()>;
 }
 
-pub fn run(address: SocketAddr) -> Result<(), Box<dyn Error>> {
-    let mut poll = Poll::new()?;
-    let mut listeners = Vec::new();
-    for (number, kind) in (0..).zip(KINDS) {
-        let listener = poll::listen(SocketAddr::new(address.ip(), address.port() + number))?;
-        poll.add(&listener, u64::from(number))?;
-        listeners.push((listener, kind));
+/// All of them, with their connections.
+pub struct Backend {
+    poll: Poll,
+    listeners: Vec<(TcpListener, Kind)>,
+    connections: Vec<Option<Box<dyn Serve>>>,
+    free: Vec<usize>,
+    scratch: Vec<u8>,
+    ready: Vec<Ready>,
+}
+
+impl Backend {
+    pub fn new(address: SocketAddr) -> Result<Self, Box<dyn Error>> {
+        let poll = Poll::new()?;
+        let mut listeners = Vec::new();
+        for (number, kind) in (0..).zip(KINDS) {
+            let at = SocketAddr::new(address.ip(), address.port() + number);
+            let listener = poll::listen(at)?;
+            poll.add(&listener, u64::from(number))?;
+            listeners.push((listener, kind));
+        }
+        Ok(Self {
+            poll,
+            listeners,
+            connections: Vec::new(),
+            free: Vec::new(),
+            scratch: vec![0; 256 << 10],
+            ready: Vec::new(),
+        })
     }
-    println!("listening {address}");
-    io::stdout().flush()?;
-    let mut connections: Vec<Option<Box<dyn Serve>>> = Vec::new();
-    let mut free = Vec::new();
-    let mut scratch = vec![0; 256 << 10];
-    let mut ready = Vec::new();
-    loop {
-        poll.wait(None, &mut ready)?;
+
+    /// Is readable when there is something to do.
+    pub fn poll(&self) -> &Poll {
+        &self.poll
+    }
+
+    /// Does what can be done now.
+    pub fn turn(&mut self) -> io::Result<()> {
+        let mut ready = std::mem::take(&mut self.ready);
+        self.poll.look(&mut ready)?;
         for event in &ready {
-            let token = usize::try_from(event.token)?;
-            if let Some((listener, kind)) = listeners.get(token) {
-                accept(&poll, listener, *kind, &mut connections, &mut free)?;
+            let token = usize::try_from(event.token).map_err(io::Error::other)?;
+            if let Some((listener, kind)) = self.listeners.get(token) {
+                accept(&self.poll, listener, *kind, &mut self.connections, &mut self.free)?;
                 continue;
             }
             let index = token - KINDS.len();
-            let Some(connection) = &mut connections[index] else { continue };
+            let Some(connection) = &mut self.connections[index] else { continue };
             // Whatever is wrong with a connection is the client's to tell.
-            if connection.on_ready(&poll, *event, &mut scratch).is_err() {
-                connections[index] = None;
-                free.push(index);
+            if connection.on_ready(&self.poll, *event, &mut self.scratch).is_err() {
+                self.connections[index] = None;
+                self.free.push(index);
             }
         }
+        self.ready = ready;
+        Ok(())
     }
 }
 

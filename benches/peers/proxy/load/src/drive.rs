@@ -5,11 +5,23 @@ use std::collections::VecDeque;
 use std::io;
 use std::time::{Duration, Instant};
 
+use crate::backend::Backend;
 use crate::meter::Meter;
 use crate::poll::{Poll, Ready};
 
 /// More work than this that waits for room is not a load that the proxy carries.
 const MAX_WAITING: usize = 1_000_000;
+
+/// The token of the backend's own poll in the load's.
+pub const BACKEND: u64 = u64::MAX;
+
+/// What runs in the same thread as the load.
+pub struct Rig<'a> {
+    pub backend: &'a mut Backend,
+    /// Never sleeps, so that no proxy's CPU time goes into waking it. A backend and a client
+    /// elsewhere in a network would not cost the proxy that either.
+    pub spins: bool,
+}
 
 pub trait Load {
     /// Starts one piece of work. `false`: there is no room now.
@@ -25,6 +37,7 @@ pub fn run(
     load: &mut impl Load,
     meter: &mut Meter,
     rate: Option<f64>,
+    rig: &mut Rig<'_>,
 ) -> io::Result<usize> {
     let mut ready = Vec::new();
     let start = Instant::now();
@@ -53,8 +66,13 @@ pub fn run(
             }
         }
         load.flush(poll, meter);
-        poll.wait(Some(until), &mut ready)?;
-        for event in &ready {
+        rig.backend.turn()?;
+        if rig.spins {
+            poll.look(&mut ready)?;
+        } else {
+            poll.wait(until, &mut ready)?;
+        }
+        for event in ready.iter().filter(|event| event.token != BACKEND) {
             load.on_ready(poll, *event, meter);
         }
     }

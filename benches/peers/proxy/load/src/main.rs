@@ -1,4 +1,5 @@
-//! Backends and load for measuring proxies: one program, one thread, one line of JSON per run.
+//! Backends and load for measuring proxies: one program, one thread for both, one line of JSON per
+//! run.
 
 mod backend;
 mod drive;
@@ -12,17 +13,22 @@ mod tcp;
 
 use std::collections::HashMap;
 use std::error::Error;
+use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
+use backend::Backend;
+use drive::Rig;
 use meter::Meter;
 use poll::Poll;
 
-const USAGE: &str = "portolan-load backend --listen ADDRESS
-portolan-load http1|http2|tcp|idle --to ADDRESS [--mode WORD] [--authority NAME] [--path PATH]
-    [--connections N] [--streams N] [--outstanding N] [--size OCTETS] [--rate PER-SECOND]
-    [--seconds S] [--warm S] [--pids PID,…]";
+const USAGE: &str = "portolan-load rig --listen ADDRESS
+portolan-load idle --to ADDRESS [--authority NAME] [--path PATH] [--connections N]
+Lines that a rig takes:
+http1|http2|tcp --to ADDRESS [--mode WORD] [--authority NAME] [--path PATH] [--connections N]
+    [--streams N] [--outstanding N] [--size OCTETS] [--rate PER-SECOND] [--seconds S] [--warm S]
+    [--spin yes|no] [--pids PID,…]";
 
 /// `--key value` pairs after the command.
 pub struct Args(HashMap<String, String>);
@@ -59,34 +65,74 @@ impl Args {
     }
 }
 
+impl Args {
+    fn parse(words: impl Iterator<Item = String>) -> Result<Self, Box<dyn Error>> {
+        let mut words = words;
+        let mut args = HashMap::new();
+        while let Some(word) = words.next() {
+            let key = word.strip_prefix("--").ok_or(USAGE)?.to_owned();
+            args.insert(key, words.next().ok_or(USAGE)?);
+        }
+        Ok(Self(args))
+    }
+}
+
 fn main() -> Result<(), Box<dyn Error>> {
     let mut words = std::env::args().skip(1);
     let command = words.next().ok_or(USAGE)?;
-    let mut args = HashMap::new();
-    while let Some(word) = words.next() {
-        let key = word.strip_prefix("--").ok_or(USAGE)?.to_owned();
-        args.insert(key, words.next().ok_or(USAGE)?);
-    }
-    let args = Args(args);
+    let args = Args::parse(words)?;
     match command.as_str() {
-        "backend" => backend::run(args.address("listen")?)?,
-        "http1" => drive_one(&args, |poll, meter| http1::Client::new(&args, poll, meter))?,
-        "http2" => drive_one(&args, |poll, meter| http2::Client::new(&args, poll, meter))?,
-        "tcp" => drive_one(&args, |_, _| tcp::Client::new(&args))?,
-        "idle" => idle::run(&args)?,
-        _ => return Err(USAGE.into()),
+        "rig" => serve(args.address("listen")?),
+        "idle" => idle::run(&args),
+        _ => Err(USAGE.into()),
     }
-    Ok(())
 }
 
-fn drive_one<L: drive::Load>(
-    args: &Args,
-    make: impl FnOnce(&Poll, &mut Meter) -> Result<L, Box<dyn Error>>,
-) -> Result<(), Box<dyn Error>> {
+/// Serves, and runs the load that each line of standard input says, until that ends.
+fn serve(address: SocketAddr) -> Result<(), Box<dyn Error>> {
+    let mut backend = Backend::new(address)?;
     let mut poll = Poll::new()?;
+    poll.add(backend.poll(), 0)?;
+    poll.add(&io::stdin(), 1)?;
+    println!("listening {address}");
+    let mut ready = Vec::new();
+    loop {
+        poll.wait_for(None, &mut ready)?;
+        backend.turn()?;
+        if ready.iter().any(|event| event.token == 1) {
+            let mut line = String::new();
+            // A line is written at once, so this does not wait.
+            if io::stdin().read_line(&mut line)? == 0 {
+                return Ok(());
+            }
+            println!("{}", load(&line, &mut backend)?);
+        }
+    }
+}
+
+/// The figures of one load, as JSON.
+fn load(line: &str, backend: &mut Backend) -> Result<String, Box<dyn Error>> {
+    let mut words = line.split_whitespace().map(str::to_owned);
+    let command = words.next().ok_or(USAGE)?;
+    let args = &Args::parse(words)?;
+    let rig = &mut Rig { backend, spins: args.text("spin", "yes") == "yes" };
+    match command.as_str() {
+        "http1" => run(args, rig, |poll, meter| http1::Client::new(args, poll, meter)),
+        "http2" => run(args, rig, |poll, meter| http2::Client::new(args, poll, meter)),
+        "tcp" => run(args, rig, |_, _| tcp::Client::new(args)),
+        _ => Err(USAGE.into()),
+    }
+}
+
+fn run<L: drive::Load>(
+    args: &Args,
+    rig: &mut Rig<'_>,
+    make: impl FnOnce(&Poll, &mut Meter) -> Result<L, Box<dyn Error>>,
+) -> Result<String, Box<dyn Error>> {
+    let mut poll = Poll::new()?;
+    poll.add(rig.backend.poll(), drive::BACKEND)?;
     let mut meter = args.meter()?;
     let mut load = make(&poll, &mut meter)?;
-    let unfinished = drive::run(&mut poll, &mut load, &mut meter, args.rate()?)?;
-    println!("{}", meter.report(unfinished));
-    Ok(())
+    let unfinished = drive::run(&mut poll, &mut load, &mut meter, args.rate()?, rig)?;
+    Ok(meter.report(unfinished))
 }

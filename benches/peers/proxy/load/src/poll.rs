@@ -3,7 +3,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use rustix::event::Timespec;
@@ -46,11 +46,21 @@ impl Poll {
         Ok(epoll::modify(&self.epoll, fd, EventData::new_u64(token), flags)?)
     }
 
-    /// What is ready, after `until` at the latest (`None`: however long it takes).
-    pub fn wait(&mut self, until: Option<Instant>, ready: &mut Vec<Ready>) -> io::Result<()> {
+    /// What is ready, after `until` at the latest.
+    pub fn wait(&mut self, until: Instant, ready: &mut Vec<Ready>) -> io::Result<()> {
+        self.wait_for(Some(until.saturating_duration_since(Instant::now())), ready)
+    }
+
+    /// What is ready now.
+    pub fn look(&mut self, ready: &mut Vec<Ready>) -> io::Result<()> {
+        self.wait_for(Some(Duration::ZERO), ready)
+    }
+
+    /// What is ready, however long that takes (`None`).
+    pub fn wait_for(&mut self, time: Option<Duration>, ready: &mut Vec<Ready>) -> io::Result<()> {
         ready.clear();
         self.events.clear();
-        let left = until.map(|at| timespec(at.saturating_duration_since(Instant::now())));
+        let left = time.map(timespec);
         let spare = rustix::buffer::spare_capacity(&mut self.events);
         match epoll::wait(&self.epoll, spare, left.as_ref()) {
             Ok(_) => {}
@@ -67,6 +77,13 @@ impl Poll {
             }
         }));
         Ok(())
+    }
+}
+
+/// Readable when anything it watches is ready, so one can watch another.
+impl AsFd for Poll {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.epoll.as_fd()
     }
 }
 
