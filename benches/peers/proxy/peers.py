@@ -119,6 +119,8 @@ def running(name, folder, workers, cores, programs):
     folder.mkdir(exist_ok=True)
     ports = _ports(name)
     command = MAKERS[name](folder, ports, workers, programs)
+    if programs.get("realtime"):
+        command = ["chrt", "--rr", 1, *command]
     log = folder / "log"
     with log.open("wb") as output:
         streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
