@@ -9,11 +9,9 @@ mod choice;
 pub(crate) mod describe;
 mod draw;
 pub(crate) mod hash;
-mod least_request;
 mod load;
 mod number;
 pub(crate) mod orca;
-mod picker;
 mod plan;
 mod priority;
 mod rng;
@@ -35,7 +33,6 @@ pub(crate) use describe::CountersView;
 pub(crate) use load::Load;
 #[cfg_attr(not(test), expect(unused_imports, reason = "nobody observes answers yet"))]
 pub(crate) use load::Outcome;
-pub(crate) use picker::Picker;
 pub(crate) use rng::Rng;
 
 use number::small;

@@ -17,7 +17,8 @@ use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
 use super::shared::Shared;
-use crate::balance::{Ask, Balance, Description, Load, View};
+use crate::balance::describe::Description;
+use crate::balance::{Ask, Balance, Load, View};
 use crate::health::cluster::ClusterHealth;
 use crate::limit::Limiter;
 use crate::limit::breaker::{Permit, Resource};

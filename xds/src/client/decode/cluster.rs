@@ -54,7 +54,7 @@ fn convert(cluster: &Cluster, name: &ResourceName) -> Result<DecodedCluster, Str
         endpoints,
         balancing: balancing::convert(cluster)?,
         upstream: upstream(cluster)?,
-        health_host: None,
+        health_host: health::host(&cluster.health_checks),
         health_check: health::check(&cluster.health_checks)?,
         outlier: health::outlier(cluster.outlier_detection.as_ref())?,
         limits: limits::breakers(cluster.circuit_breakers.as_ref())?,

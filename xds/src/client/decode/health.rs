@@ -1,5 +1,6 @@
 //! `health_checks` and `outlier_detection` -> [`HealthCheck`] and [`Outlier`].
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::policy::{FailurePercentage, HealthCheck, Probe};
@@ -24,6 +25,17 @@ const MAX_PERCENT: u32 = 10;
 const INTERVAL: Duration = Duration::from_secs(10);
 const BASE_EJECTION: Duration = Duration::from_secs(30);
 const MAX_EJECTION: Duration = Duration::from_secs(300);
+
+/// The host that the check which is taken names, if it names one.
+pub(super) fn host(checks: &[EnvoyHealthCheck]) -> Option<Arc<str>> {
+    let host = checks.iter().find_map(|check| match &check.health_checker {
+        Some(HealthChecker::TcpHealthCheck(_)) => Some(""),
+        Some(HealthChecker::HttpHealthCheck(http)) => Some(http.host.as_str()),
+        Some(HealthChecker::GrpcHealthCheck(grpc)) => Some(grpc.authority.as_str()),
+        Some(HealthChecker::CustomHealthCheck(_)) | None => None,
+    });
+    host.filter(|host| !host.is_empty()).map(Into::into)
+}
 
 /// The first of the checks whose kind is known here.
 ///
