@@ -8,6 +8,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use super::passing;
 use crate::http1::{self, Length};
 use crate::http2;
 use crate::message::Fields;
@@ -358,6 +359,11 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
+    /// A body that is not to be sent; the head is.
+    pub(crate) fn held() -> Self {
+        Self { begun: true, finished: true, ..Self::default() }
+    }
+
     /// One direction of a tunnel.
     pub(crate) fn tunnel() -> Self {
         Self { begun: true, tunnel: true, ..Self::default() }
@@ -418,6 +424,7 @@ impl Upload {
                 Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
                 Poll::Ready(Ok(None)) => {
                     self.trailers = source.incoming.take_trailers().filter(|_| trailers);
+                    self.trailers.iter_mut().for_each(passing::trailers);
                     if self.trailers.is_none() {
                         to.finish(None);
                         self.finished = true;
@@ -518,6 +525,7 @@ impl<'a> Download<'a> {
                 Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
                 Poll::Ready(Ok(None)) => {
                     self.seen = self.from.take_trailers();
+                    self.seen.iter_mut().for_each(passing::trailers);
                     self.ending = self.trailers && self.seen.is_some();
                     if !self.ending {
                         to.finish(None);

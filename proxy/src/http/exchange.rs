@@ -71,12 +71,21 @@ pub(super) enum Fail {
 
 /// What the tasks of one request tell its clock.
 #[derive(Default)]
-pub(super) struct Pulse(Cell<u64>);
+pub(super) struct Pulse {
+    beats: Cell<u64>,
+    /// It became a tunnel: only silence ends it.
+    tunnel: Cell<bool>,
+}
 
 impl Pulse {
     /// Something moved.
     pub(super) fn beat(&self) {
-        self.0.set(self.0.get().wrapping_add(1));
+        self.beats.set(self.beats.get().wrapping_add(1));
+    }
+
+    /// From here on it may last.
+    pub(super) fn begin_tunnel(&self) {
+        self.tunnel.set(true);
     }
 }
 
@@ -129,8 +138,11 @@ async fn finish(
         answer.local(local, grpc);
     } else if grpc && matches!(answer.out, Outgoing::Http2(_)) && !answer.out.is_full() {
         answer.out.finish(Some(&local.trailers()));
-    } else {
+    } else if answer.unframed || matches!(answer.out, Outgoing::Http2(_)) {
         return Ended::Abort;
+    } else {
+        // The end of the connection before that of the body says that it was cut.
+        answer.keep_alive = false;
     }
     let deadline = Instant::now() + PATIENCE;
     let flushed = poll_fn(|cx| match answer.out.poll_flush(cx) {
@@ -162,7 +174,15 @@ async fn proxy(
     }
     let asked = Asked::of(head, meta.speaks == Speaks::Http2)
         .map_err(|reason| Fail::Local(Local::new(Reason::BadRequest, reason)))?;
-    let upgrade = upgrade(client, head, meta, &asked).map_err(Fail::Local)?;
+    if head.path().contains(&b'#') {
+        // RFC 9112 §3.2: HTTP/1.1 refuses it when it reads the head.
+        return Err(Fail::Local(Local::new(Reason::BadRequest, "a fragment in the path")));
+    }
+    let upgrade = upgrade(client, head, meta, &asked).map_err(|local| {
+        // The client may send what is not HTTP without waiting for the answer.
+        answer.keep_alive = false;
+        Fail::Local(local)
+    })?;
     let way = route(client, &asked, head).map_err(Fail::Local)?;
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let allowed = way.timeout.or(shared.config.request_timeout);
@@ -220,14 +240,15 @@ impl Clock {
         request: impl Future<Output = Result<(), Fail>>,
     ) -> Result<(), Fail> {
         let mut request = pin!(request);
-        let mut seen = pulse.0.get();
+        let mut seen = pulse.beats.get();
         let mut quiet = self.idle.map(|idle| Instant::now() + idle);
         poll_fn(|cx| {
             if let Poll::Ready(ended) = request.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
             loop {
-                let next = match (self.deadline, quiet) {
+                let deadline = self.deadline.filter(|_| !pulse.tunnel.get());
+                let next = match (deadline, quiet) {
                     (Some(deadline), Some(quiet)) => deadline.min(quiet),
                     (Some(at), None) | (None, Some(at)) => at,
                     (None, None) => return Poll::Pending,
@@ -235,7 +256,7 @@ impl Clock {
                 if timer.poll(cx, next).is_pending() {
                     return Poll::Pending;
                 }
-                if self.deadline == Some(next) {
+                if deadline == Some(next) {
                     let within = self.timeout.unwrap_or_default();
                     let detail = format!("{asked}: no response within {within:?}");
                     return Poll::Ready(Err(Fail::Local(Local::new(Reason::Timeout, detail))));
@@ -243,7 +264,7 @@ impl Clock {
                 // Moves since the last look count from this look on: it is ended after one to two
                 // times the limit, and a move costs no look at the clock.
                 let idle = self.idle.unwrap_or_default();
-                let moved = pulse.0.get();
+                let moved = pulse.beats.get();
                 if moved == seen {
                     let detail = format!("{asked}: nothing moved for {idle:?}");
                     return Poll::Ready(Err(Fail::Local(Local::new(Reason::StreamIdle, detail))));

@@ -9,12 +9,13 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use base64::Engine as _;
 use portolan_model::policy::RetryOn;
 use portolan_model::traffic::UpstreamProtocol;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::answering::Answering;
+use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Outgoing, Source};
 use super::exchange::{Fail, Pulse, Tunnel, Way};
@@ -22,7 +23,7 @@ use super::local::{Local, Reason};
 use super::talk::{Answer, Reuse, Talk};
 use crate::balance::Outcome as LoadOutcome;
 use crate::health::outcome::Outcome;
-use crate::http1::{Length, Limits};
+use crate::http1::{Length, Limits, Sending};
 use crate::http2::Open;
 use crate::limit::breaker::Permit;
 use crate::message::{Known, RequestHead};
@@ -234,7 +235,7 @@ impl Forward<'_> {
                 UpstreamProtocol::Auto => self.grpc,
                 UpstreamProtocol::Http1 => false,
                 UpstreamProtocol::Http2 => true,
-                UpstreamProtocol::Downstream => answer.speaks == super::answering::Speaks::Http2,
+                UpstreamProtocol::Downstream => answer.speaks == Speaks::Http2,
             };
         if http2 {
             // Held until the endpoint has answered: it may refuse the stream again.
@@ -271,13 +272,11 @@ impl Forward<'_> {
         answer: &mut Answering<'_>,
     ) -> Result<(), Ended> {
         let (receiving, mut sending) = kept.connection.split();
-        let extra: &[(&[u8], &[u8])] = match (self.upgrade, self.head.fields.contains(Known::Te)) {
-            (Some(_), _) => &[(b"connection", b"upgrade")],
-            // RFC 9110 §10.1.4: TE is for this connection only, and Connection says so.
-            (None, true) => &[(b"connection", b"te")],
-            (None, false) => &[],
-        };
-        sending.request(self.head, &self.asked.host, extra, length);
+        if self.upgrade == Some(Tunnel::Upgrade) && answer.speaks == Speaks::Http2 {
+            self.write_upgrade(&mut sending);
+        } else {
+            self.write_request(&mut sending, length);
+        }
         let talk = Talk { forward: self, trying, reused };
         let spoke =
             talk.run(Answer::Http1(receiving), Outgoing::Http1(sending), source, answer).await?;
@@ -290,6 +289,32 @@ impl Forward<'_> {
             }
         }
         Ok(())
+    }
+
+    fn write_request(&self, sending: &mut Sending<'_>, length: Length) {
+        let extra: &[(&[u8], &[u8])] = match (self.upgrade, self.head.fields.contains(Known::Te)) {
+            (Some(_), _) => &[(b"connection", b"upgrade")],
+            // RFC 9110 §10.1.4: TE is for this connection only, and Connection says so.
+            (None, true) => &[(b"connection", b"te")],
+            (None, false) => &[],
+        };
+        sending.request(self.head, &self.asked.host, extra, length);
+    }
+
+    /// An extended CONNECT in the words of HTTP/1.1 (RFC 8441 §5).
+    fn write_upgrade(&self, sending: &mut Sending<'_>) {
+        let mut head = self.head.clone();
+        head.set_method(b"GET");
+        let protocol = self.head.protocol().unwrap_or(b"websocket");
+        let (high, low) = self.shared.random();
+        let nonce = [high.to_be_bytes(), low.to_be_bytes()].concat();
+        let key = base64::engine::general_purpose::STANDARD.encode(nonce);
+        let extra: [(&[u8], &[u8]); 3] = [
+            (b"connection", b"upgrade"),
+            (b"upgrade", protocol),
+            (b"sec-websocket-key", key.as_bytes()),
+        ];
+        sending.request(&head, &self.asked.host, &extra, Length::None);
     }
 
     async fn over_http2(

@@ -61,7 +61,11 @@ impl Talk<'_, '_, '_> {
         source: &mut Source<'_>,
         answer: &mut Answering<'_>,
     ) -> Result<Reuse, Ended> {
-        let mut upload = Upload::default();
+        // What follows an extended CONNECT is for after the switch.
+        let mut upload = match self.forward.upgrade {
+            Some(Tunnel::Upgrade) if answer.speaks == Speaks::Http2 => Upload::held(),
+            _ => Upload::default(),
+        };
         let mut unwritten: Option<WriteError> = None;
         let mut head = ResponseHead::default();
         let mut interim = 0;
@@ -89,7 +93,7 @@ impl Talk<'_, '_, '_> {
             match waited {
                 Waited::Client => return Err(Ended::Over(Fail::Client)),
                 Waited::Read(error) => {
-                    return Err(self.unanswered(&error, unwritten.as_ref(), &from, &to));
+                    return Err(self.unanswered(&error, unwritten.as_ref(), &to));
                 }
                 Waited::Head(Got::Final { length, keep_alive, stream }) => {
                     break (length, keep_alive, stream);
@@ -119,6 +123,14 @@ impl Talk<'_, '_, '_> {
                 }
             }
         };
+        if self.forward.upgrade.is_some()
+            && answer.speaks == Speaks::Http2
+            && (200..300).contains(&head.status)
+        {
+            // RFC 8441 §5: the client would take it for the switch.
+            let detail = format!("answered {} to an upgrade", head.status);
+            return Err(self.failed(Cause::Invalid, detail));
+        }
         let status = grpc_status(&head.fields).filter(|_| self.forward.grpc);
         self.refuse(&head, status, source)?;
         match status {
@@ -274,14 +286,12 @@ impl Talk<'_, '_, '_> {
         &self,
         error: &ReadError,
         unwritten: Option<&WriteError>,
-        from: &Answer<'_>,
         to: &Outgoing<'_>,
     ) -> Ended {
         let cause = match error {
             ReadError::Http1(http1::ReadError::Malformed(_)) => Cause::Invalid,
-            ReadError::Http1(_) => match (from, to) {
-                (Answer::Http1(receiving), _) if receiving.has_bytes() => Cause::Invalid,
-                (_, Outgoing::Http1(sending)) if unwritten.is_some() && !sending.has_written() => {
+            ReadError::Http1(_) => match to {
+                Outgoing::Http1(sending) if unwritten.is_some() && !sending.has_written() => {
                     Cause::Unsent
                 }
                 _ => Cause::Closed,
@@ -300,7 +310,9 @@ fn h2_cause(error: &http2::StreamError) -> Cause {
     match error {
         http2::StreamError::Refused => Cause::Refused,
         http2::StreamError::GoneAway => Cause::GoneAway,
-        http2::StreamError::Reset(_) => Cause::Invalid,
+        // By us: what it sent is no response.
+        http2::StreamError::Reset(http2::Code::PROTOCOL_ERROR)
+        | http2::StreamError::Connection(http2::Error::Protocol { .. }) => Cause::Invalid,
         _ => Cause::Closed,
     }
 }
