@@ -75,12 +75,21 @@ pub(super) struct Pulse {
     beats: Cell<u64>,
     /// It became a tunnel: only silence ends it.
     tunnel: Cell<bool>,
+    /// When the whole of the request was sent.
+    sent: Cell<Option<Instant>>,
 }
 
 impl Pulse {
     /// Something moved.
     pub(super) fn beat(&self) {
         self.beats.set(self.beats.get().wrapping_add(1));
+    }
+
+    /// The whole of the request is with the endpoint.
+    pub(super) fn on_sent(&self) {
+        if self.sent.get().is_none() {
+            self.sent.set(Some(Instant::now()));
+        }
     }
 
     /// From here on it may last.
@@ -186,10 +195,6 @@ async fn proxy(
     let way = route(client, &asked, head).map_err(Fail::Local)?;
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let allowed = way.timeout.or(shared.config.request_timeout);
-    let timeout = match (given, allowed) {
-        (Some(given), Some(allowed)) => Some(given.min(allowed)),
-        (given, allowed) => given.or(allowed),
-    };
     let (high, low) = shared.random();
     passing::request(
         head,
@@ -203,10 +208,17 @@ async fn proxy(
             request_id: &passing::request_id(high, low),
         },
     );
-    let deadline = timeout.map(|timeout| started + timeout);
     let idle = way.idle_timeout.or(options.stream_idle_timeout);
     let pulse = Pulse::default();
-    let limits = Clock { deadline, timeout, idle };
+    if source.is_over() {
+        pulse.sent.set(Some(started));
+    }
+    let limits = Clock { started, given, allowed, idle };
+    // What an endpoint is told of its time is the less of both, as if the request were sent.
+    let told = match (given, allowed) {
+        (Some(given), Some(allowed)) => Some(given.min(allowed)),
+        (given, allowed) => given.or(allowed),
+    };
     let name = asked.lower().to_owned();
     let forward = Forward {
         shared,
@@ -215,7 +227,7 @@ async fn proxy(
         head,
         grpc,
         upgrade,
-        deadline: if grpc { deadline } else { None },
+        deadline: told.filter(|_| grpc).map(|told| started + told),
         pulse: &pulse,
         trailers: meta.trailers || meta.speaks == Speaks::Http2,
         tries: 0,
@@ -225,12 +237,28 @@ async fn proxy(
 
 /// The limits in time of one request.
 struct Clock {
-    deadline: Option<Instant>,
-    timeout: Option<Duration>,
+    started: Instant,
+    /// By the client, from the beginning (`grpc-timeout`).
+    given: Option<Duration>,
+    /// By the route, from the end of the request (Envoy `RouteAction.timeout`).
+    allowed: Option<Duration>,
     idle: Option<Duration>,
 }
 
 impl Clock {
+    /// When the request's time is over, as far as that is known yet.
+    fn deadline(&self, pulse: &Pulse) -> Option<Instant> {
+        if pulse.tunnel.get() {
+            return None;
+        }
+        let given = self.given.map(|given| self.started + given);
+        let allowed = self.allowed.and_then(|allowed| Some(pulse.sent.get()? + allowed));
+        match (given, allowed) {
+            (Some(given), Some(allowed)) => Some(given.min(allowed)),
+            (given, allowed) => given.or(allowed),
+        }
+    }
+
     /// Runs a request until it ends or its time does.
     async fn run(
         &self,
@@ -247,7 +275,7 @@ impl Clock {
                 return Poll::Ready(ended);
             }
             loop {
-                let deadline = self.deadline.filter(|_| !pulse.tunnel.get());
+                let deadline = self.deadline(pulse);
                 let next = match (deadline, quiet) {
                     (Some(deadline), Some(quiet)) => deadline.min(quiet),
                     (Some(at), None) | (None, Some(at)) => at,
@@ -257,7 +285,7 @@ impl Clock {
                     return Poll::Pending;
                 }
                 if deadline == Some(next) {
-                    let within = self.timeout.unwrap_or_default();
+                    let within = next - self.started;
                     let detail = format!("{asked}: no response within {within:?}");
                     return Poll::Ready(Err(Fail::Local(Local::new(Reason::Timeout, detail))));
                 }

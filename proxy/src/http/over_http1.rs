@@ -25,6 +25,9 @@ use crate::worker::accept::reset;
 const LINGER: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
+/// How long a connection without a request is kept when its listener closes.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// What waiting for a request comes to.
 enum Next {
     Request(Request),
@@ -120,6 +123,7 @@ async fn next(
     let since = Instant::now();
     let idle_until = since + options.idle_timeout.unwrap_or(config.idle_timeout);
     let mut late_at = None;
+    let mut grace = None;
     let mut closing = pin!(client.origin.closing.cancelled());
     poll_fn(|cx| {
         match connection.poll_request(cx, limits, head) {
@@ -132,8 +136,10 @@ async fn next(
             Poll::Pending => {}
         }
         if connection.is_between_messages() {
-            if closing.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Next::End);
+            if grace.is_some() || closing.as_mut().poll(cx).is_ready() {
+                // A request may be on its way: it is answered, and told that it was the last.
+                let until = *grace.get_or_insert_with(|| Instant::now() + GRACE);
+                return timer.poll(cx, until.min(idle_until)).map(|()| Next::End);
             }
             return timer.poll(cx, idle_until).map(|()| Next::End);
         }

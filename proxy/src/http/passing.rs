@@ -46,7 +46,7 @@ pub(super) fn request(head: &mut RequestHead, passage: &Passage<'_>) {
         }
         Known::ForwardedProto => keep(trusted, &mut has_proto),
         Known::ForwardedHost => keep(trusted, &mut has_host),
-        Known::RequestId => keep(is_request_id(field.value), &mut has_id),
+        Known::RequestId => !has_id && keep(is_request_id(field.value), &mut has_id),
         Known::Upgrade => upgrade,
         Known::Host | Known::Te => false,
         known => passes(known),

@@ -182,6 +182,9 @@ impl Talk<'_, '_, '_> {
                 if source.bytes != before {
                     self.forward.pulse.beat();
                 }
+                if upload.is_done() {
+                    self.forward.pulse.on_sent();
+                }
             }
             if upload.is_done() && source.poll_gone(cx).is_ready() {
                 return Poll::Ready(Waited::Client);
@@ -218,6 +221,9 @@ impl Talk<'_, '_, '_> {
                     // The endpoint wants no more of it; its answer may be whole all the same.
                     Poll::Ready(Err(PumpError::Write(_))) => unread = true,
                     Poll::Ready(Ok(())) | Poll::Pending => {}
+                }
+                if upload.is_done() {
+                    pulse.on_sent();
                 }
                 if answer.out.poll_refused(cx).is_ready() {
                     return Poll::Ready(Err(Fail::Client));
