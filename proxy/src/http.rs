@@ -61,9 +61,10 @@ impl Client {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(origin: Rc<Origin>, start: Start) {
-    let Start { client: stream, peer, first, .. } = start;
+    let Start { client: mut stream, peer, first, .. } = start;
     let timeout = origin.shared.config.header_timeout;
-    let detecting = tokio::time::timeout(timeout, detect::detect(&stream, &first, &origin.closing));
+    let detecting =
+        tokio::time::timeout(timeout, detect::detect(&mut stream, &first, &origin.closing));
     // Silence, an end, or an error before the first request: there is nothing to answer.
     let Ok(Some((version, read))) = detecting.await else { return };
     let peer_text = peer.ip().to_canonical().to_string().into();

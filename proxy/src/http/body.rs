@@ -12,9 +12,13 @@ use super::passing;
 use crate::http1::{self, Length};
 use crate::http2;
 use crate::message::Fields;
+use crate::splice::{Broken, Pump};
 
 /// Bytes of a request's body that are kept for another try.
 const REPLAY: usize = 64 * 1024;
+
+/// Bytes to come from which a body goes from socket to socket.
+const LONG: u64 = 128 * 1024;
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -456,10 +460,48 @@ pub(crate) struct Download<'a> {
     /// Trailers are passed on.
     trailers: bool,
     tunnel: bool,
+    /// Moves what is left of a long body from socket to socket.
+    pump: Option<Box<Pump>>,
     /// Bytes so far.
     pub(crate) bytes: u64,
     /// What the trailers, which are gone by then, said that somebody wants to know.
     pub(crate) seen: Option<Fields>,
+}
+
+/// Moves a long body past the engines, where both sides are sockets and its length is known: `None`
+/// where that is not so, or not yet. Ready when all of it was moved; what was so far is added to
+/// `bytes`.
+fn long(
+    pump: &mut Option<Box<Pump>>,
+    from: &mut Incoming<'_>,
+    to: &mut Outgoing<'_>,
+    cx: &mut Context<'_>,
+    bytes: &mut u64,
+) -> Option<Poll<Result<(), PumpError>>> {
+    let (Incoming::Http1(receiving), Outgoing::Http1(sending)) = (from, to) else { return None };
+    let left = receiving.unread().filter(|left| pump.is_some() || *left >= LONG)?;
+    let sink = sending.socket()?;
+    let pump = pump.get_or_insert_with(|| Box::new(Pump::new(Some(left))));
+    let before = pump.moved();
+    let polled = pump.poll(cx, receiving.socket(), sink);
+    let after = pump.moved();
+    *bytes += after - before;
+    Some(match polled {
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(Ok(())) if after < left => {
+            Poll::Ready(Err(PumpError::Read(http1::ReadError::Incomplete.into())))
+        }
+        Poll::Ready(Ok(())) => {
+            receiving.on_moved(left);
+            Poll::Ready(Ok(()))
+        }
+        Poll::Ready(Err(Broken::Source(error))) => {
+            Poll::Ready(Err(PumpError::Read(http1::ReadError::Io(error).into())))
+        }
+        Poll::Ready(Err(Broken::Sink(error))) => {
+            Poll::Ready(Err(PumpError::Write(WriteError::Http1(error))))
+        }
+    })
 }
 
 impl<'a> Download<'a> {
@@ -471,6 +513,7 @@ impl<'a> Download<'a> {
             ending: false,
             trailers,
             tunnel: false,
+            pump: None,
             bytes: 0,
             seen: None,
         }
@@ -509,6 +552,10 @@ impl<'a> Download<'a> {
             if self.ending {
                 to.finish(self.seen.as_ref());
                 self.finished = true;
+                continue;
+            }
+            if let Some(moved) = long(&mut self.pump, &mut self.from, to, cx, &mut self.bytes) {
+                ready!(moved)?;
                 continue;
             }
             match self.from.poll_data(cx) {

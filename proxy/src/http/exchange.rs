@@ -125,7 +125,7 @@ pub(super) async fn run<'a>(
             shared.metrics.count_local(local.reason);
             tracing::debug!(listener = %client.origin.listener.name,
                 reason = local.reason.as_str(), detail = local.detail, "answered locally");
-            finish(timer, &local, grpc, &source, &mut answer).await
+            Box::pin(finish(timer, &local, grpc, &source, &mut answer)).await
         }
     };
     client.origin.metrics.count_response(answer.status);

@@ -225,10 +225,10 @@ impl Forward<'_> {
         let endpoint = &Rc::clone(trying.load.endpoint());
         self.shorten_grpc_timeout();
         if self.upgrade == Some(Tunnel::Connect) {
-            let stream = upstream::connect(state, endpoint, self.shared).await;
+            let stream = Box::pin(upstream::connect(state, endpoint, self.shared)).await;
             let (stream, _permit) = stream.map_err(|failure| tried(failure, false))?;
             trying.on_answered(200);
-            return super::tunnel::connect(stream, source, answer, self.pulse).await;
+            return Box::pin(super::tunnel::connect(stream, source, answer, self.pulse)).await;
         }
         let http2 = self.upgrade.is_none()
             && match state.config.upstream.protocol {
@@ -253,7 +253,8 @@ impl Forward<'_> {
                 ended => return ended,
             }
         }
-        let stream = upstream::connect(state, endpoint, self.shared).await;
+        // What is rare is in a box, so that every request is not made room for it.
+        let stream = Box::pin(upstream::connect(state, endpoint, self.shared)).await;
         let connection = h1::Kept::new(stream.map_err(|failure| tried(failure, false))?);
         // The endpoint is there: from here on this is a request like any other.
         drop(retry);

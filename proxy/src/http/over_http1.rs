@@ -46,7 +46,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
     let opened = Instant::now();
     let mut requests = 0_u32;
     loop {
-        let mut head = Box::<RequestHead>::default();
+        let mut head = RequestHead::default();
         match next(&client, &mut connection, &mut timer, &mut head).await {
             Next::Request(request) => {
                 requests = requests.saturating_add(1);
@@ -60,7 +60,9 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
                     request,
                     more,
                 ));
-                match exchange.await {
+                let ended = exchange.await;
+                head.fields.recycle();
+                match ended {
                     Ended::KeepAlive => {}
                     Ended::Close => return close(connection).await,
                     Ended::Abort => return reset(connection.into_parts().0),

@@ -67,7 +67,7 @@ impl Talk<'_, '_, '_> {
             _ => Upload::default(),
         };
         let mut unwritten: Option<WriteError> = None;
-        let mut head = ResponseHead::default();
+        let mut head = ResponseHead::spare();
         let mut interim = 0;
         let per_try = self.forward.way.retries.as_ref().and_then(|r| r.per_try_timeout);
         let (length, keep_alive, stream) = loop {
@@ -81,7 +81,7 @@ impl Talk<'_, '_, '_> {
                 &mut head,
             );
             let waited = match per_try {
-                Some(limit) => match tokio::time::timeout(limit, waiting).await {
+                Some(limit) => match Box::pin(tokio::time::timeout(limit, waiting)).await {
                     Ok(waited) => waited,
                     Err(_elapsed) => {
                         let detail = format!("no answer within {limit:?}");
@@ -107,8 +107,8 @@ impl Talk<'_, '_, '_> {
                     answer.tunnel(&mut head, true);
                     let Answer::Http1(receiving) = from else { return Ok(Reuse::No) };
                     let pulse = self.forward.pulse;
-                    super::tunnel::run(Incoming::Http1(receiving), to, source, answer, pulse)
-                        .await?;
+                    let from = Incoming::Http1(receiving);
+                    Box::pin(super::tunnel::run(from, to, source, answer, pulse)).await?;
                     return Ok(Reuse::No);
                 }
                 Waited::Head(Got::Interim) => {
@@ -146,6 +146,7 @@ impl Talk<'_, '_, '_> {
         };
         passing::response(&mut head.fields, false);
         answer.head(&mut head, length);
+        head.fields.recycle();
         self.body(from, to, upload, source, answer, keep_alive && unwritten.is_none()).await
     }
 

@@ -12,6 +12,7 @@ use std::time::Duration;
 use imbl::OrdMap;
 use portolan_model::traffic::{Listener, ListenerKind, ResourceName};
 use portolan_runtime::bind::{self, Sharing};
+use socket2::SockRef;
 use tokio::time::Instant;
 
 use super::threads::Threads;
@@ -222,6 +223,8 @@ fn sockets(
     }
     for _ in 0..workers {
         let socket = bind::tcp(address, purpose, Sharing::Shared).map_err(|e| e.to_string())?;
+        // Connections have it from the socket they come in by.
+        SockRef::from(&socket).set_tcp_nodelay(true).map_err(|e| e.to_string())?;
         // With port 0 the first socket picks the port and the others join it.
         address = socket.local_addr().map_err(|e| e.to_string())?;
         sockets.push(socket);

@@ -125,10 +125,6 @@ impl Binding {
 
     /// Serves a connection in a task of its own.
     pub(crate) fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, counted: Counted) {
-        if let Err(error) = stream.set_nodelay(true) {
-            // The peer is gone already; reading will say so.
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
         let origin = Rc::clone(&self.origin);
         origin.metrics.accepted.add(1);
         origin.metrics.active.add(1);
