@@ -61,6 +61,14 @@ pub(crate) enum Command {
         socket: Option<TcpListener>,
         done: oneshot::Sender<Result<(), String>>,
     },
+    /// Serve what comes to the socket of the binding `old` by this listener from now on, as
+    /// `binding`; what came before drains.
+    Replace {
+        old: u64,
+        binding: u64,
+        listener: Arc<Listener>,
+        done: oneshot::Sender<Result<(), String>>,
+    },
     /// Close the socket; its connections drain.
     Close { binding: u64, done: oneshot::Sender<()> },
 }
@@ -99,6 +107,16 @@ struct Open {
     /// Cancelled by the accept loop when its socket is closed.
     closed: CancellationToken,
     binding: Rc<Binding>,
+    /// `None` once it closes: the accept loop alone holds it then.
+    socket: Option<Rc<tokio::net::TcpListener>>,
+}
+
+impl Open {
+    /// Has the socket closed, and the connections drain.
+    fn close(&mut self) {
+        self.socket = None;
+        self.close.cancel();
+    }
 }
 
 impl Worker {
@@ -126,7 +144,7 @@ impl Worker {
                 () = stop.cancelled() => return,
                 () = lifecycle.draining(), if !draining => {
                     draining = true;
-                    self.open.values().for_each(|open| open.close.cancel());
+                    self.open.values_mut().for_each(Open::close);
                 }
                 Some(command) = commands.recv() => self.on_command(command, draining),
                 Some(ended) = self.listeners.join_next(), if !self.listeners.is_empty() => {
@@ -154,9 +172,15 @@ impl Worker {
             Command::Open { binding, listener, socket: Some(socket), done } => {
                 let _gone = done.send(self.open(binding, listener, socket));
             }
+            Command::Replace { done, .. } if draining => {
+                let _gone = done.send(Err("draining".to_owned()));
+            }
+            Command::Replace { old, binding, listener, done } => {
+                let _gone = done.send(self.replace(old, binding, listener));
+            }
             Command::Close { binding, done } => {
-                let Some(open) = self.open.get(&binding) else { return };
-                open.close.cancel();
+                let Some(open) = self.open.get_mut(&binding) else { return };
+                open.close();
                 let closed = open.closed.clone();
                 self.listeners.spawn_local(async move {
                     closed.cancelled().await;
@@ -175,17 +199,37 @@ impl Worker {
         socket: TcpListener,
     ) -> Result<(), String> {
         let socket = tokio::net::TcpListener::from_std(socket).map_err(|e| e.to_string())?;
+        self.begin(binding, listener, Rc::new(socket));
+        Ok(())
+    }
+
+    fn replace(&mut self, old: u64, binding: u64, listener: Arc<Listener>) -> Result<(), String> {
+        let found = self.open.get_mut(&old).and_then(|open| Some((open.socket.take()?, open)));
+        let Some((socket, open)) = found else {
+            return Err(format!("binding {old} is not open"));
+        };
+        open.binding.hand_over();
+        open.close();
+        self.begin(binding, listener, socket);
+        Ok(())
+    }
+
+    fn begin(
+        &mut self,
+        binding: u64,
+        listener: Arc<Listener>,
+        socket: Rc<tokio::net::TcpListener>,
+    ) {
         let close = CancellationToken::new();
         let closed = CancellationToken::new();
         let number = binding;
         let binding = Binding::new(&self.shared, number, listener, close.clone());
-        let running = Rc::clone(&binding).run(socket, closed.clone());
-        self.open.insert(number, Open { close, closed, binding });
+        let running = Rc::clone(&binding).run(Rc::clone(&socket), closed.clone());
+        self.open.insert(number, Open { close, closed, binding, socket: Some(socket) });
         self.listeners.spawn_local(async move {
             running.await;
             number
         });
-        Ok(())
     }
 
     /// Serves a connection that another worker accepted.

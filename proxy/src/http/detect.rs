@@ -7,7 +7,6 @@ use std::task::Poll;
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
-use tokio_util::sync::CancellationToken;
 
 /// What a client that knows we speak HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -21,12 +20,12 @@ pub(super) enum Version {
     Http2,
 }
 
-/// Reads until the version is certain, and says what was read; `None` if the client ends, or the
-/// listener closes while nothing has come. `first` was read already.
+/// Reads until the version is certain, and says what was read; `None` if the client ends, or
+/// `closing` completes while nothing has come. `first` was read already.
 pub(super) async fn detect(
     stream: &mut TcpStream,
     first: &[u8],
-    closing: &CancellationToken,
+    closing: impl Future<Output = ()>,
 ) -> Option<(Version, Bytes)> {
     let mut read = BytesMut::from(first);
     if !read.is_empty()
@@ -34,8 +33,8 @@ pub(super) async fn detect(
     {
         return Some((version, read.freeze()));
     }
+    let mut closed = pin!(closing);
     loop {
-        let mut closed = pin!(closing.cancelled());
         let count = poll_fn(|cx| {
             // No room is held for a connection that is silent.
             if stream.poll_read_ready(cx).is_ready() {

@@ -53,7 +53,7 @@ pub(super) struct Way {
     pub(super) cluster: ResourceName,
     pub(super) retries: Option<Retries>,
     /// What hashed balancers pick by.
-    pub(super) hash: Option<u64>,
+    pub(super) told: affinity::Told,
     /// Labels that the endpoint must have.
     pub(super) labels: BTreeMap<String, String>,
     timeout: Option<Duration>,
@@ -361,7 +361,7 @@ fn route(client: &Client, asked: &Asked, head: &RequestHead) -> Result<Way, Loca
         Some(Way {
             cluster: ResourceName::clone(&route.cluster),
             retries: route.retries.clone(),
-            hash: affinity::hash(&route.hash, client, head),
+            told: affinity::tell(&route.hash, client, head),
             labels: route.labels.clone(),
             timeout: route.timeout,
             idle_timeout: route.idle_timeout,

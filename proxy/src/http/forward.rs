@@ -138,7 +138,7 @@ impl Forward<'_> {
         last: Option<&Tried>,
     ) -> Option<Rc<Endpoint>> {
         let labels = (!self.way.labels.is_empty()).then_some(&self.way.labels);
-        let choice = Choice { hash: self.way.hash, labels };
+        let choice = Choice { hash: self.way.told.hash, labels };
         let again = || match last {
             Some(last) if last.failure.cause != Cause::Connect => state.pick(choice, &[]),
             _ => None,
@@ -242,7 +242,7 @@ impl Forward<'_> {
             let _retry = retry;
             return self.over_http2(state, endpoint, trying, length, source, answer).await;
         }
-        if first && let Some(kept) = endpoint.h1.take() {
+        if first && let Some(kept) = endpoint.h1.take(&state.config.upstream) {
             match self.over_http1(state, trying, kept, true, length, source, answer).await {
                 // It was closed before the request was written: as if it had not been there.
                 Err(Ended::Tried(tried))

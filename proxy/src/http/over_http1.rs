@@ -25,9 +25,6 @@ use crate::worker::accept::reset;
 const LINGER: usize = 256 * 1024;
 const LINGER_TIME: Duration = Duration::from_secs(2);
 
-/// How long a connection without a request is kept when its listener closes.
-const GRACE: Duration = Duration::from_secs(1);
-
 /// What waiting for a request comes to.
 enum Next {
     Request(Request),
@@ -47,7 +44,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
     let mut requests = 0_u32;
     loop {
         let mut head = RequestHead::default();
-        match next(&client, &mut connection, &mut timer, &mut head).await {
+        match next(&client, &mut connection, &mut timer, &mut head, opened).await {
             Next::Request(request) => {
                 requests = requests.saturating_add(1);
                 let more = request.keep_alive && may_go_on(&client, opened, requests);
@@ -115,6 +112,7 @@ async fn next(
     connection: &mut Connection,
     timer: &mut Timer,
     head: &mut RequestHead,
+    opened: Instant,
 ) -> Next {
     let config = &client.origin.shared.config;
     let options = client.options();
@@ -124,6 +122,7 @@ async fn next(
     };
     let since = Instant::now();
     let idle_until = since + options.idle_timeout.unwrap_or(config.idle_timeout);
+    let idle_until = options.max_age.map_or(idle_until, |age| idle_until.min(opened + age));
     let mut late_at = None;
     let mut grace = None;
     let mut closing = pin!(client.origin.closing.cancelled());
@@ -140,7 +139,7 @@ async fn next(
         if connection.is_between_messages() {
             if grace.is_some() || closing.as_mut().poll(cx).is_ready() {
                 // A request may be on its way: it is answered, and told that it was the last.
-                let until = *grace.get_or_insert_with(|| Instant::now() + GRACE);
+                let until = *grace.get_or_insert_with(|| Instant::now() + super::GRACE);
                 return timer.poll(cx, until.min(idle_until)).map(|()| Next::End);
             }
             return timer.poll(cx, idle_until).map(|()| Next::End);

@@ -145,6 +145,9 @@ impl Talk<'_, '_, '_> {
             (Answer::Http2(_), None) => return Ok(Reuse::No),
         };
         passing::response(&mut head.fields, false);
+        if let Some(cookie) = &self.forward.way.told.cookie {
+            head.fields.push_as(Known::SetCookie, b"set-cookie", cookie.as_bytes());
+        }
         answer.head(&mut head, length);
         head.fields.recycle();
         self.body(from, to, upload, source, answer, keep_alive && unwritten.is_none()).await
@@ -226,7 +229,8 @@ impl Talk<'_, '_, '_> {
                 if upload.is_done() {
                     pulse.on_sent();
                 }
-                if answer.out.poll_refused(cx).is_ready() {
+                let gone = upload.is_done() && source.poll_gone(cx).is_ready();
+                if gone || answer.out.poll_refused(cx).is_ready() {
                     return Poll::Ready(Err(Fail::Client));
                 }
             }

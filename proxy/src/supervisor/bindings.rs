@@ -28,6 +28,8 @@ const MAX_DELAY: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
     slots: BTreeMap<ResourceName, Slot>,
+    /// Sockets of listeners that are no more, at addresses that new ones want.
+    orphans: Vec<Bound>,
     next: u64,
 }
 
@@ -55,14 +57,23 @@ struct Failure {
 }
 
 impl Bindings {
-    /// Closes the sockets of listeners that are no more.
+    /// Closes the sockets of listeners that are no more; but where a new one wants the address it
+    /// will have the sockets, so that what is on its way to them is not lost.
     pub(super) async fn close_removed(
         &mut self,
         wanted: &OrdMap<ResourceName, Arc<Listener>>,
         threads: &Threads,
     ) {
         let gone = self.slots.extract_if(.., |name, _| !wanted.contains_key(name));
-        for bound in gone.filter_map(|(_, slot)| slot.bound).collect::<Vec<_>>() {
+        let gone: Vec<Bound> = gone.filter_map(|(_, slot)| slot.bound).collect();
+        let is_wanted = |bound: &Bound| {
+            let new = wanted.iter().filter(|(name, _)| !self.slots.contains_key(*name));
+            bound.listener.address.port() != 0
+                && new.into_iter().any(|(_, listener)| listener.address == bound.listener.address)
+        };
+        let (orphans, closing): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_wanted);
+        self.orphans.extend(orphans);
+        for bound in closing {
             threads.close(bound.binding).await;
         }
     }
@@ -80,6 +91,9 @@ impl Bindings {
             wanted.iter().filter(|(_, l)| self.want(l)).map(|(name, _)| name).collect();
         for name in changed {
             self.open(name, threads, metrics).await;
+        }
+        for orphan in std::mem::take(&mut self.orphans) {
+            threads.close(orphan.binding).await;
         }
     }
 
@@ -125,6 +139,14 @@ impl Bindings {
         let Some(listener) = self.slots.get(name).map(|slot| Arc::clone(&slot.wanted)) else {
             return;
         };
+        let own = self.slots.get(name).and_then(|slot| slot.bound.as_ref());
+        let orphan = self.orphans.iter().position(|o| o.listener.address == listener.address);
+        let orphan = orphan.map(|at| self.orphans.swap_remove(at));
+        let held = own.filter(|bound| bound.listener.address == listener.address);
+        let held = held.or(orphan.as_ref());
+        if let Some((old, address)) = held.map(|bound| (bound.binding, bound.address)) {
+            return self.replace(&listener, old, address, threads, metrics).await;
+        }
         let opened = self.bind(&listener, threads).await;
         let Some(slot) = self.slots.get_mut(name) else { return };
         match opened {
@@ -135,16 +157,30 @@ impl Bindings {
                     threads.close(old.binding).await;
                 }
             }
-            Err(error) => {
-                let tries = slot.failure.as_ref().map_or(0, |failure| failure.tries);
-                let again = Instant::now() + delay(tries);
-                metrics.bind_failures.add(1);
-                let before =
-                    slot.bound.as_ref().map(|bound| tracing::field::display(bound.address));
-                tracing::error!(listener = %name, address = %listener.address, error, before,
-                    "cannot bind a listener; it is tried again");
-                slot.failure = Some(Failure { error, tries: tries.saturating_add(1), again });
+            Err(error) => slot.fail(error, metrics),
+        }
+    }
+
+    /// Serves by another listener what comes to the sockets that are there. They stay open: what is
+    /// on its way to them is not lost.
+    async fn replace(
+        &mut self,
+        listener: &Arc<Listener>,
+        old: u64,
+        address: SocketAddr,
+        threads: &Threads,
+        metrics: &ProxyMetrics,
+    ) {
+        self.next += 1;
+        let binding = self.next;
+        let replaced = threads.replace(old, binding, listener).await;
+        let Some(slot) = self.slots.get_mut(&listener.name) else { return };
+        match replaced {
+            Ok(()) => {
+                slot.failure = None;
+                slot.bound = Some(Bound { binding, address, listener: Arc::clone(listener) });
             }
+            Err(error) => slot.fail(error, metrics),
         }
     }
 
@@ -180,6 +216,16 @@ impl Bindings {
 impl Slot {
     fn new(listener: &Arc<Listener>) -> Self {
         Self { wanted: Arc::clone(listener), bound: None, failure: None }
+    }
+
+    fn fail(&mut self, error: String, metrics: &ProxyMetrics) {
+        let tries = self.failure.as_ref().map_or(0, |failure| failure.tries);
+        let again = Instant::now() + delay(tries);
+        metrics.bind_failures.add(1);
+        let before = self.bound.as_ref().map(|bound| tracing::field::display(bound.address));
+        tracing::error!(listener = %self.wanted.name, address = %self.wanted.address, error, before,
+            "cannot bind a listener; it is tried again");
+        self.failure = Some(Failure { error, tries: tries.saturating_add(1), again });
     }
 
     fn view(&self) -> ListenerView {

@@ -39,6 +39,8 @@ pub(crate) struct Binding {
     number: u64,
     origin: Rc<Origin>,
     live: Cell<usize>,
+    /// The socket is another's from now on.
+    handed_over: Cell<bool>,
     /// Told when the last connection ends.
     empty: Notify,
 }
@@ -52,17 +54,24 @@ impl Binding {
     ) -> Rc<Self> {
         let metrics = shared.metrics.listener(&listener.name);
         let origin = Rc::new(Origin { shared: Rc::clone(shared), listener, metrics, closing });
-        Rc::new(Self { number, origin, live: Cell::new(0), empty: Notify::new() })
+        Rc::new(Self {
+            number,
+            origin,
+            live: Cell::new(0),
+            handed_over: Cell::new(false),
+            empty: Notify::new(),
+        })
     }
 
     /// Accepts until the listener closes, then waits for the connections to end. `closed` is
     /// cancelled when no socket is left.
-    pub(crate) async fn run(self: Rc<Self>, socket: TcpListener, closed: CancellationToken) {
+    pub(crate) async fn run(self: Rc<Self>, socket: Rc<TcpListener>, closed: CancellationToken) {
         // Whatever happens, nobody waits for this socket to close for ever.
         let closed = closed.drop_guard();
         {
             let mut closing = pin!(self.origin.closing.cancelled());
-            loop {
+            // Asked first: a socket that was handed over may not be told to wake this task.
+            while !self.origin.closing.is_cancelled() {
                 let next = poll_fn(|cx| match socket.poll_accept(cx) {
                     Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
                     Poll::Pending => closing.as_mut().poll(cx).map(|()| None),
@@ -78,10 +87,18 @@ impl Binding {
                 }
             }
         }
-        self.take_backlog(&socket);
+        if !self.handed_over.get() {
+            self.take_backlog(&socket);
+        }
         drop(socket);
         drop(closed);
         self.emptied().await;
+    }
+
+    /// The socket goes on as another binding's: it is not this one's to empty. To be said before
+    /// `closing` is cancelled.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.set(true);
     }
 
     /// Completes when there is no connection.
