@@ -1,0 +1,286 @@
+//! How endpoints are chosen, as foreign control planes say it: by the older fields and by the list of
+//! policies.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use portolan_proto::envoy::Percent;
+use portolan_proto::envoy::cluster::cluster::common_lb_config::{
+    LocalityConfigSpecifier, LocalityWeightedLbConfig,
+};
+use portolan_proto::envoy::cluster::cluster::{
+    CommonLbConfig, LbConfig, LbPolicy, LeastRequestLbConfig,
+};
+use portolan_proto::envoy::cluster::{Cluster, LoadBalancingPolicy, load_balancing_policy::Policy};
+use portolan_proto::envoy::core::{HealthStatus, TypedExtensionConfig};
+use portolan_proto::envoy::endpoint::ClusterLoadAssignment;
+use portolan_proto::envoy::lb;
+use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::route::RouteAction;
+use portolan_proto::envoy::route::route_action::HashPolicy;
+use portolan_proto::envoy::route::route_action::hash_policy::{
+    ConnectionProperties, Cookie, Header, PolicySpecifier,
+};
+
+use crate::backend::{Backend, addresses};
+use crate::control_plane::EDS;
+use crate::control_plane::resources::{
+    action, all, any, assignment, duration, eds_cluster, endpoint, locality, manager, number,
+    places, route, table,
+};
+use crate::kit::{ROUTES, WEB, World, counts, until};
+
+/// A cluster with a list of policies, of which the first is not known here.
+fn listed(policy: Any) -> Cluster {
+    let unknown =
+        Any { type_url: "type.googleapis.com/example.Balancer".to_owned(), value: Vec::new() };
+    let policies = [unknown, policy].map(|config| Policy {
+        typed_extension_config: Some(TypedExtensionConfig {
+            name: config.type_url.clone(),
+            typed_config: Some(config),
+        }),
+    });
+    Cluster {
+        load_balancing_policy: Some(LoadBalancingPolicy { policies: policies.into() }),
+        ..eds_cluster(WEB)
+    }
+}
+
+fn field(policy: LbPolicy) -> Cluster {
+    Cluster { lb_policy: policy.into(), ..eds_cluster(WEB) }
+}
+
+/// A world with one worker, this cluster, these endpoints and this action of its one route.
+async fn world(cluster: &Cluster, endpoints: &ClusterLoadAssignment, action: RouteAction) -> World {
+    let mut world = World::single().await;
+    let routes = table(ROUTES, vec![route("/", action)]);
+    world.serve(cluster, endpoints, &routes, &manager(ROUTES)).await;
+    world.until("endpoints are there", |answer| answer.status == 200).await;
+    world
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn round_robin_gives_each_its_turn_by_weight() {
+    let backends = Backend::several(3).await;
+    let mut weighted = assignment(WEB, &addresses(&backends));
+    for (member, weight) in weighted.endpoints[0].lb_endpoints.iter_mut().zip([1, 2, 3]) {
+        member.load_balancing_weight = number(weight);
+    }
+    let plain = assignment(WEB, &addresses(&backends));
+    let listed = listed(any(&lb::round_robin::RoundRobin::default()));
+    let cases = [
+        (&eds_cluster(WEB), &plain, [10, 10, 10]),
+        (&listed, &plain, [10, 10, 10]),
+        (&field(LbPolicy::RoundRobin), &weighted, [5, 10, 15]),
+        (&listed, &weighted, [5, 10, 15]),
+    ];
+    for (cluster, endpoints, expected) in cases {
+        let world = world(cluster, endpoints, action(WEB)).await;
+        let [a, b, c] = expected;
+        let expected = counts(&[("a", a), ("b", b), ("c", c)]);
+        assert_eq!(world.count(30, &[]).await, expected);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn least_request_goes_to_who_has_least_to_do() {
+    let mut config = LeastRequestLbConfig { choice_count: number(10), ..Default::default() };
+    let mut old = field(LbPolicy::LeastRequest);
+    old.lb_config = Some(LbConfig::LeastRequestLbConfig(config.clone()));
+    config.choice_count = None;
+    let new = lb::least_request::LeastRequest { choice_count: number(10), ..Default::default() };
+    for cluster in [old, listed(any(&new))] {
+        let backends = Backend::several(2).await;
+        let world = world(&cluster, &assignment(WEB, &addresses(&backends)), action(WEB)).await;
+        backends[0].take(Duration::from_secs(4));
+        let (busy, seen) = tokio::join!(world.slow(8, Duration::from_millis(1)), async {
+            until("it is busy", async || {
+                if backends[0].requests() + backends[1].requests() >= 9 { Ok(()) } else { Err(String::new()) }
+            })
+            .await;
+            world.count(20, &[]).await
+        });
+        assert!(busy.contains_key("a"), "{busy:?}");
+        assert_eq!(seen, counts(&[("b", 20)]));
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn random_goes_to_all_in_no_order() {
+    for cluster in [field(LbPolicy::Random), listed(any(&lb::random::Random::default()))] {
+        let backends = Backend::several(2).await;
+        let world = world(&cluster, &assignment(WEB, &addresses(&backends)), action(WEB)).await;
+        let mut order = Vec::new();
+        for _ in 0..200 {
+            order.push(world.get("/").await.endpoint);
+        }
+        let share = order.iter().filter(|name| *name == "a").count();
+        // Six standard deviations.
+        assert!((57..=143).contains(&share), "{share} of 200");
+        let repeated = order.windows(2).filter(|pair| pair[0] == pair[1]).count();
+        assert!((50..=150).contains(&repeated), "{repeated} of 199 were at the one before");
+    }
+}
+
+/// The policies that hash.
+fn hashing() -> [Cluster; 4] {
+    [
+        field(LbPolicy::RingHash),
+        field(LbPolicy::Maglev),
+        listed(any(&lb::ring_hash::RingHash::default())),
+        listed(any(&lb::maglev::Maglev::default())),
+    ]
+}
+
+fn hash_by(specifier: PolicySpecifier) -> RouteAction {
+    let policy = HashPolicy { policy_specifier: Some(specifier), ..HashPolicy::default() };
+    RouteAction { hash_policy: vec![policy], ..action(WEB) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_header_decides_where_hashing_policies_go() {
+    let by = Header { header_name: "X-User".to_owned(), ..Header::default() };
+    for cluster in hashing() {
+        let backends = Backend::several(4).await;
+        let endpoints = assignment(WEB, &addresses(&backends));
+        let by = hash_by(PolicySpecifier::Header(by.clone()));
+        let world = world(&cluster, &endpoints, by).await;
+        let mut of_user = BTreeMap::new();
+        for user in 0..40 {
+            let user = format!("user-{user}");
+            let seen = world.count(3, &[("x-user", &user)]).await;
+            assert_eq!(seen.len(), 1, "{user} went to {seen:?}");
+            of_user.insert(user, seen.into_keys().next());
+        }
+        let used: BTreeSet<_> = of_user.values().collect();
+        assert!(used.len() >= 3, "40 users went to {used:?}");
+        // One that leaves takes along its own users alone.
+        let version =
+            world.plane.set(EDS, all([&assignment(WEB, &addresses(&backends[..3]))]));
+        world.plane.acked(EDS, &version).await;
+        until("the last has left", async || {
+            let seen = world.count(8, &[]).await;
+            if seen.contains_key("d") { Err(format!("{seen:?}")) } else { Ok(()) }
+        })
+        .await;
+        let mut moved = 0;
+        for (user, before) in &of_user {
+            let seen = world.count(1, &[("x-user", user)]).await.into_keys().next();
+            assert_ne!(seen.as_deref(), Some("d"), "{user}");
+            moved += usize::from(seen != *before && before.as_deref() != Some("d"));
+        }
+        assert!(moved <= 6, "{moved} of 40 moved between endpoints that stayed");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_or_a_cookie_keeps_a_client_at_its_endpoint() {
+    for cluster in hashing() {
+        let backends = Backend::several(4).await;
+        let endpoints = assignment(WEB, &addresses(&backends));
+        let by = hash_by(PolicySpecifier::ConnectionProperties(ConnectionProperties {
+            source_ip: true,
+        }));
+        let by_address = world(&cluster, &endpoints, by).await;
+        assert_eq!(by_address.count(20, &[]).await.len(), 1);
+
+        let by = hash_by(PolicySpecifier::Cookie(Cookie {
+            name: "shop".to_owned(),
+            ttl: duration(Duration::from_secs(60)),
+            ..Cookie::default()
+        }));
+        let by_cookie = world(&cluster, &endpoints, by).await;
+        let mut used = BTreeSet::new();
+        for _ in 0..12 {
+            let first = by_cookie.get("/").await;
+            let cookie = first.cookie.split(';').next().expect("the first part").to_owned();
+            assert!(cookie.starts_with("shop="), "{first:?}");
+            let seen = by_cookie.count(3, &[("cookie", &cookie)]).await;
+            assert_eq!(seen, counts(&[(&first.endpoint, 3)]), "{first:?}");
+            used.insert(first.endpoint);
+        }
+        assert!(used.len() >= 2, "twelve clients went to {used:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lower_priority_serves_while_the_higher_is_gone_or_sick() {
+    let backends = Backend::several(3).await;
+    let [a, b, c] = [0, 1, 2].map(|i| backends[i].address);
+    let two = |first: Vec<_>| {
+        let second = vec![endpoint(c, HealthStatus::Healthy)];
+        places(WEB, vec![locality("a", 0, first), locality("b", 1, second)])
+    };
+    let member = endpoint;
+    use HealthStatus::{Draining, Healthy, Unhealthy};
+    let world =
+        world(&eds_cluster(WEB), &two(vec![member(a, Healthy), member(b, Healthy)]), action(WEB))
+            .await;
+    let cases: Vec<(Vec<_>, &[&str])> = vec![
+        (vec![member(a, Healthy), member(b, Healthy)], &["a", "b"]),
+        // 50 % of the endpoints times 1.4 is 70 % of the load (Envoy, "Priority levels").
+        (vec![member(a, Unhealthy), member(b, Healthy)], &["b", "c"]),
+        (vec![member(a, Unhealthy), member(b, Unhealthy)], &["c"]),
+        (vec![member(a, Draining), member(b, Unhealthy)], &["c"]),
+        (vec![], &["c"]),
+        (vec![member(a, Healthy)], &["a"]),
+    ];
+    for (first, expected) in cases {
+        let version = world.plane.set(EDS, all([&two(first.clone())]));
+        world.plane.acked(EDS, &version).await;
+        until("those serve", async || {
+            let seen = world.count(60, &[]).await;
+            let fine = seen.keys().eq(expected);
+            if fine { Ok(()) } else { Err(format!("{seen:?}, {expected:?} were to be")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unhealthy_endpoint_gets_nothing_while_others_are_well() {
+    let backends = Backend::several(4).await;
+    use HealthStatus::{Healthy, Timeout, Unhealthy, Unknown};
+    let states = [Healthy, Unhealthy, Unknown, Timeout];
+    let members = backends.iter().zip(states).map(|(b, health)| endpoint(b.address, health));
+    let endpoints = places(WEB, vec![locality("a", 0, members.collect())]);
+    let mut calm = eds_cluster(WEB);
+    calm.common_lb_config = Some(CommonLbConfig {
+        healthy_panic_threshold: Some(Percent { value: 0.0 }),
+        ..CommonLbConfig::default()
+    });
+    let world = world(&calm, &endpoints, action(WEB)).await;
+    assert_eq!(world.count(20, &[]).await, counts(&[("a", 10), ("c", 10)]));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn localities_get_their_share_by_weight() {
+    let backends = Backend::several(3).await;
+    let [a, b, c] = [0, 1, 2].map(|i| endpoint(backends[i].address, HealthStatus::Healthy));
+    let mut places = places(WEB, vec![locality("a", 0, vec![a]), locality("b", 0, vec![b, c])]);
+    places.endpoints[0].load_balancing_weight = number(3);
+    places.endpoints[1].load_balancing_weight = number(1);
+    let weighted = LocalityConfigSpecifier::LocalityWeightedLbConfig(LocalityWeightedLbConfig {});
+    let mut old = eds_cluster(WEB);
+    old.common_lb_config = Some(CommonLbConfig {
+        locality_config_specifier: Some(weighted),
+        ..CommonLbConfig::default()
+    });
+    let picking = LoadBalancingPolicy {
+        policies: vec![Policy {
+            typed_extension_config: Some(TypedExtensionConfig {
+                name: "round_robin".to_owned(),
+                typed_config: Some(any(&lb::round_robin::RoundRobin::default())),
+            }),
+        }],
+    };
+    let wrr = lb::wrr_locality::WrrLocality { endpoint_picking_policy: Some(picking) };
+    for cluster in [old, listed(any(&wrr))] {
+        let world = world(&cluster, &places, action(WEB)).await;
+        let seen = world.count(400, &[]).await;
+        let share = seen.get("a").copied().unwrap_or_default();
+        assert!((250..=350).contains(&share), "{share} of 400 are to be about 300: {seen:?}");
+        let (b, c) = (seen["b"], seen["c"]);
+        assert!(b.abs_diff(c) <= 30, "{seen:?}");
+    }
+}
