@@ -20,7 +20,8 @@ async fn everything_inline_serves_http_in_both_versions_and_tcp() {
     let listeners =
         [http_listener("main", http, &inline), tcp_listener("db", tcp, &tcp_proxy("db"))];
     let version = world.plane.set(LDS, all(&listeners));
-    let clusters = [static_cluster(WEB, &[backend.address]), static_cluster("db", &[lines.address])];
+    let clusters =
+        [static_cluster(WEB, &[backend.address]), static_cluster("db", &[lines.address])];
     let clusters_version = world.plane.set(CDS, all(&clusters));
     world.plane.acked(LDS, &version).await;
     world.plane.acked(CDS, &clusters_version).await;
@@ -28,7 +29,8 @@ async fn everything_inline_serves_http_in_both_versions_and_tcp() {
     assert_eq!((&*answer.endpoint, &*answer.version), ("a", "HTTP/1.1"));
     let answer = world.get_http2("/x").await;
     assert_eq!((answer.status, &*answer.endpoint), (200, "a"), "{answer:?}");
-    let mut line = until("TCP", async || Line::open(tcp, b"").await.map_err(|e| e.to_string())).await;
+    let mut line =
+        until("TCP", async || Line::open(tcp, b"").await.map_err(|e| e.to_string())).await;
     assert_eq!(line.endpoint, "t");
     assert_eq!(line.echo("hello").await.expect("echoed"), "hello");
     // Nothing is asked for that nothing refers to.

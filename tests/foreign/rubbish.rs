@@ -44,7 +44,8 @@ async fn survives(mode: Mode, what: &str) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_no_http2_at_all_is_survived() {
-    let noise: Vec<u8> = (0..4096_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
+    let noise: Vec<u8> =
+        (0..4096_u32).flat_map(|n| n.wrapping_mul(2_654_435_761).to_be_bytes()).collect();
     let settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00";
     let cases: [(&str, Mode); 6] = [
         ("HTTP/1.1", Mode::Say(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n".to_vec())),
@@ -74,10 +75,8 @@ async fn messages_that_mean_nothing_are_survived() {
     let mut world = World::start().await;
     world.web(&backends[..1]).await;
     let streams = world.plane.streams();
-    let any = |type_url: &str, value: &[u8]| Any {
-        type_url: type_url.to_owned(),
-        value: value.to_vec(),
-    };
+    let any =
+        |type_url: &str, value: &[u8]| Any { type_url: type_url.to_owned(), value: value.to_vec() };
     let mut cases: Vec<(&str, Vec<Any>)> = vec![
         ("", Vec::new()),
         ("type.googleapis.com/", vec![any("", b"")]),

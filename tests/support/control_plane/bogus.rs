@@ -83,9 +83,8 @@ async fn answer(
 ) -> Result<Response<Body>, Infallible> {
     let response = Response::builder();
     let grpc = || Response::builder().header("content-type", "application/grpc");
-    let whole = |bytes: &[u8]| {
-        http_body_util::Full::new(Bytes::copy_from_slice(bytes)).boxed_unsync()
-    };
+    let whole =
+        |bytes: &[u8]| http_body_util::Full::new(Bytes::copy_from_slice(bytes)).boxed_unsync();
     let frame = |flag: u8, length: u32, rest: &[u8]| {
         let mut bytes = vec![flag];
         bytes.extend_from_slice(&length.to_be_bytes());

@@ -131,6 +131,8 @@ async fn connection(mut stream: TcpStream, mut modes: watch::Receiver<Mode>) {
                 return;
             }
             Mode::Close | Mode::Refuse => return,
+            // It belonged to another.
+            Mode::Say(_) | Mode::Repeat(_) if passed.is_some() => return,
             Mode::Say(bytes) => {
                 let mut buffer = [0; 256];
                 // The client may have gone.

@@ -5,7 +5,9 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use portolan_proto::envoy::cluster::Cluster;
-use portolan_proto::envoy::cluster::cluster::{ClusterDiscoveryType, DiscoveryType, EdsClusterConfig};
+use portolan_proto::envoy::cluster::cluster::{
+    ClusterDiscoveryType, DiscoveryType, EdsClusterConfig,
+};
 use portolan_proto::envoy::core::config_source::ConfigSourceSpecifier;
 use portolan_proto::envoy::core::{
     Address, AggregatedConfigSource, ApiVersion, ConfigSource, HealthStatus, Locality,
