@@ -9,13 +9,16 @@ use portolan_proto::envoy::cluster::cluster::common_lb_config::{
     LocalityConfigSpecifier, LocalityWeightedLbConfig,
 };
 use portolan_proto::envoy::cluster::cluster::{
-    CommonLbConfig, LbConfig, LbPolicy, LeastRequestLbConfig,
+    CommonLbConfig, LbConfig, LbPolicy, LbSubsetConfig, LeastRequestLbConfig,
+    lb_subset_config::LbSubsetSelector,
 };
 use portolan_proto::envoy::cluster::{Cluster, LoadBalancingPolicy, load_balancing_policy::Policy};
-use portolan_proto::envoy::core::{HealthStatus, TypedExtensionConfig};
+use portolan_proto::envoy::core::{HealthStatus, Metadata, TypedExtensionConfig};
 use portolan_proto::envoy::endpoint::ClusterLoadAssignment;
 use portolan_proto::envoy::lb;
 use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::protobuf::value::Kind;
+use portolan_proto::envoy::protobuf::{Struct, Value};
 use portolan_proto::envoy::route::RouteAction;
 use portolan_proto::envoy::route::route_action::HashPolicy;
 use portolan_proto::envoy::route::route_action::hash_policy::{
@@ -23,11 +26,11 @@ use portolan_proto::envoy::route::route_action::hash_policy::{
 };
 
 use crate::backend::{Backend, addresses};
-use crate::control_plane::EDS;
 use crate::control_plane::resources::{
     action, all, any, assignment, duration, eds_cluster, endpoint, locality, manager, number,
     places, route, table,
 };
+use crate::control_plane::{CDS, EDS};
 use crate::kit::{ROUTES, WEB, World, counts, until};
 
 /// A cluster with a list of policies, of which the first is not known here.
@@ -307,5 +310,62 @@ async fn localities_get_their_share_by_weight() {
         assert!((250..=350).contains(&share), "{share} of 400 are to be about 300: {seen:?}");
         let (b, c) = (seen["b"], seen["c"]);
         assert!(b.abs_diff(c) <= 30, "{seen:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn labels_of_a_route_choose_among_endpoints() {
+    let backends = Backend::several(3).await;
+    let labels = |version: &str| {
+        let value = Value { kind: Some(Kind::StringValue(version.to_owned())) };
+        let fields = [("version".to_owned(), value)].into();
+        let of = [("envoy.lb".to_owned(), Struct { fields })].into();
+        Some(Metadata { filter_metadata: of, ..Metadata::default() })
+    };
+    let mut endpoints = assignment(WEB, &addresses(&backends));
+    for (member, version) in endpoints.endpoints[0].lb_endpoints.iter_mut().zip(["1", "2", "2"]) {
+        member.metadata = labels(version);
+    }
+    let mut cluster = eds_cluster(WEB);
+    cluster.lb_subset_config = Some(LbSubsetConfig {
+        subset_selectors: vec![LbSubsetSelector {
+            keys: vec!["version".to_owned()],
+            ..LbSubsetSelector::default()
+        }],
+        ..LbSubsetConfig::default()
+    });
+    let cases: [(&str, &[(&str, usize)]); 3] =
+        [("1", &[("a", 10)]), ("2", &[("b", 5), ("c", 5)]), ("3", &[("503 no_endpoints", 10)])];
+    for (version, expected) in cases {
+        let mut world = World::single().await;
+        let labelled = RouteAction { metadata_match: labels(version), ..action(WEB) };
+        let routes = table(ROUTES, vec![route("/", labelled)]);
+        world.serve(&cluster, &endpoints, &routes, &manager(ROUTES)).await;
+        until("the labels count", async || {
+            let seen = world.count(10, &[]).await;
+            if seen == counts(expected) { Ok(()) } else { Err(format!("{version}: {seen:?}")) }
+        })
+        .await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_policy_changes_while_it_is_in_use() {
+    let backends = Backend::several(3).await;
+    let endpoints = assignment(WEB, &addresses(&backends));
+    let by = Header { header_name: "x-user".to_owned(), ..Header::default() };
+    let hashed = hash_by(PolicySpecifier::Header(by));
+    let world = world(&eds_cluster(WEB), &endpoints, hashed).await;
+    let user = [("x-user", "one")];
+    for _ in 0..3 {
+        for (cluster, used) in [(field(LbPolicy::RingHash), 1), (field(LbPolicy::RoundRobin), 3)] {
+            let version = world.plane.set(CDS, all([&cluster]));
+            world.plane.acked(CDS, &version).await;
+            until("the policy counts", async || {
+                let seen = world.count(9, &user).await;
+                if seen.len() == used { Ok(()) } else { Err(format!("{seen:?}")) }
+            })
+            .await;
+        }
     }
 }

@@ -5,16 +5,22 @@ use std::time::{Duration, Instant};
 
 use portolan_proto::envoy::cluster::circuit_breakers::Thresholds;
 use portolan_proto::envoy::cluster::{CircuitBreakers, Cluster};
-use portolan_proto::envoy::core::{Http1ProtocolOptions, Http2ProtocolOptions};
+use portolan_proto::envoy::core::transport_socket::ConfigType;
+use portolan_proto::envoy::core::{
+    Http1ProtocolOptions, Http2ProtocolOptions, HttpProtocolOptions as HttpOptions,
+    ProxyProtocolConfig, TransportSocket,
+};
 use portolan_proto::envoy::http_connection_manager::HttpConnectionManager;
 use portolan_proto::envoy::listener_proxy_protocol::ProxyProtocol;
 use portolan_proto::envoy::protobuf::Duration as Time;
+use portolan_proto::envoy::raw_buffer::RawBuffer;
 use portolan_proto::envoy::route::{RetryPolicy, RouteAction};
 use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 use portolan_proto::envoy::upstream_http::http_protocol_options::{
     ExplicitHttpConfig, UpstreamProtocolOptions,
 };
+use portolan_proto::envoy::upstream_proxy_protocol::ProxyProtocolUpstreamTransport;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -264,6 +270,129 @@ async fn endpoints_are_spoken_to_in_the_version_that_is_asked_for() {
         world.serve(&cluster, &endpoints, &all_to_web(), &manager(ROUTES)).await;
         for answer in [world.get("/").await, world.get_http2("/").await] {
             assert_eq!((answer.status, &*answer.version), (200, expected), "{answer:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_end_when_they_are_to() {
+    let (backends, lines) = (Backend::several(1).await, Lines::start("t").await);
+    let mut world = World::start().await;
+    world.web(&backends).await;
+    let [by_count, by_idle, by_age, tcp_idle, tcp_age] = [(); 5].map(|()| free_address());
+    let with = |options: HttpOptions| HttpConnectionManager {
+        common_http_protocol_options: Some(options),
+        ..manager(ROUTES)
+    };
+    let counted = HttpOptions { max_requests_per_connection: number(2), ..HttpOptions::default() };
+    let idle = HttpOptions { idle_timeout: millis(500), ..HttpOptions::default() };
+    let aged = HttpOptions { max_connection_duration: millis(800), ..HttpOptions::default() };
+    let mut idle_tcp = tcp_proxy("db");
+    idle_tcp.idle_timeout = millis(500);
+    let mut aged_tcp = tcp_proxy("db");
+    aged_tcp.max_downstream_connection_duration = millis(800);
+    let listeners = [
+        http_listener("main", world.http, &manager(ROUTES)),
+        http_listener("count", by_count, &with(counted)),
+        http_listener("idle", by_idle, &with(idle)),
+        http_listener("age", by_age, &with(aged)),
+        tcp_listener("tcp-idle", tcp_idle, &idle_tcp),
+        tcp_listener("tcp-age", tcp_age, &aged_tcp),
+    ];
+    world.plane.set(CDS, all([&eds_cluster(WEB), &static_cluster("db", &[lines.address])]));
+    world.plane.set(LDS, all(&listeners));
+    for listener in [by_count, by_idle, by_age, tcp_idle, tcp_age] {
+        until("it listens", async || {
+            TcpStream::connect(listener).await.map(drop).map_err(|e| e.to_string())
+        })
+        .await;
+    }
+    // Requests on one connection until it ends, with pauses in between; and the time it took.
+    let requests = async |at: SocketAddr, pause_ms: u64| {
+        let mut stream = TcpStream::connect(at).await.expect("it listens");
+        let started = Instant::now();
+        let mut answered = 0;
+        let mut buffer = [0; 4096];
+        while answered < 50 {
+            let request = b"GET / HTTP/1.1\r\nhost: shop\r\n\r\n";
+            if stream.write_all(request).await.is_err() {
+                break;
+            }
+            match tokio::time::timeout(Duration::from_secs(5), stream.read(&mut buffer)).await {
+                Ok(Ok(read)) if read > 0 => answered += 1,
+                _ => break,
+            }
+            tokio::time::sleep(Duration::from_millis(pause_ms)).await;
+        }
+        (answered, started.elapsed())
+    };
+    assert_eq!(requests(by_count, 0).await.0, 2);
+    assert_eq!(requests(by_idle, 1500).await.0, 1, "idle for too long");
+    assert!(requests(by_idle, 0).await.0 >= 50, "never idle");
+    let (answered, took) = requests(by_age, 100).await;
+    assert!(
+        (2..=15).contains(&answered) && took < Duration::from_secs(3),
+        "{answered} in {took:?}"
+    );
+
+    let mut line = Line::open(tcp_idle, b"").await.expect("let in");
+    let started = Instant::now();
+    while started.elapsed() < Duration::from_millis(1200) {
+        line.echo("moving").await.expect("not idle");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    tokio::time::sleep(Duration::from_millis(1500)).await;
+    assert!(line.echo("too late").await.is_err(), "idle for too long");
+    let mut line = Line::open(tcp_age, b"").await.expect("let in");
+    let started = Instant::now();
+    while line.echo("moving").await.is_ok() {
+        assert!(started.elapsed() < Duration::from_secs(5), "it lives for ever");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    assert!(started.elapsed() > Duration::from_millis(600), "{:?}", started.elapsed());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endpoints_are_told_who_the_client_is_by_a_proxy_header() {
+    let sink = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+    let world = World::start().await;
+    let tcp = free_address();
+    for (version, expected) in
+        [(0, &b"PROXY TCP4 127.0.0.1 127.0.0.1 "[..]), (1, b"\r\n\r\n\0\r\nQUIT\n\x21\x11")]
+    {
+        let config = ProxyProtocolConfig { version, ..ProxyProtocolConfig::default() };
+        let raw = TransportSocket {
+            name: "envoy.transport_sockets.raw_buffer".to_owned(),
+            config_type: Some(ConfigType::TypedConfig(any(&RawBuffer {}))),
+        };
+        let transport = ProxyProtocolUpstreamTransport {
+            config: Some(config),
+            transport_socket: Some(raw),
+            ..ProxyProtocolUpstreamTransport::default()
+        };
+        let name = format!("db-{version}");
+        let mut cluster = static_cluster(&name, &[sink.local_addr().expect("bound")]);
+        cluster.transport_socket = Some(TransportSocket {
+            name: "envoy.transport_sockets.upstream_proxy_protocol".to_owned(),
+            config_type: Some(ConfigType::TypedConfig(any(&transport))),
+        });
+        world.plane.set(CDS, all([&cluster]));
+        let listener = tcp_listener(&name, tcp, &tcp_proxy(&name));
+        world.plane.set(LDS, all([&listener]));
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            assert!(Instant::now() < deadline, "no header of version {version}");
+            let Ok(mut client) = TcpStream::connect(tcp).await else {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+                continue;
+            };
+            let _sent = client.write_all(b"hello").await;
+            let accepted = tokio::time::timeout(Duration::from_secs(2), sink.accept()).await;
+            let Ok(Ok((mut stream, _))) = accepted else { continue };
+            let mut head = vec![0; expected.len()];
+            if stream.read_exact(&mut head).await.is_ok() && head == expected {
+                break;
+            }
         }
     }
 }

@@ -82,6 +82,8 @@ struct State {
     streams: usize,
     /// Number of the last stream that is ended from here.
     ended: usize,
+    /// Requests are not read any more.
+    deaf: bool,
     versions: u64,
     nonces: u64,
 }
@@ -187,6 +189,11 @@ impl ControlPlane {
     /// Ends every open stream with a status.
     pub(crate) fn end_streams(&self) {
         self.script.change(|state| state.ended = state.streams);
+    }
+
+    /// Reads no request any more, on whatever stream.
+    pub(crate) fn stop_reading(&self) {
+        self.script.change(|state| state.deaf = true);
     }
 
     /// Streams opened so far.
@@ -372,8 +379,9 @@ async fn serve(
         sent.pushes = state.pushes.len();
     });
     loop {
+        let deaf = script.state().deaf;
         tokio::select! {
-            message = requests.message() => match message {
+            message = requests.message(), if !deaf => match message {
                 Ok(Some(request)) => sent.take(request, &script),
                 Ok(None) | Err(_) => return,
             },
