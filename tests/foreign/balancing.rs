@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portolan_proto::envoy::Percent;
 use portolan_proto::envoy::cluster::cluster::common_lb_config::{
-    LocalityConfigSpecifier, LocalityWeightedLbConfig,
+    LocalityConfigSpecifier, LocalityWeightedLbConfig, ZoneAwareLbConfig,
 };
 use portolan_proto::envoy::cluster::cluster::{
     CommonLbConfig, LbConfig, LbPolicy, LbSubsetConfig, LeastRequestLbConfig,
@@ -16,8 +16,8 @@ use portolan_proto::envoy::cluster::{Cluster, LoadBalancingPolicy, load_balancin
 use portolan_proto::envoy::core::{HealthStatus, Metadata, TypedExtensionConfig};
 use portolan_proto::envoy::endpoint::ClusterLoadAssignment;
 use portolan_proto::envoy::lb;
-use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::protobuf::value::Kind;
+use portolan_proto::envoy::protobuf::{Any, UInt64Value};
 use portolan_proto::envoy::protobuf::{Struct, Value};
 use portolan_proto::envoy::route::RouteAction;
 use portolan_proto::envoy::route::route_action::HashPolicy;
@@ -30,7 +30,7 @@ use crate::control_plane::resources::{
     action, all, any, assignment, duration, eds_cluster, endpoint, locality, manager, number,
     places, route, table,
 };
-use crate::control_plane::{CDS, EDS};
+use crate::control_plane::{CDS, ControlPlane, EDS};
 use crate::kit::{ROUTES, WEB, World, counts, until};
 
 /// A cluster with a list of policies, of which the first is not known here.
@@ -367,5 +367,59 @@ async fn the_policy_changes_while_it_is_in_use() {
             })
             .await;
         }
+    }
+}
+
+/// Two zones of the same size, and the proxy in one of them: nothing leaves it.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "bug: the zone in the configuration does not reach the balancer"]
+async fn traffic_stays_in_the_zone_where_that_is_asked_for() {
+    let backends = Backend::several(4).await;
+    let members = |from: usize| {
+        let two = &backends[from..from + 2];
+        two.iter().map(|b| endpoint(b.address, HealthStatus::Healthy)).collect()
+    };
+    let zones = places(WEB, vec![locality("a", 0, members(0)), locality("b", 0, members(2))]);
+    let aware = ZoneAwareLbConfig {
+        min_cluster_size: Some(UInt64Value { value: 1 }),
+        ..ZoneAwareLbConfig::default()
+    };
+    let mut old = eds_cluster(WEB);
+    old.common_lb_config = Some(CommonLbConfig {
+        locality_config_specifier: Some(LocalityConfigSpecifier::ZoneAwareLbConfig(aware)),
+        ..CommonLbConfig::default()
+    });
+    let plane = ControlPlane::start().await;
+    let at = plane.address;
+    let set = ["--set", "proxy.zone=b", "--set", "proxy.workers=1"];
+    let mut world = World::under(plane, at, &set);
+    let routes = table(ROUTES, vec![route("/", action(WEB))]);
+    world.serve(&old, &zones, &routes, &manager(ROUTES)).await;
+    world.until("endpoints are there", |answer| answer.status == 200).await;
+    assert_eq!(world.count(20, &[]).await, counts(&[("c", 10), ("d", 10)]));
+}
+
+/// When most are sick they are all tried: sick ones may be well after all (Envoy, "Panic threshold").
+#[tokio::test(flavor = "multi_thread")]
+async fn when_most_are_sick_all_are_tried_unless_that_is_off() {
+    let backends = Backend::several(4).await;
+    use HealthStatus::{Healthy, Unhealthy};
+    let members = backends.iter().zip([Healthy, Unhealthy, Unhealthy, Unhealthy]);
+    let members = members.map(|(b, health)| endpoint(b.address, health)).collect();
+    let endpoints = places(WEB, vec![locality("a", 0, members)]);
+    let threshold = |value: Option<f64>| {
+        let mut cluster = eds_cluster(WEB);
+        cluster.common_lb_config = Some(CommonLbConfig {
+            healthy_panic_threshold: value.map(|value| Percent { value }),
+            ..CommonLbConfig::default()
+        });
+        cluster
+    };
+    let all: &[(&str, usize)] = &[("a", 5), ("b", 5), ("c", 5), ("d", 5)];
+    let well: &[(&str, usize)] = &[("a", 20)];
+    for (value, expected) in [(None, all), (Some(50.0), all), (Some(20.0), well), (Some(0.0), well)]
+    {
+        let world = world(&threshold(value), &endpoints, action(WEB)).await;
+        assert_eq!(world.count(20, &[]).await, counts(expected), "{value:?}");
     }
 }

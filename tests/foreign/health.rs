@@ -1,15 +1,16 @@
 //! Endpoints that fail: probes, outlier detection, retries, and what is said when nothing helps.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use portolan_proto::envoy::cluster::{Cluster, OutlierDetection};
-use portolan_proto::envoy::core::HealthCheck;
 use portolan_proto::envoy::core::health_check::{HealthChecker, HttpHealthCheck, TcpHealthCheck};
+use portolan_proto::envoy::core::{HealthCheck, HealthStatus};
 use portolan_proto::envoy::route::{RetryPolicy, RouteAction};
 
 use crate::backend::{Backend, HEALTH, addresses};
 use crate::control_plane::resources::{
-    action, all, assignment, duration, eds_cluster, manager, millis, number, route, table,
+    action, all, assignment, duration, eds_cluster, endpoint, locality, manager, millis, number,
+    places, route, table,
 };
 use crate::control_plane::{CDS, EDS};
 use crate::kit::{ROUTES, WEB, World, all_to_web, counts, free_address, until};
@@ -190,4 +191,136 @@ async fn a_retry_policy_of_the_virtual_host_holds_where_the_route_has_none() {
     world.serve(&eds_cluster(WEB), &endpoints, &routes, &manager(ROUTES)).await;
     backends[0].answer(503);
     assert_eq!(world.count(20, &[]).await, counts(&[("b", 20)]));
+}
+
+/// What an endpoint answers, the detection, and whether it is left out for it.
+#[tokio::test(flavor = "multi_thread")]
+async fn each_way_of_detecting_counts_what_it_is_for() {
+    let quick = || OutlierDetection {
+        interval: millis(200),
+        base_ejection_time: duration(Duration::from_secs(30)),
+        max_ejection_percent: number(100),
+        enforcing_consecutive_5xx: number(0),
+        enforcing_success_rate: number(0),
+        ..OutlierDetection::default()
+    };
+    let gateway = OutlierDetection {
+        consecutive_gateway_failure: number(3),
+        enforcing_consecutive_gateway_failure: number(100),
+        ..quick()
+    };
+    let share = OutlierDetection {
+        failure_percentage_threshold: number(50),
+        enforcing_failure_percentage: number(100),
+        failure_percentage_minimum_hosts: number(2),
+        failure_percentage_request_volume: number(5),
+        ..quick()
+    };
+    let in_a_row = OutlierDetection {
+        consecutive_5xx: number(3),
+        enforcing_consecutive_5xx: number(100),
+        ..quick()
+    };
+    let cases = [
+        ("gateway and 503", gateway.clone(), 503, true),
+        ("gateway and 500", gateway, 500, false),
+        ("share and 500", share.clone(), 500, true),
+        ("share and 404", share, 404, false),
+        ("in a row and 404", in_a_row.clone(), 404, false),
+        ("in a row and 502", in_a_row, 502, true),
+        ("nothing enforced", quick(), 500, false),
+    ];
+    for (what, detection, status, left_out) in cases {
+        let backends = Backend::several(2).await;
+        let cluster = Cluster { outlier_detection: Some(detection), ..eds_cluster(WEB) };
+        let world = world(&cluster, &backends, action(WEB)).await;
+        only(&world, &["a", "b"]).await;
+        backends[0].answer(status);
+        if left_out {
+            until(what, async || {
+                let seen = world.count(20, &[]).await;
+                if seen == counts(&[("b", 20)]) { Ok(()) } else { Err(format!("{seen:?}")) }
+            })
+            .await;
+        } else {
+            // Well past an interval.
+            let deadline = Instant::now() + Duration::from_millis(1200);
+            while Instant::now() < deadline {
+                let seen = world.count(20, &[]).await;
+                assert_eq!(
+                    seen.values().copied().collect::<Vec<_>>(),
+                    [10, 10],
+                    "{what}: {seen:?}"
+                );
+            }
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_more_endpoints_are_left_out_than_may_be() {
+    let backends = Backend::several(4).await;
+    let detection = OutlierDetection {
+        consecutive_5xx: number(2),
+        interval: millis(200),
+        base_ejection_time: duration(Duration::from_secs(30)),
+        max_ejection_percent: number(50),
+        enforcing_success_rate: number(0),
+        ..OutlierDetection::default()
+    };
+    let cluster = Cluster { outlier_detection: Some(detection), ..eds_cluster(WEB) };
+    let world = world(&cluster, &backends, action(WEB)).await;
+    backends[..3].iter().for_each(|backend| backend.answer(500));
+    until("half of them are left out", async || {
+        let seen = world.count(20, &[]).await;
+        let fine = seen.len() == 2 && seen.contains_key("d");
+        if fine { Ok(()) } else { Err(format!("{seen:?}")) }
+    })
+    .await;
+    let seen = world.count(40, &[]).await;
+    assert_eq!((seen.len(), seen["d"]), (2, 20), "the third stays: {seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_priority_serves_while_the_first_fails_its_probes() {
+    let backends = Backend::several(3).await;
+    let check = HttpHealthCheck { path: HEALTH.to_owned(), ..HttpHealthCheck::default() };
+    let cluster = probed(HealthChecker::HttpHealthCheck(check));
+    let [a, b, c] = [0, 1, 2].map(|i| endpoint(backends[i].address, HealthStatus::Healthy));
+    let endpoints = places(WEB, vec![locality("a", 0, vec![a, b]), locality("b", 1, vec![c])]);
+    let mut world = World::single().await;
+    world.serve(&cluster, &endpoints, &all_to_web(), &manager(ROUTES)).await;
+    only(&world, &["a", "b"]).await;
+    backends[..2].iter().for_each(|backend| backend.answer_probes(500));
+    only(&world, &["c"]).await;
+    backends[..2].iter().for_each(|backend| backend.answer_probes(200));
+    only(&world, &["a", "b"]).await;
+}
+
+/// A drained endpoint gets nothing new and ends what it has.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_endpoint_that_drains_or_goes_ends_what_it_has() {
+    for goes in [false, true] {
+        let backends = Backend::several(2).await;
+        let world = world(&eds_cluster(WEB), &backends, action(WEB)).await;
+        only(&world, &["a", "b"]).await;
+        let all_of = || backends.iter().map(Backend::requests).sum::<usize>();
+        let before = all_of();
+        let change = async {
+            until("all are under way", async || {
+                let now = all_of();
+                if now == before + 10 { Ok(()) } else { Err(format!("{now}")) }
+            })
+            .await;
+            let [a, b] = [0, 1].map(|i| backends[i].address);
+            let mut members = vec![endpoint(b, HealthStatus::Healthy)];
+            if !goes {
+                members.push(endpoint(a, HealthStatus::Draining));
+            }
+            world.plane.set(EDS, all([&places(WEB, vec![locality("a", 0, members)])]));
+            only(&world, &["b"]).await;
+        };
+        let (busy, ()) = tokio::join!(world.slow(10, Duration::from_secs(2)), change);
+        assert_eq!(busy, counts(&[("a", 5), ("b", 5)]), "goes: {goes}");
+    }
 }
