@@ -64,13 +64,16 @@ async fn the_first_request_says_who_asks_and_each_answer_is_answered_once() {
     }
 }
 
+/// Which endpoints there are, and how twelve requests go.
+type Step = (&'static [usize], &'static [(&'static str, usize)]);
+
 #[tokio::test(flavor = "multi_thread")]
 async fn endpoints_are_followed() {
     let backends = Backend::several(3).await;
     let mut world = World::single().await;
     world.web(&backends[..1]).await;
     assert_eq!(world.count(4, &[]).await, counts(&[("a", 4)]));
-    let steps: [(&[usize], &[(&str, usize)]); 4] = [
+    let steps: [Step; 4] = [
         (&[0, 1], &[("a", 6), ("b", 6)]),
         (&[1, 2], &[("b", 6), ("c", 6)]),
         (&[2], &[("c", 12)]),

@@ -126,7 +126,10 @@ def backend(name):
 def proxy(xds):
     """`portolan proxy`, ended in the end."""
     command = [os.environ[bootstraps.BINARY], "proxy", "--xds", xds, "--admin", "127.0.0.1:0"]
-    process = subprocess.Popen([*command, "--log", "warn", "--set", f"proxy.node_id={NODE}"])
+    command += ["--log", "error", "--set", f"proxy.node_id={NODE}"]
+    # What the developer has set must not decide it.
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("PORTOLAN_")}
+    process = subprocess.Popen(command, env=kept)
     try:
         yield process
     finally:
