@@ -56,7 +56,6 @@ fn convert(cluster: &Cluster, name: &ResourceName) -> Result<DecodedCluster, Str
         upstream: upstream(cluster)?,
         health_host: health::host(&cluster.health_checks),
         health_check: health::check(&cluster.health_checks)?,
-        health_host: None,
         outlier: health::outlier(cluster.outlier_detection.as_ref())?,
         limits: limits::breakers(cluster.circuit_breakers.as_ref())?,
         adaptive_concurrency: limits::adaptive(cluster.metadata.as_ref())?,
