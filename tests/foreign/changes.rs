@@ -400,3 +400,39 @@ async fn a_thousand_clusters_come_and_go() {
         assert_eq!(world.get("/").await.status, 200);
     }
 }
+
+/// Envoy lets a listener of a new name take over the address.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "bug: the address is closed before the listener of the new name opens it"]
+async fn a_listener_that_is_renamed_refuses_nobody() {
+    let backends = Backend::several(1).await;
+    let mut world = World::start().await;
+    world.web(&backends).await;
+    let (stop, at) = (Arc::new(AtomicBool::new(false)), world.http);
+    let knocking = {
+        let stop = Arc::clone(&stop);
+        tokio::spawn(async move {
+            let (mut all, mut refused) = (0_usize, 0_usize);
+            while !stop.load(Ordering::Relaxed) {
+                all += 1;
+                match TcpStream::connect(at).await {
+                    Err(error) if error.kind() == std::io::ErrorKind::ConnectionRefused => {
+                        refused += 1;
+                    }
+                    Ok(_) | Err(_) => {}
+                }
+            }
+            (all, refused)
+        })
+    };
+    for round in 0..40 {
+        let listener = http_listener(&format!("main-{round}"), at, &manager(ROUTES));
+        let version = world.plane.set(LDS, all([&listener]));
+        world.plane.acked(LDS, &version).await;
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    stop.store(true, Ordering::Relaxed);
+    let (all, refused) = knocking.await.expect("no panic");
+    assert_eq!(refused, 0, "of {all}");
+    world.until("it serves in the end", |answer| answer.status == 200).await;
+}
