@@ -6,11 +6,13 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 
 use std::io;
+use std::pin::pin;
+use std::time::Duration;
 
 use tokio::net::TcpStream;
+use tokio::time::Instant;
 
-use crate::limit::breaker::Permit;
-use crate::worker::cluster::ClusterState;
+use crate::worker::cluster::{ClusterState, Slot};
 use crate::worker::endpoint::Endpoint;
 use crate::worker::shared::Shared;
 
@@ -48,12 +50,46 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
 }
 
-/// Opens a TCP connection to an endpoint of the cluster, and counts it while the permit lives.
+/// A connection for HTTP/1.1: a new one or, where the cluster has as many as it may, one that
+/// becomes free within the time for connecting.
+pub(crate) async fn connect_or_wait(
+    state: &ClusterState,
+    endpoint: &Endpoint,
+    shared: &Shared,
+) -> Result<h1::Kept, Failure> {
+    /// Connections of other workers become free without this one being told.
+    const LOOK: Duration = Duration::from_millis(50);
+    let limits = &state.config.upstream;
+    let until = Instant::now() + limits.connect_timeout;
+    let mut pending = None;
+    loop {
+        let mut freed = pin!(state.freed.notified());
+        freed.as_mut().enable();
+        if pending.is_some()
+            && let Some(kept) = endpoint.h1.take(limits)
+        {
+            return Ok(kept);
+        }
+        match connect(state, endpoint, shared).await {
+            Err(failure) if failure.cause == Cause::Limit => {
+                pending = pending.or_else(|| state.pending());
+                if pending.is_none() || Instant::now() >= until {
+                    return Err(failure);
+                }
+            }
+            connected => return connected.map(h1::Kept::new),
+        }
+        // Told or not, it is looked again.
+        let _told = tokio::time::timeout(LOOK, freed).await;
+    }
+}
+
+/// Opens a TCP connection to an endpoint of the cluster, and counts it while the slot lives.
 pub(crate) async fn connect(
     state: &ClusterState,
     endpoint: &Endpoint,
     shared: &Shared,
-) -> Result<(TcpStream, Permit), Failure> {
+) -> Result<(TcpStream, Slot), Failure> {
     let Some(permit) = state.connection() else {
         let detail = format!("{}: as many connections as its limit allows", state.config.name);
         return Err(Failure { cause: Cause::Limit, detail });

@@ -231,6 +231,7 @@ async fn proxy(
         pulse: &pulse,
         trailers: meta.trailers || meta.speaks == Speaks::Http2,
         tries: 0,
+        granted: None,
     };
     limits.run(timer, &pulse, &name, forward.run(source, answer)).await
 }

@@ -50,6 +50,8 @@ pub(super) struct Forward<'a> {
     pub(super) trailers: bool,
     /// Tries so far.
     pub(super) tries: usize,
+    /// Leave for the next try, had before the answer of this one was given up for it.
+    pub(super) granted: Option<Permit>,
 }
 
 /// How one try ended without a response for the client.
@@ -149,7 +151,11 @@ impl Forward<'_> {
     /// Leave for another try. A kept connection that turned out closed is nobody's fault, and when
     /// an endpoint leaves it happens to all who share the connection: it is not charged to the
     /// budget.
-    fn allow(&self, state: &ClusterState, last: &Tried) -> Result<Option<Permit>, ()> {
+    fn allow(&mut self, state: &ClusterState, last: &Tried) -> Result<Option<Permit>, ()> {
+        if let Some(granted) = self.granted.take() {
+            self.shared.metrics.retries.add(1);
+            return Ok(Some(granted));
+        }
         let charged = if last.reused { None } else { Some(state.retry()) };
         match charged {
             Some(None) => {
@@ -254,8 +260,8 @@ impl Forward<'_> {
             }
         }
         // What is rare is in a box, so that every request is not made room for it.
-        let stream = Box::pin(upstream::connect(state, endpoint, self.shared)).await;
-        let connection = h1::Kept::new(stream.map_err(|failure| tried(failure, false))?);
+        let connection = Box::pin(upstream::connect_or_wait(state, endpoint, self.shared)).await;
+        let connection = connection.map_err(|failure| tried(failure, false))?;
         // The endpoint is there: from here on this is a request like any other.
         drop(retry);
         self.over_http1(state, trying, connection, false, length, source, answer).await
@@ -278,7 +284,7 @@ impl Forward<'_> {
         } else {
             self.write_request(&mut sending, length);
         }
-        let talk = Talk { forward: self, trying, reused };
+        let talk = Talk { forward: self, state, trying, reused };
         let spoke =
             talk.run(Answer::Http1(receiving), Outgoing::Http1(sending), source, answer).await?;
         let endpoint = trying.load.endpoint();
@@ -288,6 +294,7 @@ impl Forward<'_> {
             if !endpoint.h1.put(kept, upstream, config.pool_idle_per_endpoint) {
                 self.shared.metrics.idle_dropped.add(1);
             }
+            state.freed.notify_waiters();
         }
         Ok(())
     }
@@ -351,7 +358,7 @@ impl Forward<'_> {
             let result = match client.open(&open, end) {
                 Ok((sending, receiving)) => {
                     let out = super::body::Http2Out::new(sending, end);
-                    let talk = Talk { forward: self, trying, reused };
+                    let talk = Talk { forward: self, state, trying, reused };
                     talk.run(Answer::Http2(receiving), Outgoing::Http2(out), source, answer).await
                 }
                 Err(error) => {

@@ -18,9 +18,12 @@ use crate::message::Known;
 pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
     let config = &client.origin.shared.config;
     let options = client.options();
+    let header_timeout = options.header_timeout.unwrap_or(config.header_timeout);
     let settings = http2::Settings {
         max_concurrent_streams: config.max_concurrent_streams,
         max_header_list: config.max_header_bytes,
+        // A head that is begun must end, as over HTTP/1.1.
+        write_timeout: header_timeout.min(http2::Settings::default().write_timeout),
         ..http2::Settings::default()
     };
     let activity = Activity::new(options.idle_timeout.unwrap_or(config.idle_timeout));

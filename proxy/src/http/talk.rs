@@ -16,6 +16,7 @@ use crate::http1::{self, Length, Limits};
 use crate::http2;
 use crate::message::{Fields, Known, ResponseHead};
 use crate::upstream::{Cause, Failure};
+use crate::worker::cluster::ClusterState;
 
 /// Interim responses an endpoint may send before the one that counts.
 const MAX_INTERIM: usize = 16;
@@ -41,6 +42,7 @@ enum Got {
 
 pub(super) struct Talk<'f, 'a, 't> {
     pub(super) forward: &'f mut Forward<'a>,
+    pub(super) state: &'f ClusterState,
     pub(super) trying: &'f mut Trying<'t>,
     /// The connection had requests before.
     pub(super) reused: bool,
@@ -255,7 +257,7 @@ impl Talk<'_, '_, '_> {
 
     /// Whether a response is a reason to try again instead.
     fn refuse(
-        &self,
+        &mut self,
         head: &ResponseHead,
         grpc: Option<u32>,
         source: &Source<'_>,
@@ -268,10 +270,16 @@ impl Talk<'_, '_, '_> {
             None => Cause::Status(head.status),
         };
         // The last try's answer is the client's, whatever it is.
-        if self.forward.is_asked(cause, self.forward.tries) {
-            return Err(self.failed(cause, format!("answered {cause:?}")));
+        if !self.forward.is_asked(cause, self.forward.tries) {
+            return Ok(());
         }
-        Ok(())
+        // Without leave to try again this answer is better than none.
+        let Some(permit) = self.state.retry() else {
+            self.forward.shared.metrics.retries_over_budget.add(1);
+            return Ok(());
+        };
+        self.forward.granted = Some(permit);
+        Err(self.failed(cause, format!("answered {cause:?}")))
     }
 
     /// A response that was begun and cannot be ended.

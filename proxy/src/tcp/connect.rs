@@ -9,10 +9,9 @@ use tokio::time::Instant;
 use super::metrics::End;
 use crate::balance::Outcome as LoadOutcome;
 use crate::health::outcome::Outcome;
-use crate::limit::breaker::Permit;
 use crate::upstream::{self, Cause, Failure};
 use crate::worker::accept::Origin;
-use crate::worker::cluster::{ActiveRequest, Choice};
+use crate::worker::cluster::{ActiveRequest, Choice, Slot};
 use crate::worker::endpoint::InFlight;
 
 /// Endpoints tried for a connection before the client is given up.
@@ -32,7 +31,7 @@ pub(crate) struct Held {
     /// What the endpoint is to be told first.
     pub(super) send_proxy: Option<ProxyHeader>,
     _active: ActiveRequest,
-    _connection: Permit,
+    _connection: Slot,
 }
 
 /// A connection to an endpoint of the cluster, which it counts as load of. The time from the first

@@ -13,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::http1::Connection;
-use crate::limit::breaker::Permit;
+use crate::worker::cluster::Slot;
 
 /// A connection that can take a request.
 pub(crate) struct Kept {
@@ -23,7 +23,7 @@ pub(crate) struct Kept {
     since: Instant,
     /// Requests it has had.
     requests: u32,
-    _permit: Permit,
+    _slot: Slot,
 }
 
 /// Idle connections, the one used last first.
@@ -38,10 +38,10 @@ impl fmt::Debug for Pool {
 
 impl Kept {
     /// A fresh connection.
-    pub(crate) fn new((stream, permit): (TcpStream, Permit)) -> Self {
+    pub(crate) fn new((stream, slot): (TcpStream, Slot)) -> Self {
         let now = Instant::now();
         let connection = Connection::new(stream, b"");
-        Self { connection, opened: now, since: now, requests: 0, _permit: permit }
+        Self { connection, opened: now, since: now, requests: 0, _slot: slot }
     }
 }
 

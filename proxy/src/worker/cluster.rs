@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::traffic::{Cluster, EndpointSet};
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::endpoint::Endpoint;
@@ -47,7 +48,22 @@ pub(crate) struct ClusterState {
     /// The version of `health` the balancer knows.
     seen: Cell<u64>,
     in_flight: Rc<Cell<u32>>,
+    /// Told when a connection may have become free.
+    pub(crate) freed: Rc<Notify>,
     worker: usize,
+}
+
+/// A connection to an endpoint, counted while it lives.
+#[derive(Debug)]
+pub(crate) struct Slot {
+    _permit: Permit,
+    freed: Rc<Notify>,
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.freed.notify_waiters();
+    }
 }
 
 /// A request in flight to a cluster, whichever endpoint has it.
@@ -142,6 +158,7 @@ impl ClusterState {
             seen: Cell::new(health.as_ref().map_or(0, |health| health.version())),
             health,
             in_flight: old.map(|old| Rc::clone(&old.in_flight)).unwrap_or_default(),
+            freed: old.map(|old| Rc::clone(&old.freed)).unwrap_or_default(),
             worker: shared.number,
             config: Arc::clone(config),
         }
@@ -210,8 +227,14 @@ impl ClusterState {
     }
 
     /// Leave to open a connection; `None` at the limit.
-    pub(crate) fn connection(&self) -> Option<Permit> {
-        self.limiter.breaker.acquire(Resource::Connections, self.worker)
+    pub(crate) fn connection(&self) -> Option<Slot> {
+        let permit = self.limiter.breaker.acquire(Resource::Connections, self.worker)?;
+        Some(Slot { _permit: permit, freed: Rc::clone(&self.freed) })
+    }
+
+    /// Leave to wait for a connection; `None` when as many do as may.
+    pub(crate) fn pending(&self) -> Option<Permit> {
+        self.limiter.breaker.acquire(Resource::Pending, self.worker)
     }
 
     pub(crate) fn sweep(&self, idle_timeout: Duration) {

@@ -1,0 +1,224 @@
+//! A request's body towards an endpoint, and again towards another while that is possible.
+
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+
+use super::super::passing;
+use super::{Incoming, Outgoing, PumpError, ReadError};
+use crate::http1::Length;
+use crate::message::Fields;
+
+/// Bytes of a request's body that are kept for another try.
+const REPLAY: usize = 64 * 1024;
+
+/// A request's body, of which the beginning can be sent again.
+pub(crate) struct Source<'a> {
+    incoming: Incoming<'a>,
+    kept: Vec<Bytes>,
+    kept_bytes: usize,
+    /// Pieces of `kept` that this try has had.
+    next: usize,
+    /// More was read than is kept: there is no other try.
+    spent: bool,
+    /// The body was sent from where it was read into; it is passed over at the end.
+    lent: bool,
+    failed: bool,
+    /// Bytes read and not let go of yet.
+    held: usize,
+    /// Bytes of the body so far, for the log.
+    pub(crate) bytes: u64,
+}
+
+impl<'a> Source<'a> {
+    pub(crate) fn new(incoming: Incoming<'a>) -> Self {
+        Self {
+            incoming,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            next: 0,
+            spent: false,
+            lent: false,
+            failed: false,
+            held: 0,
+            bytes: 0,
+        }
+    }
+
+    /// Begins anew for another try.
+    pub(crate) fn rewind(&mut self) {
+        self.next = 0;
+        self.lent = false;
+    }
+
+    /// Whether all that was read can be sent again.
+    pub(crate) fn can_rewind(&self) -> bool {
+        !self.spent && !self.failed
+    }
+
+    /// Whether the client failed to send it.
+    pub(crate) fn failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Whether there is no body at all.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.bytes == 0 && !self.lent && self.incoming.is_over()
+    }
+
+    /// Whether all of it was read.
+    pub(crate) fn is_over(&self) -> bool {
+        self.incoming.is_over() || self.lent
+    }
+
+    pub(crate) fn length(&self) -> Length {
+        self.incoming.length()
+    }
+
+    /// An answer is there: there will be no other try.
+    pub(crate) fn settle(&mut self) {
+        self.spent = true;
+        self.kept = Vec::new();
+        if self.lent {
+            self.lent = false;
+            self.incoming.skip_whole();
+        }
+    }
+
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.is_over() && !self.lent { self.incoming.poll_gone(cx) } else { Poll::Pending }
+    }
+
+    /// What follows is a tunnel's.
+    pub(crate) fn begin_tunnel(&mut self) {
+        self.settle();
+        self.incoming.begin_tunnel();
+    }
+
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
+        if let Some(kept) = self.kept.get(self.next) {
+            self.next += 1;
+            return Poll::Ready(Ok(Some(kept.clone())));
+        }
+        let piece = ready!(self.incoming.poll_data(cx)).inspect_err(|_| self.failed = true)?;
+        if let Some(piece) = &piece {
+            self.bytes += u64::try_from(piece.len()).unwrap_or(0);
+            self.held += piece.len();
+            self.keep(piece);
+        }
+        Poll::Ready(Ok(piece))
+    }
+
+    fn keep(&mut self, piece: &Bytes) {
+        if self.spent {
+            return;
+        }
+        self.kept_bytes += piece.len();
+        if self.kept_bytes > REPLAY {
+            self.spent = true;
+            self.kept = Vec::new();
+        } else {
+            self.kept.push(piece.clone());
+            self.next = self.kept.len();
+        }
+    }
+}
+
+/// Moves a request's body towards an endpoint.
+#[derive(Default)]
+pub(crate) struct Upload {
+    begun: bool,
+    /// The body is over; its end, with these trailers, is still to be queued.
+    trailers: Option<Fields>,
+    finished: bool,
+    done: bool,
+    tunnel: bool,
+}
+
+impl Upload {
+    /// A body that is not to be sent; the head is.
+    pub(crate) fn held() -> Self {
+        Self { begun: true, finished: true, ..Self::default() }
+    }
+
+    /// One direction of a tunnel.
+    pub(crate) fn tunnel() -> Self {
+        Self { begun: true, tunnel: true, ..Self::default() }
+    }
+
+    pub(crate) fn is_done(&self) -> bool {
+        self.done
+    }
+
+    /// Moves what can be moved; ready when all is written or one side failed.
+    pub(crate) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        to: &mut Outgoing<'_>,
+        trailers: bool,
+    ) -> Poll<Result<(), PumpError>> {
+        if self.done {
+            return Poll::Ready(Ok(()));
+        }
+        if !self.begun {
+            self.begun = true;
+            if source.kept.is_empty()
+                && let Some(whole) = source.incoming.whole()
+            {
+                source.bytes = u64::try_from(whole.len()).unwrap_or(0);
+                to.copy(whole);
+                source.lent = true;
+            } else if source.incoming.is_over() && source.kept.is_empty() {
+                self.finished = true;
+                to.finish(None);
+            }
+        }
+        loop {
+            if self.finished || to.is_full() {
+                ready!(self.poll_flush(cx, source, to))?;
+            }
+            if self.finished {
+                if self.tunnel {
+                    ready!(to.poll_end_tunnel(cx)).map_err(PumpError::Write)?;
+                }
+                self.done = true;
+                return Poll::Ready(Ok(()));
+            }
+            if let Some(trailers) = self.trailers.take() {
+                to.finish(Some(&trailers));
+                self.finished = true;
+                continue;
+            }
+            let piece = if source.lent { Poll::Ready(Ok(None)) } else { source.poll_data(cx) };
+            match piece {
+                Poll::Pending => {
+                    ready!(self.poll_flush(cx, source, to))?;
+                    return Poll::Pending;
+                }
+                Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Read(error))),
+                Poll::Ready(Ok(Some(piece))) => to.data(piece),
+                Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
+                Poll::Ready(Ok(None)) => {
+                    self.trailers = source.incoming.take_trailers().filter(|_| trailers);
+                    self.trailers.iter_mut().for_each(passing::trailers);
+                    if self.trailers.is_none() {
+                        to.finish(None);
+                        self.finished = true;
+                    }
+                }
+            }
+        }
+    }
+
+    fn poll_flush(
+        &self,
+        cx: &mut Context<'_>,
+        source: &mut Source<'_>,
+        to: &mut Outgoing<'_>,
+    ) -> Poll<Result<(), PumpError>> {
+        ready!(to.poll_flush(cx)).map_err(PumpError::Write)?;
+        source.incoming.release(std::mem::take(&mut source.held));
+        Poll::Ready(Ok(()))
+    }
+}
