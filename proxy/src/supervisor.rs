@@ -14,6 +14,7 @@ use portolan_model::traffic::TrafficConfig;
 use portolan_runtime::{Gate, Lifecycle};
 use tokio::sync::watch;
 
+use crate::access::Writing;
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::health::Board;
@@ -34,7 +35,19 @@ pub(crate) async fn run(
 ) -> Result<(), ProxyError> {
     let health = Arc::new(Board::new(config.workers.get()));
     let limiters = Arc::new(Limiters::new(config.workers.get()));
-    let mut threads = Threads::start(&config, &metrics, &health, &limiters, &lifecycle)?;
+    metrics.attach(&health, &limiters);
+    let writing = match &config.access_log {
+        Some(log) => {
+            let writing = Writing::start(log, config.workers.get(), Arc::clone(&metrics.access));
+            Some(writing.map_err(|source| ProxyError::AccessLog {
+                to: log.to.to_string(),
+                source,
+            })?)
+        }
+        None => None,
+    };
+    let log = writing.as_ref().map(|writing| &writing.log);
+    let mut threads = Threads::start(&config, &metrics, &health, &limiters, log, &lifecycle)?;
     let mut supervisor = Supervisor {
         bindings: Bindings::default(),
         config: Arc::default(),
@@ -73,6 +86,9 @@ pub(crate) async fn run(
         }
     }
     threads.join().await;
+    if let Some(writing) = writing {
+        writing.finish().await;
+    }
     Ok(())
 }
 

@@ -3,7 +3,6 @@
 //! Owns who it is for, how long it may take, and what is answered when no endpoint does. Sending
 //! it is `forward`'s.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -15,6 +14,7 @@ use portolan_model::traffic::{ListenerKind, ResourceName};
 use tokio::time::Instant;
 
 use super::Client;
+use super::account::{Account, Pulse};
 use super::affinity;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
@@ -69,17 +69,6 @@ pub(super) enum Fail {
     Client,
 }
 
-/// What the tasks of one request tell its clock.
-#[derive(Default)]
-pub(super) struct Pulse(Cell<u64>);
-
-impl Pulse {
-    /// Something moved.
-    pub(super) fn beat(&self) {
-        self.0.set(self.0.get().wrapping_add(1));
-    }
-}
-
 /// Answers a request, from an endpoint or by itself, and counts it.
 pub(super) async fn run<'a>(
     client: &Client,
@@ -91,26 +80,24 @@ pub(super) async fn run<'a>(
 ) -> Ended {
     let shared = &client.origin.shared;
     let _counted = shared.begin_request();
-    let grpc = passing::is_grpc(&head.fields);
+    let account = Account::new(passing::is_grpc(&head.fields));
     let mut source = Source::new(incoming);
     let mut answer =
         Answering::new(outgoing, meta.speaks, head.method() == b"HEAD", meta.keep_alive);
-    let result = proxy(client, timer, head, meta, grpc, &mut source, &mut answer).await;
-    let ended = match result {
-        Ok(()) if answer.keep_alive && source.is_over() => Ended::KeepAlive,
-        Ok(()) => Ended::Close,
-        Err(Fail::Client) => {
-            shared.metrics.count_local(Reason::ClientReset);
-            return Ended::Abort;
-        }
+    let result = proxy(client, timer, head, meta, &account, &mut source, &mut answer).await;
+    let cut = result.is_err() && answer.begun;
+    let (ended, reason) = match result {
+        Ok(()) if answer.keep_alive && source.is_over() => (Ended::KeepAlive, None),
+        Ok(()) => (Ended::Close, None),
+        Err(Fail::Client) => (Ended::Abort, Some(Reason::ClientReset)),
         Err(Fail::Local(local)) => {
-            shared.metrics.count_local(local.reason);
             tracing::debug!(listener = %client.origin.listener.name,
                 reason = local.reason.as_str(), detail = local.detail, "answered locally");
-            finish(timer, &local, grpc, &source, &mut answer).await
+            let ended = finish(timer, &local, account.grpc, &source, &mut answer).await;
+            (ended, Some(local.reason))
         }
     };
-    client.origin.metrics.count_response(answer.status);
+    account.close(client, head, &source, &answer, reason, cut);
     ended
 }
 
@@ -149,11 +136,11 @@ async fn proxy(
     timer: &mut Timer,
     head: &mut RequestHead,
     meta: Meta,
-    grpc: bool,
+    account: &Account,
     source: &mut Source<'_>,
     answer: &mut Answering<'_>,
 ) -> Result<(), Fail> {
-    let started = Instant::now();
+    let (started, grpc) = (account.started(), account.grpc);
     let shared = &client.origin.shared;
     let options = client.options();
     if shared.is_overloaded() {
@@ -162,8 +149,9 @@ async fn proxy(
     }
     let asked = Asked::of(head, meta.speaks == Speaks::Http2)
         .map_err(|reason| Fail::Local(Local::new(Reason::BadRequest, reason)))?;
-    let upgrade = upgrade(client, head, meta, &asked).map_err(Fail::Local)?;
-    let way = route(client, &asked, head).map_err(Fail::Local)?;
+    let asked = account.asked.get_or_init(|| asked);
+    let upgrade = upgrade(client, head, meta, asked).map_err(Fail::Local)?;
+    let way = route(client, asked, head, account).map_err(Fail::Local)?;
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let allowed = way.timeout.or(shared.config.request_timeout);
     let timeout = match (given, allowed) {
@@ -183,24 +171,25 @@ async fn proxy(
             request_id: &passing::request_id(high, low),
         },
     );
+    account.on_passed();
     let deadline = timeout.map(|timeout| started + timeout);
     let idle = way.idle_timeout.or(options.stream_idle_timeout);
-    let pulse = Pulse::default();
     let limits = Clock { deadline, timeout, idle };
     let name = asked.lower().to_owned();
     let forward = Forward {
         shared,
         way: &way,
-        asked: &asked,
+        asked,
         head,
         grpc,
         upgrade,
         deadline: if grpc { deadline } else { None },
-        pulse: &pulse,
+        account,
+        pulse: &account.pulse,
         trailers: meta.trailers || meta.speaks == Speaks::Http2,
         tries: 0,
     };
-    limits.run(timer, &pulse, &name, forward.run(source, answer)).await
+    limits.run(timer, &account.pulse, &name, forward.run(source, answer)).await
 }
 
 /// The limits in time of one request.
@@ -220,7 +209,7 @@ impl Clock {
         request: impl Future<Output = Result<(), Fail>>,
     ) -> Result<(), Fail> {
         let mut request = pin!(request);
-        let mut seen = pulse.0.get();
+        let mut seen = pulse.get();
         let mut quiet = self.idle.map(|idle| Instant::now() + idle);
         poll_fn(|cx| {
             if let Poll::Ready(ended) = request.as_mut().poll(cx) {
@@ -243,7 +232,7 @@ impl Clock {
                 // Moves since the last look count from this look on: it is ended after one to two
                 // times the limit, and a move costs no look at the clock.
                 let idle = self.idle.unwrap_or_default();
-                let moved = pulse.0.get();
+                let moved = pulse.get();
                 if moved == seen {
                     let detail = format!("{asked}: nothing moved for {idle:?}");
                     return Poll::Ready(Err(Fail::Local(Local::new(Reason::StreamIdle, detail))));
@@ -299,7 +288,12 @@ fn upgrade(
 }
 
 /// The cluster for a request, and what its route allows.
-fn route(client: &Client, asked: &Asked, head: &RequestHead) -> Result<Way, Local> {
+fn route(
+    client: &Client,
+    asked: &Asked,
+    head: &RequestHead,
+    account: &Account,
+) -> Result<Way, Local> {
     let path = head.path();
     let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
         &client.origin.listener.kind
@@ -308,7 +302,10 @@ fn route(client: &Client, asked: &Asked, head: &RequestHead) -> Result<Way, Loca
     };
     let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
     let found = client.origin.shared.with_routes(routes, |table| {
-        let route = table.lookup(asked.lower())?.route(&path[..end])?;
+        let host = table.lookup(asked.lower())?;
+        let route = host.route(&path[..end])?;
+        let mut routes = client.origin.routes.borrow_mut();
+        account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
         Some(Way {
             cluster: ResourceName::clone(&route.cluster),
             retries: route.retries.clone(),

@@ -12,6 +12,7 @@ use portolan_runtime::Lifecycle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::access::Log;
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::health::Board;
@@ -39,6 +40,7 @@ impl Threads {
         metrics: &Arc<ProxyMetrics>,
         health: &Arc<Board>,
         limiters: &Arc<Limiters>,
+        log: Option<&Arc<Log>>,
         lifecycle: &Lifecycle,
     ) -> Result<Self, ProxyError> {
         let stop = CancellationToken::new();
@@ -59,6 +61,7 @@ impl Threads {
                 health: Arc::clone(health),
                 limiters: Arc::clone(limiters),
                 crew: Arc::clone(&crew),
+                log: log.cloned(),
                 inbox,
                 lifecycle: lifecycle.clone(),
                 stop: stop.clone(),

@@ -1,0 +1,1 @@
+//! Records as bytes, and what happens to them on their way.
