@@ -20,6 +20,7 @@ use crate::error::ProxyError;
 use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::ProxyMetrics;
+use crate::state::live::Sources;
 use crate::state::{Applied, StateHandle};
 use bindings::Bindings;
 use threads::Threads;
@@ -117,21 +118,26 @@ impl Supervisor {
         };
         self.config = config;
         self.applied = Some(generation);
-        self.show();
+        self.show(threads);
         self.gate.applied(generation);
         tracing::debug!(%generation, "proxy applied a configuration");
     }
 
     async fn retry(&mut self, threads: &Threads) {
         self.bindings.retry(threads, &self.metrics).await;
-        self.show();
+        self.show(threads);
     }
 
-    fn show(&self) {
+    fn show(&self, threads: &Threads) {
         self.state.store(Applied {
             generation: self.applied,
             config: Arc::clone(&self.config),
             listeners: self.bindings.view(),
+            sources: Some(Sources {
+                workers: threads.commands(),
+                health: Arc::clone(&self.health),
+                limiters: Arc::clone(&self.limiters),
+            }),
         });
     }
 }

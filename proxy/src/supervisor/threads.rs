@@ -118,6 +118,11 @@ impl Threads {
         self.all(|_, done| Command::Close { binding, done }).await;
     }
 
+    /// A way to ask each worker something.
+    pub(super) fn commands(&self) -> Vec<mpsc::Sender<Command>> {
+        self.commands.clone()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.commands.len()
     }
