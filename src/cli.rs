@@ -44,7 +44,7 @@ enum Command {
     Demo(DemoArgs),
     /// Call a gRPC method of a server with reflection, or list its methods.
     Call(CallArgs),
-    /// Show what a running control plane knows: services, endpoints, rejected, clients, load.
+    /// Show what a running control plane knows: services, endpoints, rejected, clients, load, proxy.
     Get(GetArgs),
     /// Wait until every connected client has a generation, and name those that do not.
     Wait(WaitArgs),

@@ -1,5 +1,6 @@
 //! The configuration: one TOML or YAML file, variables and flags over it, typed and immutable.
 
+mod access_log;
 mod certificates;
 mod dns;
 mod guard;
@@ -16,6 +17,7 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use portolan_control::{Connect, GuardLimits, Pace, ServiceRanges};
 use portolan_model::{Balancer, DnsName};
+use portolan_proxy::AccessLog;
 use portolan_runtime::telemetry::LogFormat;
 use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, Token};
 use serde_json::Value;
@@ -74,6 +76,8 @@ pub(crate) struct Proxy {
     pub(crate) zone: Option<String>,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
+    pub(crate) endpoint_metrics: usize,
+    pub(crate) access_log: Option<AccessLog>,
 }
 
 /// Builds the configuration; `defaults` stand in for the built-in ones.
@@ -274,6 +278,13 @@ fn proxy(r: &mut Reader) -> Proxy {
             1..=10_000_000,
             "Connections per worker and listener; more are closed at once",
         ),
+        endpoint_metrics: r.integer(
+            "proxy.endpoint_metrics",
+            64,
+            0..=10_000,
+            "Endpoints up to which a cluster has metrics for each of them; 0: none has",
+        ),
+        access_log: access_log::read(r),
     }
 }
 

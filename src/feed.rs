@@ -3,6 +3,7 @@
 pub(crate) mod clients;
 mod interval;
 pub(crate) mod load;
+pub(crate) mod proxy;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;

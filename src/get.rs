@@ -1,6 +1,7 @@
 //! `portolan get`: asks a running control plane over its admin port, and shows the answer as
 //! columns, JSON or YAML.
 
+mod proxy;
 mod table;
 
 use std::io::{BufRead, BufReader, Write};
@@ -32,6 +33,7 @@ fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result
         GetWhat::Rejected => "rejected",
         GetWhat::Clients => "clients",
         GetWhat::Load => "load",
+        GetWhat::Proxy => "proxy",
     };
     let address = args.admin.clone();
     let mut request = ask::get(&address, &format!("/get/{what}"));
@@ -49,6 +51,9 @@ fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result
         let text = response.body_mut().read_to_string().unwrap_or_default();
         if args.what == GetWhat::Load && response.status() == 404 {
             bail!("the control plane at {address} takes no load reports: set xds.load_reports");
+        }
+        if args.what == GetWhat::Proxy && response.status() == 404 {
+            bail!("the process at {address} has no proxy");
         }
         bail!("the control plane at {address} says {}: {}", response.status(), text.trim());
     }

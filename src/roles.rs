@@ -270,12 +270,16 @@ impl Start<'_> {
                 zone: zone.into(),
                 clients_milli: None,
             }),
+            endpoint_metrics: settings.endpoint_metrics,
+            access_log: settings.access_log.clone(),
             ..defaults
         };
         let proxy = Proxy::new(config, &self.metrics);
         let state = proxy.state();
-        let page = state.clone();
-        self.page("proxy", move || page.view());
+        let (page, runtime) = (state.clone(), tokio::runtime::Handle::current());
+        // Pages are made by threads that may wait: here for the workers, a second at most.
+        self.page("proxy", move || runtime.block_on(page.details()));
+        self.admin = feed::proxy::add(self.admin.clone(), &state);
         let gate = self.readiness.gate("proxy");
         self.tasks.spawn("xds-client", client.run(self.lifecycle.clone()));
         self.tasks.spawn("proxy", proxy.run(traffic, gate, self.lifecycle.clone()));

@@ -35,6 +35,7 @@ pub(crate) use load::Load;
 pub(crate) use load::Outcome;
 pub(crate) use rng::Rng;
 
+use crate::metrics::tally::Tally;
 use number::small;
 use plan::{Context, Core, Plan, Tables, bump};
 use subset::{Index, Part, Refusal};
@@ -80,16 +81,16 @@ pub struct Place {
 }
 
 /// Picks that did not go the common way.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug, Default)]
 pub(crate) struct Counters {
-    pub(crate) panic: Cell<u64>,
-    pub(crate) cross_zone: Cell<u64>,
-    pub(crate) spilled: Cell<u64>,
-    pub(crate) subset_fallback: Cell<u64>,
-    pub(crate) no_subset: Cell<u64>,
-    pub(crate) subsets_full: Cell<u64>,
-    pub(crate) none: Cell<u64>,
-    pub(crate) plans: Cell<u64>,
+    pub(crate) panic: Tally,
+    pub(crate) cross_zone: Tally,
+    pub(crate) spilled: Tally,
+    pub(crate) subset_fallback: Tally,
+    pub(crate) no_subset: Tally,
+    pub(crate) subsets_full: Tally,
+    pub(crate) none: Tally,
+    pub(crate) plans: Tally,
 }
 
 /// How one worker balances to one cluster.
@@ -101,7 +102,7 @@ pub(crate) struct Balance {
     rng: Rng,
     /// Grows when health changes; plans made before are made anew.
     generation: Cell<u64>,
-    counters: Counters,
+    counters: Arc<Counters>,
 }
 
 impl Balance {
@@ -134,8 +135,13 @@ impl Balance {
             subsets: index,
             rng: Rng::seeded(seed),
             generation: Cell::new(1),
-            counters: before.map(|before| before.counters.clone()).unwrap_or_default(),
+            counters: before.map(|before| Arc::clone(&before.counters)).unwrap_or_default(),
         }
+    }
+
+    /// Counts here from now on.
+    pub(crate) fn counting(self, counters: Arc<Counters>) -> Self {
+        Self { counters, ..self }
     }
 
     /// Picks an endpoint; `None` when there is none that need not be avoided. Whom the plan has for

@@ -3,6 +3,7 @@
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+pub use crate::access::{AccessFormat, AccessLog, AccessTo};
 pub use crate::balance::Place;
 
 /// Bounds of a proxy; each says what happens at the bound and which metric shows it.
@@ -41,6 +42,11 @@ pub struct ProxyConfig {
     pub max_header_bytes: u32,
     /// Streams open at a time per HTTP/2 connection of a client; told to the client in SETTINGS.
     pub max_concurrent_streams: u32,
+    /// Clusters with up to this many endpoints have metrics for each of them; those of larger
+    /// clusters are counted together. 0: none has.
+    pub endpoint_metrics: usize,
+    /// A record for each request and stream; `None`: none is written.
+    pub access_log: Option<AccessLog>,
 }
 
 impl Default for ProxyConfig {
@@ -59,6 +65,8 @@ impl Default for ProxyConfig {
             tcp_max_age: None,
             max_header_bytes: 64 * 1024,
             max_concurrent_streams: 256,
+            endpoint_metrics: 64,
+            access_log: None,
         }
     }
 }

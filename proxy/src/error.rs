@@ -14,6 +14,15 @@ pub enum ProxyError {
         #[source]
         source: io::Error,
     },
+    /// The access log cannot be written.
+    #[error("cannot write the access log to {to}: {source}")]
+    AccessLog {
+        /// Where it was to go.
+        to: String,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
     /// A worker ended although nothing had asked it to.
     #[error("worker {worker} ended unasked")]
     WorkerEnded {

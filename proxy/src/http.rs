@@ -4,6 +4,7 @@
 
 pub(crate) mod local;
 
+mod account;
 mod activity;
 mod affinity;
 mod answering;

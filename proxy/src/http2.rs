@@ -25,5 +25,7 @@ pub(crate) use connection::{Counters, Open};
 pub(crate) use error::{Code, Error, StreamError};
 pub(crate) use fuzz::fuzz;
 pub(crate) use handle::{Event, RecvHead, RecvStream, SendStream};
-pub(crate) use server::{Request, serve};
+#[cfg(test)]
+pub(crate) use server::serve;
+pub(crate) use server::{Request, serve_counted};
 pub(crate) use settings::{Limits, Rate, Settings};

@@ -7,6 +7,7 @@
 //!
 //! [`TrafficConfig`]: portolan_model::traffic::TrafficConfig
 
+mod access;
 mod balance;
 mod config;
 mod error;
@@ -34,7 +35,7 @@ use portolan_model::traffic::TrafficConfig;
 use portolan_runtime::{Gate, Lifecycle, Metrics};
 use tokio::sync::watch;
 
-pub use config::{Place, ProxyConfig};
+pub use config::{AccessFormat, AccessLog, AccessTo, Place, ProxyConfig};
 pub use error::ProxyError;
 pub use http::local::{REASON_HEADER, Reason};
 pub use state::{EndpointView, ListenerView, ProxyView, StateHandle};

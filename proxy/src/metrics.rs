@@ -4,16 +4,26 @@
 //! per-listener and per-cluster counters are locked only when a listener or cluster is first seen
 //! and on scrape, never by a request. Owns the bound on label values.
 
+pub(crate) mod cluster;
 mod collect;
+mod each_cluster;
+mod limits;
+pub(crate) mod listener;
+pub(crate) mod tally;
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use portolan_model::traffic::ResourceName;
 
+use crate::access::LogMetrics;
+use crate::health::Board;
 use crate::http::local::Reason;
+use crate::limit::Limiters;
 use crate::tcp::metrics::TcpMetrics;
+pub(crate) use cluster::{ClusterMetrics, EndpointMetrics};
+pub(crate) use listener::{ListenerMetrics, RouteMetrics};
 
 /// Clusters and listeners with counters of their own, per worker; the rest are counted as
 /// [`OTHER`].
@@ -46,6 +56,10 @@ pub(crate) struct ProxyMetrics {
     pub(crate) workers: Vec<Arc<WorkerMetrics>>,
     /// Listeners that could not be bound; written by the supervisor.
     pub(crate) bind_failures: Counter,
+    /// Written by the access log's thread.
+    pub(crate) access: Arc<LogMetrics>,
+    /// What is counted beside the workers, once the proxy runs.
+    beside: OnceLock<(Arc<Board>, Arc<Limiters>)>,
 }
 
 /// Counters of one worker.
@@ -65,31 +79,17 @@ pub(crate) struct WorkerMetrics {
     clusters: Mutex<BTreeMap<ResourceName, Arc<ClusterMetrics>>>,
 }
 
-/// Counters of one listener on one worker.
-#[derive(Debug, Default)]
-pub(crate) struct ListenerMetrics {
-    /// Responses by the first digit of their status; index 0 for anything odd.
-    pub(crate) responses: [Counter; 6],
-    pub(crate) accepted: Counter,
-    pub(crate) active: Counter,
-    pub(crate) refused: Counter,
-    /// Bytes from clients (TCP listeners).
-    pub(crate) bytes_in: Counter,
-    /// Bytes to clients (TCP listeners).
-    pub(crate) bytes_out: Counter,
-}
-
-/// Counters of one cluster on one worker.
-#[derive(Debug, Default)]
-pub(crate) struct ClusterMetrics {
-    /// Requests and streams.
-    pub(crate) requests: Counter,
-}
-
 impl ProxyMetrics {
     pub(crate) fn new(workers: usize) -> Self {
         let workers = (0..workers).map(|_| Arc::default()).collect();
-        Self { workers, bind_failures: Counter::default() }
+        let (bind_failures, access) = (Counter::default(), Arc::default());
+        Self { workers, bind_failures, access, beside: OnceLock::new() }
+    }
+
+    /// Shows what these count as well.
+    pub(crate) fn attach(&self, health: &Arc<Board>, limiters: &Arc<Limiters>) {
+        // A proxy runs once.
+        let _ = self.beside.set((Arc::clone(health), Arc::clone(limiters)));
     }
 }
 
@@ -119,13 +119,6 @@ pub(crate) struct Upstream(Arc<WorkerMetrics>);
 impl Drop for Upstream {
     fn drop(&mut self) {
         self.0.upstream_active.sub(1);
-    }
-}
-
-impl ListenerMetrics {
-    pub(crate) fn count_response(&self, status: u16) {
-        let class = usize::from(status / 100);
-        self.responses.get(class).unwrap_or(&self.responses[0]).add(1);
     }
 }
 

@@ -1,5 +1,7 @@
 //! What the proxy runs with, for people: the page `/debug/proxy`. Decides nothing.
 
+pub(crate) mod live;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,18 +21,20 @@ pub(crate) struct Applied {
     pub(crate) generation: Option<Generation>,
     pub(crate) config: Arc<TrafficConfig>,
     pub(crate) listeners: BTreeMap<ResourceName, ListenerView>,
+    /// Who knows more; `None` before the proxy runs.
+    pub(crate) sources: Option<live::Sources>,
 }
 
 /// The state of a proxy.
 #[derive(Clone, Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub struct ProxyView {
+pub struct ProxyView<E = EndpointView> {
     /// Generation applied in full; `None` before the first.
     pub generation: Option<Generation>,
     /// Listeners by name.
     pub listeners: BTreeMap<ResourceName, ListenerView>,
     /// Endpoints by cluster, all priorities.
-    pub clusters: BTreeMap<ResourceName, Vec<EndpointView>>,
+    pub clusters: BTreeMap<ResourceName, Vec<E>>,
 }
 
 /// A listener as it is.
@@ -64,9 +68,18 @@ impl StateHandle {
     /// The state at this moment.
     #[must_use]
     pub fn view(&self) -> ProxyView {
-        let applied = self.0.load();
+        self.0.load().view()
+    }
+
+    pub(crate) fn store(&self, applied: Applied) {
+        self.0.store(Arc::new(applied));
+    }
+}
+
+impl Applied {
+    fn view(&self) -> ProxyView {
         let endpoints = |set: &ResourceName| {
-            let set = applied.config.endpoints.get(set);
+            let set = self.config.endpoints.get(set);
             let view = |set: &Arc<EndpointSet>, target: &Target| EndpointView {
                 address: target.address,
                 weight: target.weight,
@@ -75,15 +88,11 @@ impl StateHandle {
             set.iter().flat_map(|set| set.endpoints.iter().map(|t| view(set, t))).collect()
         };
         ProxyView {
-            generation: applied.generation,
-            listeners: applied.listeners.clone(),
-            clusters: (applied.config.clusters.iter())
+            generation: self.generation,
+            listeners: self.listeners.clone(),
+            clusters: (self.config.clusters.iter())
                 .map(|(name, cluster)| (Arc::clone(name), endpoints(&cluster.endpoints)))
                 .collect(),
         }
-    }
-
-    pub(crate) fn store(&self, applied: Applied) {
-        self.0.store(Arc::new(applied));
     }
 }

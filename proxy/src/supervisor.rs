@@ -14,11 +14,13 @@ use portolan_model::traffic::TrafficConfig;
 use portolan_runtime::{Gate, Lifecycle};
 use tokio::sync::watch;
 
+use crate::access::Writing;
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::ProxyMetrics;
+use crate::state::live::Sources;
 use crate::state::{Applied, StateHandle};
 use bindings::Bindings;
 use threads::Threads;
@@ -34,7 +36,19 @@ pub(crate) async fn run(
 ) -> Result<(), ProxyError> {
     let health = Arc::new(Board::new(config.workers.get()));
     let limiters = Arc::new(Limiters::new(config.workers.get()));
-    let mut threads = Threads::start(&config, &metrics, &health, &limiters, &lifecycle)?;
+    metrics.attach(&health, &limiters);
+    let writing = match &config.access_log {
+        Some(log) => {
+            let writing = Writing::start(log, config.workers.get(), Arc::clone(&metrics.access));
+            Some(
+                writing
+                    .map_err(|source| ProxyError::AccessLog { to: log.to.to_string(), source })?,
+            )
+        }
+        None => None,
+    };
+    let log = writing.as_ref().map(|writing| &writing.log);
+    let mut threads = Threads::start(&config, &metrics, &health, &limiters, log, &lifecycle)?;
     let mut supervisor = Supervisor {
         bindings: Bindings::default(),
         config: Arc::default(),
@@ -73,6 +87,9 @@ pub(crate) async fn run(
         }
     }
     threads.join().await;
+    if let Some(writing) = writing {
+        writing.finish().await;
+    }
     Ok(())
 }
 
@@ -101,21 +118,26 @@ impl Supervisor {
         };
         self.config = config;
         self.applied = Some(generation);
-        self.show();
+        self.show(threads);
         self.gate.applied(generation);
         tracing::debug!(%generation, "proxy applied a configuration");
     }
 
     async fn retry(&mut self, threads: &Threads) {
         self.bindings.retry(threads, &self.metrics).await;
-        self.show();
+        self.show(threads);
     }
 
-    fn show(&self) {
+    fn show(&self, threads: &Threads) {
         self.state.store(Applied {
             generation: self.applied,
             config: Arc::clone(&self.config),
             listeners: self.bindings.view(),
+            sources: Some(Sources {
+                workers: threads.commands(),
+                health: Arc::clone(&self.health),
+                limiters: Arc::clone(&self.limiters),
+            }),
         });
     }
 }

@@ -8,10 +8,12 @@ pub(crate) mod classify;
 pub(crate) mod connect;
 pub(crate) mod detect;
 pub(crate) mod metrics;
+mod record;
 
 #[cfg(test)]
 pub(crate) mod mutation;
 
+use std::cell::Cell;
 use std::net::SocketAddr;
 
 use portolan_model::policy::HashOn;
@@ -28,6 +30,7 @@ use classify::Verdict;
 use connect::{Held, NotConnected, connect};
 use detect::{Carries, Detected, GRACE, Patience, Undetected};
 use metrics::End;
+use record::Stream;
 
 /// A client's connection that is about to be served.
 #[derive(Debug)]
@@ -68,7 +71,7 @@ pub(crate) async fn begin(origin: &Origin, client: TcpStream, peer: SocketAddr) 
         }
         Err(error) => {
             let not = NotConnected { end: End::ProxyProtocol, detail: error.to_string() };
-            refuse(origin, client, not);
+            refuse(origin, None, Start { at, ..Start::new(client, peer) }, not);
             None
         }
     }
@@ -93,7 +96,7 @@ pub(crate) async fn unless_http(
             }
             serve_with(origin, cluster, options, start, upstream).await;
         }
-        Err(Undetected::Dial(not)) => refuse(origin, start.client, not),
+        Err(Undetected::Dial(not)) => refuse(origin, Some(cluster), start, not),
         Err(Undetected::Client(_gone)) => origin.shared.metrics.tcp.on_end(End::Client),
     }
     None
@@ -123,7 +126,7 @@ async fn serve_with(
     };
     match upstream {
         Ok(upstream) => carry(origin, options, start, upstream).await,
-        Err(not) => refuse(origin, start.client, not),
+        Err(not) => refuse(origin, Some(cluster), start, not),
     }
 }
 
@@ -145,11 +148,12 @@ async fn carry(
     start: Start,
     (server, held): (TcpStream, Held),
 ) {
-    let Start { client, first, addresses, at, .. } = start;
+    let Start { client, peer, first, addresses, at } = start;
     let shared = &origin.shared;
     let metrics = &shared.metrics.tcp;
     // What the client sent already counts as sent by it; a header of ours does not.
-    origin.metrics.bytes_in.add(u64::try_from(first.len()).unwrap_or(u64::MAX));
+    let own = (Cell::new(u64::try_from(first.len()).unwrap_or(u64::MAX)), Cell::new(0));
+    origin.metrics.bytes_in.add(own.0.get());
     let first = match held.send_proxy {
         Some(ProxyHeader::V1) => announce(Version::V1, &client, addresses, first),
         Some(ProxyHeader::V2) => announce(Version::V2, &client, addresses, first),
@@ -161,6 +165,7 @@ async fn carry(
         until: max_age.and_then(|age| at.checked_add(age)),
     };
     let counters = Counters {
+        own: &own,
         bytes_in: &origin.metrics.bytes_in,
         bytes_out: &origin.metrics.bytes_out,
         spliced: &metrics.spliced,
@@ -176,7 +181,8 @@ async fn carry(
     };
     let error = error.as_ref().map(tracing::field::display);
     tracing::debug!(listener = %origin.listener.name, end = end.as_str(), error, "a stream ended");
-    count(origin, end);
+    let stream = Stream { peer, at, end, bytes: (own.0.get(), own.1.get()) };
+    stream.count(origin, Some(&held.state), Some(&held), &held.state.config.name);
     if end != End::Done {
         reset(client);
         reset(server);
@@ -202,17 +208,13 @@ fn announce(
 }
 
 /// Resets a client there is nothing for.
-fn refuse(origin: &Origin, client: TcpStream, not: NotConnected) {
+fn refuse(origin: &Origin, cluster: Option<&ResourceName>, start: Start, not: NotConnected) {
     let NotConnected { end, detail } = not;
-    count(origin, end);
+    let Start { client, peer, at, .. } = start;
+    let state = cluster.and_then(|cluster| origin.shared.cluster(cluster));
+    let stream = Stream { peer, at, end, bytes: (0, 0) };
+    stream.count(origin, state.as_ref(), None, cluster.map_or("", |cluster| cluster));
     let reason = end.as_str();
     tracing::debug!(listener = %origin.listener.name, reason, detail, "connection reset");
     reset(client);
-}
-
-fn count(origin: &Origin, end: End) {
-    origin.shared.metrics.tcp.on_end(end);
-    if let Some(reason) = end.reason() {
-        origin.shared.metrics.count_local(reason);
-    }
 }

@@ -96,6 +96,7 @@ pub(crate) async fn connect(
     };
     let (timeout, metrics) = (state.config.upstream.connect_timeout, &shared.metrics);
     metrics.upstream_connects.add(1);
+    state.metrics.connects.add(1);
     let result = match tokio::time::timeout(timeout, TcpStream::connect(endpoint.address)).await {
         Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
         Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut)),
@@ -107,6 +108,7 @@ pub(crate) async fn connect(
         }
         Err(error) => {
             metrics.upstream_connect_failures.add(1);
+            state.metrics.connect_failures.add(1);
             endpoint.on_connect_failed();
             Err(Failure { cause: Cause::Connect, detail: format!("{}: {error}", endpoint.address) })
         }

@@ -9,13 +9,13 @@ pub(crate) mod crew;
 pub(crate) mod endpoint;
 pub(crate) mod shared;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::TcpListener;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::traffic::{Listener, TrafficConfig};
+use portolan_model::traffic::{Listener, ResourceName, TrafficConfig};
 use portolan_runtime::Lifecycle;
 use tokio::net::TcpStream;
 use tokio::sync::{mpsc, oneshot};
@@ -23,6 +23,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 
+use crate::access::Log;
+use crate::balance::describe::Description;
 use crate::config::ProxyConfig;
 use crate::health::Board;
 use crate::limit::Limiters;
@@ -42,6 +44,7 @@ pub(crate) struct Seat {
     pub(crate) health: Arc<Board>,
     pub(crate) limiters: Arc<Limiters>,
     pub(crate) crew: Arc<Crew>,
+    pub(crate) log: Option<Arc<Log>>,
     pub(crate) inbox: mpsc::Receiver<Handed>,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) stop: CancellationToken,
@@ -71,6 +74,8 @@ pub(crate) enum Command {
     },
     /// Close the socket; its connections drain.
     Close { binding: u64, done: oneshot::Sender<()> },
+    /// Say how each cluster is balanced.
+    Describe { done: oneshot::Sender<BTreeMap<ResourceName, Description>> },
 }
 
 /// The body of a worker thread.
@@ -81,8 +86,8 @@ pub(crate) fn run(seat: Seat) {
     match built {
         Ok(runtime) => {
             let Seat { lifecycle, stop, commands, ended, inbox, .. } = seat;
-            let Seat { number, config, metrics, health, limiters, crew, .. } = seat;
-            let shared = Shared::new(number, config, metrics, health, limiters, crew);
+            let Seat { number, config, metrics, health, limiters, crew, log, .. } = seat;
+            let shared = Shared::new(number, config, metrics, health, limiters, crew, log);
             let shared = Rc::new(shared);
             let worker = Worker { shared, listeners: JoinSet::new(), open: HashMap::new() };
             runtime.block_on(worker.run(commands, inbox, &lifecycle, &stop));
@@ -162,6 +167,9 @@ impl Worker {
                 self.shared.configure(config);
                 // Nobody waits once the supervisor is gone; the same below.
                 let _gone = done.send(());
+            }
+            Command::Describe { done } => {
+                let _gone = done.send(self.shared.describe());
             }
             Command::Open { socket: None, done, .. } => {
                 let _gone = done.send(Err("no socket for this worker".to_owned()));

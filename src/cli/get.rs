@@ -40,6 +40,8 @@ pub(crate) enum GetWhat {
     Clients,
     /// Requests to services as clients report them, over the last interval.
     Load,
+    /// Endpoints as the proxy of this process balances to them.
+    Proxy,
 }
 
 /// How `portolan get` shows it.

@@ -188,6 +188,22 @@ impl Reader {
         self.read(path, default.into(), help, parse).unwrap_or_default()
     }
 
+    /// A share from 0 to 1, in millionths.
+    pub(crate) fn share(&mut self, path: &str, default: f64, help: &'static str) -> u32 {
+        let parse = |value: &Value| -> Result<u32, String> {
+            let number = match value {
+                Value::Number(n) => n.as_f64(),
+                Value::String(text) => text.parse().ok(),
+                _ => None,
+            };
+            let share = number.filter(|n| (0.0..=1.0).contains(n));
+            let share = share.ok_or_else(|| expected("a number from 0 to 1", value))?;
+            // As a time it is told in whole millionths.
+            Ok(std::time::Duration::from_secs_f64(share).as_micros().try_into().unwrap_or(0))
+        };
+        self.read(path, default.into(), help, parse).unwrap_or_default()
+    }
+
     /// One of a few words.
     pub(crate) fn word<T: Copy>(
         &mut self,

@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use serde_json::Value;
 
+use super::proxy;
 use crate::cli::GetWhat;
 
 /// A column: its heading, what stands in it, and whether only `-o wide` has it.
@@ -77,6 +78,21 @@ const CLIENTS: &[Column] = &[
     Column { heading: "SUBSCRIBED", wide: true, text: client_subscribed },
 ];
 
+const PROXY: &[Column] = &[
+    Column { heading: "CLUSTER", wide: false, text: |row| text(&row["cluster"]) },
+    Column { heading: "ADDRESS", wide: false, text: |row| text(&row["address"]) },
+    Column { heading: "PRIORITY", wide: false, text: |row| text(&row["priority"]) },
+    Column { heading: "LOAD", wide: false, text: |row| proxy::percent(&row["load"]) },
+    Column { heading: "WEIGHT", wide: false, text: |row| text(&row["weight"]) },
+    Column { heading: "IN-FLIGHT", wide: false, text: |row| text(&row["inFlight"]) },
+    Column { heading: "LATENCY-MS", wide: false, text: |row| proxy::number(&row["ewmaMs"]) },
+    Column { heading: "STATE", wide: false, text: proxy::state },
+    Column { heading: "BALANCER", wide: true, text: |row| text(&row["balancer"]) },
+    Column { heading: "ZONE", wide: true, text: |row| text(&row["zone"]) },
+    Column { heading: "NOW", wide: true, text: |row| proxy::number(&row["effectiveWeight"]) },
+    Column { heading: "EJECTIONS", wide: true, text: |row| text(&row["health"]["ejections"]) },
+];
+
 /// Writes rows of one kind.
 pub(super) struct Table {
     columns: Vec<&'static Column>,
@@ -93,6 +109,7 @@ impl Table {
             GetWhat::Rejected => REJECTED,
             GetWhat::Clients => CLIENTS,
             GetWhat::Load => LOAD,
+            GetWhat::Proxy => PROXY,
         };
         let columns = all.iter().filter(|column| wide || !column.wide).collect();
         Self { columns, event: false, widths: Vec::new() }

@@ -8,7 +8,6 @@ pub(crate) mod group;
 mod make;
 pub(crate) mod zone;
 
-use std::cell::Cell;
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -24,6 +23,7 @@ use super::priority::{Level, Share};
 use super::rng::Rng;
 use super::round_robin::{RoundRobin, Wait};
 use super::{Ask, Counters, Load, Place, View};
+use crate::metrics::tally::Tally;
 use group::Group;
 
 /// Own zone's requests in flight per endpoint (of mean weight) below which nothing spills.
@@ -292,6 +292,6 @@ impl Zones {
     }
 }
 
-pub(crate) fn bump(counter: &Cell<u64>) {
-    counter.set(counter.get().wrapping_add(1));
+pub(crate) fn bump(counter: &Tally) {
+    counter.add(1);
 }

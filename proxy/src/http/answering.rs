@@ -31,11 +31,14 @@ pub(super) struct Answering<'a> {
     /// The end of the body is the end of the connection.
     pub(super) unframed: bool,
     pub(super) status: u16,
+    /// Bytes of the body that the proxy wrote itself.
+    pub(super) local_bytes: u64,
 }
 
 impl<'a> Answering<'a> {
     pub(super) fn new(out: Outgoing<'a>, speaks: Speaks, no_body: bool, keep_alive: bool) -> Self {
-        Self { out, speaks, no_body, keep_alive, begun: false, unframed: false, status: 0 }
+        let (begun, unframed, status, local_bytes) = (false, false, 0, 0);
+        Self { out, speaks, no_body, keep_alive, begun, unframed, status, local_bytes }
     }
 
     /// Queues an interim response, if the client understands those.
@@ -125,6 +128,7 @@ impl<'a> Answering<'a> {
         }
         self.head(&mut head, length);
         if !self.no_body && !text.is_empty() {
+            self.local_bytes = u64::try_from(text.len()).unwrap_or(0);
             self.out.data(Bytes::from(text));
         }
         self.out.finish(None);

@@ -3,7 +3,6 @@
 //! Owns who it is for, how long it may take, and what is answered when no endpoint does. Sending
 //! it is `forward`'s.
 
-use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -15,6 +14,7 @@ use portolan_model::traffic::{ListenerKind, ResourceName};
 use tokio::time::Instant;
 
 use super::Client;
+use super::account::{Account, Pulse};
 use super::affinity;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
@@ -69,35 +69,6 @@ pub(super) enum Fail {
     Client,
 }
 
-/// What the tasks of one request tell its clock.
-#[derive(Default)]
-pub(super) struct Pulse {
-    beats: Cell<u64>,
-    /// It became a tunnel: only silence ends it.
-    tunnel: Cell<bool>,
-    /// When the whole of the request was sent.
-    sent: Cell<Option<Instant>>,
-}
-
-impl Pulse {
-    /// Something moved.
-    pub(super) fn beat(&self) {
-        self.beats.set(self.beats.get().wrapping_add(1));
-    }
-
-    /// The whole of the request is with the endpoint.
-    pub(super) fn on_sent(&self) {
-        if self.sent.get().is_none() {
-            self.sent.set(Some(Instant::now()));
-        }
-    }
-
-    /// From here on it may last.
-    pub(super) fn begin_tunnel(&self) {
-        self.tunnel.set(true);
-    }
-}
-
 /// Answers a request, from an endpoint or by itself, and counts it.
 pub(super) async fn run<'a>(
     client: &Client,
@@ -109,26 +80,24 @@ pub(super) async fn run<'a>(
 ) -> Ended {
     let shared = &client.origin.shared;
     let _counted = shared.begin_request();
-    let grpc = passing::is_grpc(&head.fields);
+    let account = Account::new(passing::is_grpc(&head.fields));
     let mut source = Source::new(incoming);
     let mut answer =
         Answering::new(outgoing, meta.speaks, head.method() == b"HEAD", meta.keep_alive);
-    let result = proxy(client, timer, head, meta, grpc, &mut source, &mut answer).await;
-    let ended = match result {
-        Ok(()) if answer.keep_alive && source.is_over() => Ended::KeepAlive,
-        Ok(()) => Ended::Close,
-        Err(Fail::Client) => {
-            shared.metrics.count_local(Reason::ClientReset);
-            return Ended::Abort;
-        }
+    let result = proxy(client, timer, head, meta, &account, &mut source, &mut answer).await;
+    let cut = result.is_err() && answer.begun;
+    let (ended, reason) = match result {
+        Ok(()) if answer.keep_alive && source.is_over() => (Ended::KeepAlive, None),
+        Ok(()) => (Ended::Close, None),
+        Err(Fail::Client) => (Ended::Abort, Some(Reason::ClientReset)),
         Err(Fail::Local(local)) => {
-            shared.metrics.count_local(local.reason);
             tracing::debug!(listener = %client.origin.listener.name,
                 reason = local.reason.as_str(), detail = local.detail, "answered locally");
-            Box::pin(finish(timer, &local, grpc, &source, &mut answer)).await
+            let ended = Box::pin(finish(timer, &local, account.grpc, &source, &mut answer)).await;
+            (ended, Some(local.reason))
         }
     };
-    client.origin.metrics.count_response(answer.status);
+    account.close(client, head, &source, &answer, reason, cut);
     ended
 }
 
@@ -170,11 +139,11 @@ async fn proxy(
     timer: &mut Timer,
     head: &mut RequestHead,
     meta: Meta,
-    grpc: bool,
+    account: &Account,
     source: &mut Source<'_>,
     answer: &mut Answering<'_>,
 ) -> Result<(), Fail> {
-    let started = Instant::now();
+    let (started, grpc) = (account.started(), account.grpc);
     let shared = &client.origin.shared;
     let options = client.options();
     if shared.is_overloaded() {
@@ -183,16 +152,17 @@ async fn proxy(
     }
     let asked = Asked::of(head, meta.speaks == Speaks::Http2)
         .map_err(|reason| Fail::Local(Local::new(Reason::BadRequest, reason)))?;
+    let asked = account.asked.get_or_init(|| asked);
     if head.path().contains(&b'#') {
         // RFC 9112 §3.2: HTTP/1.1 refuses it when it reads the head.
         return Err(Fail::Local(Local::new(Reason::BadRequest, "a fragment in the path")));
     }
-    let upgrade = upgrade(client, head, meta, &asked).map_err(|local| {
+    let upgrade = upgrade(client, head, meta, asked).map_err(|local| {
         // The client may send what is not HTTP without waiting for the answer.
         answer.keep_alive = false;
         Fail::Local(local)
     })?;
-    let way = route(client, &asked, head).map_err(Fail::Local)?;
+    let way = route(client, asked, head, account).map_err(Fail::Local)?;
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let allowed = way.timeout.or(shared.config.request_timeout);
     let (high, low) = shared.random();
@@ -208,10 +178,11 @@ async fn proxy(
             request_id: &passing::request_id(high, low),
         },
     );
+    account.on_passed();
     let idle = way.idle_timeout.or(options.stream_idle_timeout);
-    let pulse = Pulse::default();
+    let pulse = &account.pulse;
     if source.is_over() {
-        pulse.sent.set(Some(started));
+        pulse.set_sent(started);
     }
     let limits = Clock { started, given, allowed, idle };
     // What an endpoint is told of its time is the less of both, as if the request were sent.
@@ -223,17 +194,18 @@ async fn proxy(
     let forward = Forward {
         shared,
         way: &way,
-        asked: &asked,
+        asked,
         head,
         grpc,
         upgrade,
         deadline: told.filter(|_| grpc).map(|told| started + told),
-        pulse: &pulse,
+        account,
+        pulse,
         trailers: meta.trailers || meta.speaks == Speaks::Http2,
         tries: 0,
         granted: None,
     };
-    limits.run(timer, &pulse, &name, forward.run(source, answer)).await
+    limits.run(timer, &account.pulse, &name, forward.run(source, answer)).await
 }
 
 /// The limits in time of one request.
@@ -249,11 +221,11 @@ struct Clock {
 impl Clock {
     /// When the request's time is over, as far as that is known yet.
     fn deadline(&self, pulse: &Pulse) -> Option<Instant> {
-        if pulse.tunnel.get() {
+        if pulse.is_tunnel() {
             return None;
         }
         let given = self.given.map(|given| self.started + given);
-        let allowed = self.allowed.and_then(|allowed| Some(pulse.sent.get()? + allowed));
+        let allowed = self.allowed.and_then(|allowed| Some(pulse.request_sent()? + allowed));
         match (given, allowed) {
             (Some(given), Some(allowed)) => Some(given.min(allowed)),
             (given, allowed) => given.or(allowed),
@@ -269,7 +241,7 @@ impl Clock {
         request: impl Future<Output = Result<(), Fail>>,
     ) -> Result<(), Fail> {
         let mut request = pin!(request);
-        let mut seen = pulse.beats.get();
+        let mut seen = pulse.get();
         let mut quiet = self.idle.map(|idle| Instant::now() + idle);
         poll_fn(|cx| {
             if let Poll::Ready(ended) = request.as_mut().poll(cx) {
@@ -293,7 +265,7 @@ impl Clock {
                 // Moves since the last look count from this look on: it is ended after one to two
                 // times the limit, and a move costs no look at the clock.
                 let idle = self.idle.unwrap_or_default();
-                let moved = pulse.beats.get();
+                let moved = pulse.get();
                 if moved == seen {
                     let detail = format!("{asked}: nothing moved for {idle:?}");
                     return Poll::Ready(Err(Fail::Local(Local::new(Reason::StreamIdle, detail))));
@@ -349,7 +321,12 @@ fn upgrade(
 }
 
 /// The cluster for a request, and what its route allows.
-fn route(client: &Client, asked: &Asked, head: &RequestHead) -> Result<Way, Local> {
+fn route(
+    client: &Client,
+    asked: &Asked,
+    head: &RequestHead,
+    account: &Account,
+) -> Result<Way, Local> {
     let path = head.path();
     let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
         &client.origin.listener.kind
@@ -358,7 +335,10 @@ fn route(client: &Client, asked: &Asked, head: &RequestHead) -> Result<Way, Loca
     };
     let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
     let found = client.origin.shared.with_routes(routes, |table| {
-        let route = table.lookup(asked.lower())?.route(&path[..end])?;
+        let host = table.lookup(asked.lower())?;
+        let route = host.route(&path[..end])?;
+        let mut routes = client.origin.routes.borrow_mut();
+        account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
         Some(Way {
             cluster: ResourceName::clone(&route.cluster),
             retries: route.retries.clone(),

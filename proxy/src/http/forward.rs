@@ -15,10 +15,11 @@ use portolan_model::traffic::UpstreamProtocol;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
+use super::account::{Account, Pulse};
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Outgoing, Source};
-use super::exchange::{Fail, Pulse, Tunnel, Way};
+use super::exchange::{Fail, Tunnel, Way};
 use super::local::{Local, Reason};
 use super::talk::{Answer, Reuse, Talk};
 use crate::balance::Outcome as LoadOutcome;
@@ -27,6 +28,7 @@ use crate::http1::{Length, Limits, Sending};
 use crate::http2::Open;
 use crate::limit::breaker::Permit;
 use crate::message::{Known, RequestHead};
+use crate::metrics::cluster::Retried;
 use crate::upstream::{self, Cause, Failure, h1, h2};
 use crate::worker::cluster::{ActiveRequest, Choice, ClusterState};
 use crate::worker::endpoint::{Endpoint, InFlight};
@@ -45,6 +47,7 @@ pub(super) struct Forward<'a> {
     pub(super) upgrade: Option<Tunnel>,
     /// Told to gRPC endpoints.
     pub(super) deadline: Option<Instant>,
+    pub(super) account: &'a Account,
     pub(super) pulse: &'a Pulse,
     /// The client takes trailers.
     pub(super) trailers: bool,
@@ -91,6 +94,7 @@ impl Forward<'_> {
                 let detail = format!("{}: no cluster {}", self.asked.lower(), self.way.cluster);
                 return Err(Fail::Local(Local::new(Reason::NoCluster, detail)));
             };
+            self.account.on_cluster(&state);
             if active.is_none() {
                 active = Some(state.begin().map_err(|closed| {
                     let detail = format!("{}: {closed}", self.way.cluster);
@@ -106,15 +110,24 @@ impl Forward<'_> {
             }
             tried.push(endpoint.address);
             self.tries = tried.len();
+            self.account.on_try(&endpoint);
             let first = tried.len() == 1;
             let mut trying = Trying {
                 load: endpoint.begin(),
                 shared: self.shared,
+                account: self.account,
                 active: active.as_mut(),
                 told: false,
             };
             let attempt = self.attempt(&state, &mut trying, first, retry, length, source, answer);
-            match attempt.await {
+            let attempted = attempt.await;
+            if !first {
+                state.metrics.on_retried(match &attempted {
+                    Ok(()) => Retried::Success,
+                    Err(_) => Retried::Failure,
+                });
+            }
+            match attempted {
                 Ok(()) => return Ok(()),
                 Err(Ended::Over(fail)) => return Err(fail),
                 Err(Ended::Tried(failed)) => {
@@ -160,6 +173,7 @@ impl Forward<'_> {
         match charged {
             Some(None) => {
                 self.shared.metrics.retries_over_budget.add(1);
+                state.metrics.on_retried(Retried::OverBudget);
                 Err(())
             }
             Some(retry) => {
@@ -427,6 +441,7 @@ impl Forward<'_> {
 pub(super) struct Trying<'a> {
     pub(super) load: InFlight,
     shared: &'a Shared,
+    account: &'a Account,
     active: Option<&'a mut ActiveRequest>,
     told: bool,
 }
@@ -434,6 +449,7 @@ pub(super) struct Trying<'a> {
 impl Trying<'_> {
     /// It answered with this status.
     pub(super) fn on_answered(&mut self, status: u16) {
+        self.account.on_head();
         let failed = status >= 500;
         self.load.observe(if failed { LoadOutcome::Failed } else { LoadOutcome::Answered });
         if let Some(active) = &mut self.active {
@@ -444,6 +460,7 @@ impl Trying<'_> {
 
     /// It answered with a head that says nothing yet: a gRPC status is to come.
     pub(super) fn on_begun(&mut self) {
+        self.account.on_head();
         self.load.observe(LoadOutcome::Answered);
         if let Some(active) = &mut self.active {
             active.on_answered();
@@ -452,6 +469,7 @@ impl Trying<'_> {
 
     /// It answered with this gRPC status.
     pub(super) fn on_grpc(&mut self, status: u32) {
+        self.account.on_grpc(status);
         self.on_begun();
         self.tell(Outcome::of_grpc(status));
     }

@@ -118,7 +118,7 @@ impl Reason {
         Self::ALL.iter().position(|r| *r == self).unwrap_or(0)
     }
 
-    fn status(self) -> u16 {
+    pub(super) fn status(self) -> u16 {
         match self {
             Self::NoRoute => 404,
             Self::NoCluster

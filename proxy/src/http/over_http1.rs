@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Client;
+use super::account;
 use super::answering::{Answering, Speaks};
 use super::body::{Incoming, Outgoing};
 use super::exchange::{self, Ended, Meta};
@@ -163,13 +164,14 @@ fn reason(malformed: Malformed) -> Reason {
 
 /// Answers what could not be read as a request, and closes.
 async fn refuse(client: &Client, mut connection: Connection, local: &Local) {
-    client.origin.shared.metrics.count_local(local.reason);
+    client.origin.count_local(local.reason);
     tracing::debug!(listener = %client.origin.listener.name, peer = %client.peer,
         reason = local.reason.as_str(), detail = local.detail, "refused a request");
     let (_, sending) = connection.split();
     let mut answer = Answering::new(Outgoing::Http1(sending), Speaks::Http11, false, false);
     answer.local(local, false);
     client.origin.metrics.count_response(answer.status);
+    account::refused(client, answer.status, local.reason);
     let flushed = tokio::time::timeout(LINGER_TIME, poll_fn(|cx| answer.out.poll_flush(cx))).await;
     drop(answer);
     if matches!(flushed, Ok(Ok(()))) {

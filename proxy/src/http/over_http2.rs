@@ -36,7 +36,17 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
         let client = Rc::clone(&client);
         client.origin.shared.tasks.spawn_local(answer(Rc::clone(&client), request, busy));
     };
-    if let Err(error) = http2::serve(stream, read, &settings, closing, on_request).await {
+    let metrics = &client.origin.metrics.http2;
+    let mut seen = http2::Counters::default();
+    let on_counted = |now| {
+        if now != seen {
+            metrics.on_counted(&seen, &now);
+            seen = now;
+        }
+    };
+    let served = http2::serve_counted(stream, read, &settings, closing, on_request, on_counted);
+    if let Err(error) = served.await {
+        metrics.on_closed(&error);
         tracing::debug!(peer = %client.peer, %error, "a client's connection failed");
     }
 }

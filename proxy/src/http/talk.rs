@@ -237,7 +237,7 @@ impl Talk<'_, '_, '_> {
                 }
             }
             if before != (download.bytes, source.bytes) {
-                pulse.beat();
+                pulse.sent(download.bytes);
             }
             moved.map(|moved| moved.map_err(|error| self.cut(error)))
         });

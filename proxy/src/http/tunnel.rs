@@ -7,9 +7,10 @@ use std::task::Poll;
 
 use tokio::net::TcpStream;
 
+use super::account::Pulse;
 use super::answering::Answering;
 use super::body::{Download, Incoming, Outgoing, PumpError, Source, Upload};
-use super::exchange::{Fail, Pulse};
+use super::exchange::Fail;
 use super::forward::Ended;
 use crate::http1;
 use crate::message::ResponseHead;
@@ -57,7 +58,7 @@ pub(super) async fn run(
             Poll::Pending => false,
         };
         if before != (download.bytes, source.bytes) {
-            pulse.beat();
+            pulse.sent(download.bytes);
         }
         if down && up { Poll::Ready(Ok(())) } else { Poll::Pending }
     });

@@ -6,7 +6,7 @@ use std::pin::pin;
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{Connection, Role};
+use super::connection::{Connection, Counters, Role};
 use super::driver::Driver;
 use super::error::Error;
 use super::handle::{RecvStream, SendStream, Shared};
@@ -23,16 +23,17 @@ pub(crate) struct Request {
 
 /// Serves a connection to its end. `prefix` are bytes read already; once `closing` is done the
 /// connection takes no new requests and ends after the last. `on_request` is called within the
-/// driver and should only start a task.
+/// driver and should only start a task; so is `on_counted`, with what has happened so far.
 ///
 /// # Errors
 /// Why the connection did not end as it should. Every stream that was open has heard of it.
-pub(crate) async fn serve<S>(
+pub(crate) async fn serve_counted<S>(
     io: S,
     prefix: Bytes,
     settings: &Settings,
     closing: impl Future<Output = ()>,
     mut on_request: impl FnMut(Request),
+    mut on_counted: impl FnMut(Counters),
 ) -> Result<(), Error>
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -45,6 +46,7 @@ where
             let respond = SendStream::new(shared.clone(), key);
             on_request(Request { head, body, respond });
         }
+        on_counted(shared.look(Connection::counters));
     };
     let mut closing = pin!(closing);
     let mut closes = false;
@@ -57,4 +59,22 @@ where
         driver.poll(cx, &mut dispatch)
     })
     .await
+}
+
+/// The same for whoever does not count.
+///
+/// # Errors
+/// As above.
+#[cfg(test)]
+pub(crate) async fn serve<S>(
+    io: S,
+    prefix: Bytes,
+    settings: &Settings,
+    closing: impl Future<Output = ()>,
+    on_request: impl FnMut(Request),
+) -> Result<(), Error>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    serve_counted(io, prefix, settings, closing, on_request, |_| {}).await
 }

@@ -10,9 +10,14 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use super::listener::{Http2Metrics, RouteName};
+use super::tally::Tally;
 use super::{Counter, ListenerMetrics, ProxyMetrics, WorkerMetrics};
 use crate::http::local::Reason;
 use crate::tcp::metrics::{CONNECT_BUCKETS_MS, End};
+
+/// Statuses by their first digit.
+pub(super) const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
 type PerWorker = fn(&WorkerMetrics) -> &Counter;
 type PerListener = fn(&ListenerMetrics) -> &Counter;
@@ -59,9 +64,9 @@ impl Collector for ProxyMetrics {
         self.encode_reasons(&mut encoder)?;
         self.encode_tcp(&mut encoder)?;
         self.encode_listeners(&mut encoder)?;
-        let clusters = self.sum(|w| &w.clusters, |c| [c.requests.get()]);
-        let values = clusters.iter().map(|(name, [n])| ([("cluster", &**name)], *n));
-        counter(&mut encoder, "proxy_cluster_requests", "Requests and streams by cluster", values)
+        self.encode_http2(&mut encoder)?;
+        self.encode_clusters(&mut encoder)?;
+        self.encode_beside(&mut encoder)
     }
 }
 
@@ -100,7 +105,6 @@ impl ProxyMetrics {
     }
 
     fn encode_listeners(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
-        const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx"];
         let all = self.sum(|w| &w.listeners, |l| l.responses.each_ref().map(Counter::get));
         let requests = all.iter().flat_map(|(name, counts)| {
             let labels = CLASSES.map(|class| [("listener", &**name), ("class", class)]);
@@ -120,21 +124,84 @@ impl ProxyMetrics {
             let labels = ["in", "out"].map(|d| [("listener", &**name), ("direction", d)]);
             labels.into_iter().zip(*counts).filter(|(_, n)| *n > 0)
         });
-        counter(encoder, "proxy_bytes", "Bytes of TCP streams, as the client sees them", values)
+        counter(encoder, "proxy_bytes", "Bytes of TCP streams, as the client sees them", values)?;
+        let all = self.sum(|w| &w.listeners, |l| l.local.each_ref().map(Tally::get));
+        let values = all.iter().flat_map(|(name, counts)| {
+            let labels = Reason::ALL.map(|r| [("listener", &**name), ("reason", r.as_str())]);
+            labels.into_iter().zip(*counts).filter(|(_, n)| *n > 0)
+        });
+        let help = "Answers the proxy made itself, and what it cut or reset, by listener";
+        counter(encoder, "proxy_listener_local_answers", help, values)?;
+        let all = self.sum(|w| &w.listeners, |l| [l.cut.get()]);
+        let values = all.iter().map(|(name, [n])| ([("listener", &**name)], *n));
+        counter(encoder, "proxy_responses_cut", "Responses begun and not ended", values)?;
+        self.encode_routes(encoder)
+    }
+
+    fn encode_routes(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let mut sums: BTreeMap<(ResourceName, RouteName), ([u64; 6], u64)> = BTreeMap::new();
+        for worker in &self.workers {
+            let listeners = worker.listeners.lock().unwrap_or_else(PoisonError::into_inner);
+            for (listener, metrics) in &*listeners {
+                metrics.each_route(|name, route| {
+                    let key = (Arc::clone(listener), name.clone());
+                    let (classes, micros) = sums.entry(key).or_default();
+                    for (sum, n) in classes.iter_mut().zip(&route.responses) {
+                        *sum += n.get();
+                    }
+                    *micros += route.micros.get();
+                });
+            }
+        }
+        let values = sums.iter().flat_map(|((listener, name), (classes, _))| {
+            let labels = CLASSES.map(|class| (listener, name, class));
+            labels.into_iter().zip(*classes).filter(|(_, n)| *n > 0)
+        });
+        let values = values.map(|((listener, name, class), n)| {
+            let (host, path) = (("virtual_host", &*name.host), ("path", name.path.as_str()));
+            ([("listener", &**listener), host, path, ("class", class)], n)
+        });
+        counter(encoder, "proxy_route_requests", "Requests by route and class", values)?;
+        let help = "Time of all requests of a route, from head to end";
+        let mut metric =
+            encoder.encode_descriptor("proxy_route_seconds", help, None, MetricType::Counter)?;
+        for ((listener, name), (_, micros)) in &sums {
+            let (host, path) = (("virtual_host", &*name.host), ("path", name.path.as_str()));
+            let labels = [("listener", &**listener), host, path];
+            let seconds = Duration::from_micros(*micros).as_secs_f64();
+            metric.encode_family(&labels)?.encode_counter::<NoLabelSet, _, u64>(&seconds, None)?;
+        }
+        Ok(())
+    }
+
+    fn encode_http2(&self, encoder: &mut DescriptorEncoder<'_>) -> fmt::Result {
+        let all = self.sum(|w| &w.listeners, |l| l.http2.events.each_ref().map(Tally::get));
+        let values = all.iter().flat_map(|(name, counts)| {
+            let labels = Http2Metrics::EVENTS.map(|e| [("listener", &**name), ("event", e)]);
+            labels.into_iter().zip(*counts).filter(|(_, n)| *n > 0)
+        });
+        let help = "What HTTP/2 clients did that has a limit, and streams refused or reset for it";
+        counter(encoder, "proxy_http2_events", help, values)?;
+        let all = self.sum(|w| &w.listeners, |l| l.http2.closes.each_ref().map(Tally::get));
+        let values = all.iter().flat_map(|(name, counts)| {
+            let labels = Http2Metrics::CLOSES.map(|c| [("listener", &**name), ("cause", c)]);
+            labels.into_iter().zip(*counts).filter(|(_, n)| *n > 0)
+        });
+        counter(encoder, "proxy_http2_closes", "HTTP/2 connections that failed, by cause", values)
     }
 
     /// The workers' counters by name, added up.
-    fn sum<T, const N: usize>(
+    pub(super) fn sum<T, const N: usize>(
         &self,
         map: impl Fn(&WorkerMetrics) -> &Mutex<BTreeMap<ResourceName, Arc<T>>>,
         read: impl Fn(&T) -> [u64; N],
     ) -> BTreeMap<ResourceName, [u64; N]> {
-        let mut sums = BTreeMap::new();
+        let mut sums: BTreeMap<ResourceName, [u64; N]> = BTreeMap::new();
         for worker in &self.workers {
             for (name, counters) in &*map(worker).lock().unwrap_or_else(PoisonError::into_inner) {
                 let sum = sums.entry(Arc::clone(name)).or_insert([0; N]);
                 for (sum, n) in sum.iter_mut().zip(read(counters)) {
-                    *sum += n;
+                    *sum = sum.wrapping_add(n);
                 }
             }
         }
@@ -142,7 +209,7 @@ impl ProxyMetrics {
     }
 }
 
-fn counter<L: EncodeLabelSet>(
+pub(super) fn counter<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -155,7 +222,7 @@ fn counter<L: EncodeLabelSet>(
     Ok(())
 }
 
-fn gauge<L: EncodeLabelSet>(
+pub(super) fn gauge<L: EncodeLabelSet>(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,
@@ -169,7 +236,7 @@ fn gauge<L: EncodeLabelSet>(
     Ok(())
 }
 
-fn plain_counter(
+pub(super) fn plain_counter(
     encoder: &mut DescriptorEncoder<'_>,
     name: &str,
     help: &str,

@@ -64,7 +64,8 @@ fn carry(tuning: Tuning, near: TcpStream, far: TcpStream, counters: &[Counter; 4
         };
         let (near, far) = (tokio_stream(near), tokio_stream(far));
         let [bytes_in, bytes_out, spliced, denied] = counters;
-        let counters = Counters { bytes_in, bytes_out, spliced, denied };
+        let own = &Default::default();
+        let counters = Counters { own, bytes_in, bytes_out, spliced, denied };
         let limits = Limits { idle: Duration::from_mins(1), until: None };
         bidirectional(&near, &far, Vec::new(), limits, counters).await;
     });

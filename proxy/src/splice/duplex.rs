@@ -3,6 +3,7 @@
 //! A half-close passes through once all bytes before it have; the other direction goes on. Anything
 //! else ends both, and says which side or limit it was.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::AsFd as _;
@@ -29,6 +30,8 @@ pub(crate) struct Limits {
 /// What is counted while bytes move.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Counters<'a> {
+    /// What this stream moved from and to the client so far.
+    pub(crate) own: &'a (Cell<u64>, Cell<u64>),
     /// Bytes taken from the near side.
     pub(crate) bytes_in: &'a Counter,
     /// Bytes given to the near side.
@@ -139,8 +142,12 @@ impl Pair<'_> {
         let before = self.piped();
         let up = self.up.poll(cx, self.near, self.far, self.down.done);
         let down = self.down.poll(cx, self.far, self.near, self.up.done);
-        self.counters.bytes_in.add(self.up.pump.taken() - taken);
-        self.counters.bytes_out.add(self.down.pump.moved() - given);
+        let (taken, given) = (self.up.pump.taken() - taken, self.down.pump.moved() - given);
+        self.counters.bytes_in.add(taken);
+        self.counters.bytes_out.add(given);
+        let (own_in, own_out) = self.counters.own;
+        own_in.set(own_in.get() + taken);
+        own_out.set(own_out.get() + given);
         let after = self.piped();
         if after != before {
             self.counters.spliced.add(after.0 - before.0);

@@ -1,5 +1,6 @@
 //! Streams of many lengths through real sockets: every byte, both ends, every limit.
 
+use std::cell::Cell;
 use std::io::ErrorKind;
 use std::time::Duration;
 
@@ -22,12 +23,13 @@ struct Counted {
     bytes_out: Counter,
     spliced: Counter,
     denied: Counter,
+    own: (Cell<u64>, Cell<u64>),
 }
 
 impl Counted {
     fn counters(&self) -> Counters<'_> {
-        let Self { bytes_in, bytes_out, spliced, denied } = self;
-        Counters { bytes_in, bytes_out, spliced, denied }
+        let Self { bytes_in, bytes_out, spliced, denied, own } = self;
+        Counters { own, bytes_in, bytes_out, spliced, denied }
     }
 }
 

@@ -12,6 +12,7 @@ use portolan_runtime::Lifecycle;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use crate::access::Log;
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
 use crate::health::Board;
@@ -39,6 +40,7 @@ impl Threads {
         metrics: &Arc<ProxyMetrics>,
         health: &Arc<Board>,
         limiters: &Arc<Limiters>,
+        log: Option<&Arc<Log>>,
         lifecycle: &Lifecycle,
     ) -> Result<Self, ProxyError> {
         let stop = CancellationToken::new();
@@ -59,6 +61,7 @@ impl Threads {
                 health: Arc::clone(health),
                 limiters: Arc::clone(limiters),
                 crew: Arc::clone(&crew),
+                log: log.cloned(),
                 inbox,
                 lifecycle: lifecycle.clone(),
                 stop: stop.clone(),
@@ -127,6 +130,11 @@ impl Threads {
     /// Returns once every worker has closed its socket; connections drain by themselves.
     pub(super) async fn close(&self, binding: u64) {
         self.all(|_, done| Command::Close { binding, done }).await;
+    }
+
+    /// A way to ask each worker something.
+    pub(super) fn commands(&self) -> Vec<mpsc::Sender<Command>> {
+        self.commands.clone()
     }
 
     pub(super) fn len(&self) -> usize {

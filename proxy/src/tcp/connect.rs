@@ -1,6 +1,9 @@
 //! An endpoint for a stream: picked, dialled, and another one tried when it does not answer.
 
+use std::fmt;
 use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
 
 use portolan_model::traffic::{ProxyHeader, ResourceName};
 use tokio::net::TcpStream;
@@ -9,9 +12,10 @@ use tokio::time::Instant;
 use super::metrics::End;
 use crate::balance::Outcome as LoadOutcome;
 use crate::health::outcome::Outcome;
+use crate::metrics::cluster::Retried;
 use crate::upstream::{self, Cause, Failure};
 use crate::worker::accept::Origin;
-use crate::worker::cluster::{ActiveRequest, Choice, Slot};
+use crate::worker::cluster::{ActiveRequest, Choice, ClusterState, Slot};
 use crate::worker::endpoint::InFlight;
 
 /// Endpoints tried for a connection before the client is given up.
@@ -25,13 +29,29 @@ pub(crate) struct NotConnected {
 }
 
 /// What a stream is counted by while it lives.
-#[derive(Debug)]
 pub(crate) struct Held {
-    _load: InFlight,
+    load: InFlight,
+    pub(super) state: Rc<ClusterState>,
+    /// Endpoints tried, this one included.
+    pub(super) tries: u32,
+    /// From the first try to the connection.
+    pub(super) took: Duration,
     /// What the endpoint is to be told first.
     pub(super) send_proxy: Option<ProxyHeader>,
     _active: ActiveRequest,
     _connection: Slot,
+}
+
+impl Held {
+    pub(super) fn endpoint(&self) -> SocketAddr {
+        self.load.endpoint().address
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Held").field("endpoint", &self.endpoint()).finish_non_exhaustive()
+    }
 }
 
 /// A connection to an endpoint of the cluster, which it counts as load of. The time from the first
@@ -66,17 +86,24 @@ pub(crate) async fn connect(
         let mut load = endpoint.begin();
         match upstream::connect(&state, &endpoint, shared).await {
             Ok((stream, connection)) => {
-                shared.metrics.tcp.on_connected(start.elapsed());
+                let took = start.elapsed();
+                shared.metrics.tcp.on_connected(took);
+                if attempt > 0 {
+                    state.metrics.on_retried(Retried::Success);
+                }
                 load.observe(LoadOutcome::Answered);
                 let send_proxy = state.config.upstream.send_proxy;
                 endpoint.report(shared.number, Outcome::Success);
-                return Ok((
-                    stream,
-                    Held { _load: load, send_proxy, _active: counted, _connection: connection },
-                ));
+                let tries = u32::try_from(attempt + 1).unwrap_or(u32::MAX);
+                let (_active, _connection) = (counted, connection);
+                let held = Held { load, state, tries, took, send_proxy, _active, _connection };
+                return Ok((stream, held));
             }
             Err(failure) => {
                 load.observe(LoadOutcome::Failed);
+                if attempt > 0 {
+                    state.metrics.on_retried(Retried::Failure);
+                }
                 if failure.cause == Cause::Connect {
                     endpoint.report(shared.number, Outcome::LocalError);
                 }

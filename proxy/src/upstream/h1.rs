@@ -3,9 +3,10 @@
 //! A connection has no task of its own: whoever uses it polls it. Owns the idle ones, bounded in
 //! number (the caller's bound) and age ([`Pool::sweep`]).
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::traffic::Upstream;
@@ -13,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::http1::Connection;
+use crate::metrics::EndpointMetrics;
 use crate::worker::cluster::Slot;
 
 /// A connection that can take a request.
@@ -28,11 +30,16 @@ pub(crate) struct Kept {
 
 /// Idle connections, the one used last first.
 #[derive(Default)]
-pub(crate) struct Pool(RefCell<VecDeque<Kept>>);
+pub(crate) struct Pool {
+    kept: RefCell<VecDeque<Kept>>,
+    /// Where they are counted, and as how many.
+    metrics: RefCell<Arc<EndpointMetrics>>,
+    counted: Cell<u64>,
+}
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Pool").field(&self.0.borrow().len()).finish()
+        f.debug_tuple("Pool").field(&self.kept.borrow().len()).finish()
     }
 }
 
@@ -49,12 +56,34 @@ impl Pool {
     /// An idle connection that is still open as far as can be known; closed ones are dropped on
     /// the way.
     pub(crate) fn take(&self, limits: &Upstream) -> Option<Kept> {
-        loop {
-            let mut kept = self.0.borrow_mut().pop_back()?;
-            let old = limits.max_age.is_some_and(|most| kept.opened.elapsed() >= most);
-            if !old && kept.connection.is_quiet() {
-                return Some(kept);
+        let mut pool = self.kept.borrow_mut();
+        let quiet = loop {
+            match pool.pop_back() {
+                Some(mut kept) => {
+                    let old = limits.max_age.is_some_and(|most| kept.opened.elapsed() >= most);
+                    if !old && kept.connection.is_quiet() {
+                        break Some(kept);
+                    }
+                }
+                None => break None,
             }
+        };
+        self.count(&pool);
+        quiet
+    }
+
+    /// Counts here from now on.
+    pub(crate) fn set_metrics(&self, metrics: Arc<EndpointMetrics>) {
+        let old = self.metrics.replace(metrics);
+        old.idle.sub(self.counted.take());
+        self.count(&self.kept.borrow());
+    }
+
+    fn count(&self, pool: &VecDeque<Kept>) {
+        let now = u64::try_from(pool.len()).unwrap_or(0);
+        let before = self.counted.replace(now);
+        if now != before {
+            self.metrics.borrow().idle.add(now.wrapping_sub(before));
         }
     }
 
@@ -69,10 +98,11 @@ impl Pool {
         if spent || !kept.connection.is_between_messages() {
             return true;
         }
-        let mut pool = self.0.borrow_mut();
+        let mut pool = self.kept.borrow_mut();
         let room = pool.len() < max;
         if room {
             pool.push_back(kept);
+            self.count(&pool);
         }
         room
     }
@@ -80,12 +110,16 @@ impl Pool {
     /// Drops what has been idle for longer than `timeout`, and what the endpoint closed.
     pub(crate) fn sweep(&self, timeout: Duration) {
         let now = Instant::now();
-        self.0.borrow_mut().retain_mut(|kept| {
+        let mut pool = self.kept.borrow_mut();
+        pool.retain_mut(|kept| {
             now.duration_since(kept.since) < timeout && kept.connection.is_quiet()
         });
+        self.count(&pool);
     }
 
     pub(crate) fn clear(&self) {
-        self.0.borrow_mut().clear();
+        let mut pool = self.kept.borrow_mut();
+        pool.clear();
+        self.count(&pool);
     }
 }

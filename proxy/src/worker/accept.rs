@@ -3,7 +3,7 @@
 //! At `max_connections` one more connection is reset at once: a client that is told can go
 //! elsewhere, one that waits in a backlog cannot.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -19,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::crew::{Counted, Handed};
 use super::shared::Shared;
+use crate::http::local::Reason;
 use crate::metrics::ListenerMetrics;
+use crate::metrics::listener::Routes;
 use crate::{http, tcp};
 
 /// Wait after the system failed to hand a connection over (no file descriptors, mostly).
@@ -30,6 +32,8 @@ pub(crate) struct Origin {
     pub(crate) shared: Rc<Shared>,
     pub(crate) listener: Arc<Listener>,
     pub(crate) metrics: Arc<ListenerMetrics>,
+    /// Counters of the routes that were asked for.
+    pub(crate) routes: RefCell<Routes>,
     /// The listener closes: finish what is in flight and end.
     pub(crate) closing: CancellationToken,
 }
@@ -45,6 +49,14 @@ pub(crate) struct Binding {
     empty: Notify,
 }
 
+impl Origin {
+    /// Counts what the proxy answered itself, cut or reset.
+    pub(crate) fn count_local(&self, reason: Reason) {
+        self.shared.metrics.count_local(reason);
+        self.metrics.on_local(reason);
+    }
+}
+
 impl Binding {
     pub(crate) fn new(
         shared: &Rc<Shared>,
@@ -53,7 +65,8 @@ impl Binding {
         closing: CancellationToken,
     ) -> Rc<Self> {
         let metrics = shared.metrics.listener(&listener.name);
-        let origin = Rc::new(Origin { shared: Rc::clone(shared), listener, metrics, closing });
+        let (shared, routes) = (Rc::clone(shared), RefCell::default());
+        let origin = Rc::new(Origin { shared, listener, metrics, routes, closing });
         Rc::new(Self {
             number,
             origin,

@@ -131,27 +131,32 @@ impl ClusterState {
         let kept: HashMap<SocketAddr, &Rc<Endpoint>> =
             old.iter().flat_map(|old| &old.members).map(|e| (e.address, e)).collect();
         let now = Instant::now();
+        let metrics = shared.metrics.cluster(&config.name);
+        let (count, most) = (endpoints.endpoints.len(), shared.config.endpoint_metrics);
         let members: Vec<Rc<Endpoint>> = (endpoints.endpoints.iter())
             .map(|target| {
                 let endpoint = kept.get(&target.address).map(|kept| Rc::clone(kept));
                 let endpoint = endpoint.unwrap_or_else(|| Endpoint::new(target.address, now));
+                endpoint.set_metrics(metrics.endpoint(target.address, count, most));
                 endpoint.set_health(health.as_ref().and_then(|h| h.host(target.address)));
                 endpoint
             })
             .collect();
         let before = old.map(|old| old.balance.borrow());
         let place = shared.config.place.clone();
-        let balance = Balance::new(&config.balancing, &endpoints, before.as_deref(), place, seed);
+        let balance = Balance::new(&config.balancing, &endpoints, before.as_deref(), place, seed)
+            .counting(Arc::clone(&metrics.balance));
         drop(before);
         if let Some(old) = old {
             let stays: HashSet<SocketAddr> = members.iter().map(|e| e.address).collect();
             old.members.iter().filter(|e| !stays.contains(&e.address)).for_each(|e| e.retire());
+            metrics.keep(&stays);
         }
         let limiter = shared.limiters.cluster(config);
         Self {
             gradient: limiter.gradient(),
             limiter,
-            metrics: shared.metrics.cluster(&config.name),
+            metrics,
             set: set.cloned(),
             members,
             balance: RefCell::new(balance),

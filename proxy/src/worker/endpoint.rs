@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use crate::balance::{Load, Outcome as LoadOutcome};
 use crate::health::host::HostHealth;
 use crate::health::outcome::Outcome;
+use crate::metrics::EndpointMetrics;
 use crate::upstream::{h1, h2};
 
 /// An endpoint that refused a connection is passed over for this long while others are there;
@@ -24,6 +25,7 @@ pub(crate) struct Endpoint {
     pub(crate) h1: h1::Pool,
     pub(crate) h2: h2::Pool,
     pub(crate) load: Load,
+    metrics: RefCell<Arc<EndpointMetrics>>,
     health: RefCell<Option<Arc<HostHealth>>>,
     was_healthy: Cell<bool>,
     gone: Cell<bool>,
@@ -35,6 +37,7 @@ pub(crate) struct Endpoint {
 #[derive(Debug)]
 pub(crate) struct InFlight {
     endpoint: Rc<Endpoint>,
+    metrics: Arc<EndpointMetrics>,
     since: Instant,
     /// Latency and outcome were told.
     observed: bool,
@@ -47,6 +50,7 @@ impl Endpoint {
             h1: h1::Pool::default(),
             h2: h2::Pool::default(),
             load: Load::new(now),
+            metrics: RefCell::default(),
             health: RefCell::default(),
             was_healthy: Cell::new(true),
             gone: Cell::new(false),
@@ -58,7 +62,10 @@ impl Endpoint {
     pub(crate) fn begin(self: &Rc<Self>) -> InFlight {
         let since = Instant::now();
         self.load.begin(since);
-        InFlight { endpoint: Rc::clone(self), since, observed: false }
+        let metrics = Arc::clone(&self.metrics.borrow());
+        metrics.requests.add(1);
+        metrics.active.add(1);
+        InFlight { endpoint: Rc::clone(self), metrics, since, observed: false }
     }
 
     /// Whether the endpoint has left: its connections are not worth keeping.
@@ -82,9 +89,18 @@ impl Endpoint {
 
     /// Tells outlier detection how a request ended, if somebody watches.
     pub(crate) fn report(&self, worker: usize, outcome: Outcome) {
+        if outcome != Outcome::Success {
+            self.metrics.borrow().failures.add(1);
+        }
         if let Some(health) = &*self.health.borrow() {
             health.report(worker, outcome);
         }
+    }
+
+    /// Counts here from now on.
+    pub(super) fn set_metrics(&self, metrics: Arc<EndpointMetrics>) {
+        self.h1.set_metrics(Arc::clone(&metrics));
+        *self.metrics.borrow_mut() = metrics;
     }
 
     pub(super) fn set_health(&self, health: Option<Arc<HostHealth>>) {
@@ -121,7 +137,12 @@ impl InFlight {
     pub(crate) fn observe(&mut self, outcome: LoadOutcome) {
         if !std::mem::replace(&mut self.observed, true) {
             let now = Instant::now();
-            self.endpoint.load.observe(now, now.duration_since(self.since), outcome);
+            let load = &self.endpoint.load;
+            load.observe(now, now.duration_since(self.since), outcome);
+            // This request is in flight: what is read is what was just observed.
+            let rtt = Duration::try_from_secs_f64(load.rtt(now).unwrap_or(0.0) / 1e9);
+            let rtt = rtt.unwrap_or_default();
+            self.metrics.ewma_micros.set(u64::try_from(rtt.as_micros()).unwrap_or(u64::MAX));
         }
     }
 
@@ -134,5 +155,6 @@ impl Drop for InFlight {
     fn drop(&mut self) {
         self.observe(LoadOutcome::Abandoned);
         self.endpoint.load.end();
+        self.metrics.active.sub(1);
     }
 }

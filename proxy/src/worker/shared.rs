@@ -3,7 +3,7 @@
 //! Single-threaded: cells, no locks. No borrow outlives a call.
 
 use std::cell::{Cell, RefCell};
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -12,7 +12,9 @@ use tokio_util::task::TaskTracker;
 
 use super::cluster::ClusterState;
 use super::crew::Crew;
+use crate::access::{Log, Pen};
 use crate::balance::Rng;
+use crate::balance::describe::Description;
 use crate::config::ProxyConfig;
 use crate::health::Board;
 use crate::limit::Limiters;
@@ -26,6 +28,8 @@ pub(crate) struct Shared {
     pub(crate) health: Arc<Board>,
     pub(crate) limiters: Arc<Limiters>,
     pub(crate) crew: Arc<Crew>,
+    /// What writes the access log, if there is one.
+    pub(crate) pen: Option<Pen>,
     pub(crate) rng: RefCell<Rng>,
     /// HTTP/2 connections and streams: bounded by `max_connections` times
     /// `max_concurrent_streams`, ended by the end of the runtime at the latest.
@@ -38,6 +42,7 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
+    #[expect(clippy::too_many_arguments, reason = "what all tasks share, each once")]
     pub(crate) fn new(
         number: usize,
         config: Arc<ProxyConfig>,
@@ -45,8 +50,10 @@ impl Shared {
         health: Arc<Board>,
         limiters: Arc<Limiters>,
         crew: Arc<Crew>,
+        log: Option<Arc<Log>>,
     ) -> Self {
         let seed = seed(number);
+        let pen = log.map(|log| Pen::new(log, number));
         Self {
             number,
             config,
@@ -54,6 +61,7 @@ impl Shared {
             health,
             limiters,
             crew,
+            pen,
             rng: RefCell::new(Rng::seeded(seed)),
             tasks: TaskTracker::new(),
             requests: Cell::new(0),
@@ -77,6 +85,9 @@ impl Shared {
             true
         });
         drop(clusters);
+        if let Some(pen) = &self.pen {
+            pen.set_generation(config.generation);
+        }
         *self.traffic.borrow_mut() = config;
     }
 
@@ -84,7 +95,7 @@ impl Shared {
     pub(crate) fn with_routes<T>(
         &self,
         name: &ResourceName,
-        read: impl FnOnce(&RouteTable) -> Option<T>,
+        read: impl FnOnce(&Arc<RouteTable>) -> Option<T>,
     ) -> Option<T> {
         read(self.traffic.borrow().routes.get(name)?)
     }
@@ -117,6 +128,12 @@ impl Shared {
         let state = Rc::new(ClusterState::new(self, cluster, set, None));
         self.clusters.borrow_mut().insert(Arc::clone(name), Rc::clone(&state));
         Some(state)
+    }
+
+    /// How each cluster that was asked for is balanced at this moment.
+    pub(crate) fn describe(&self) -> BTreeMap<ResourceName, Description> {
+        let clusters = self.clusters.borrow();
+        clusters.iter().map(|(name, state)| (Arc::clone(name), state.describe())).collect()
     }
 
     /// Closes idle upstream connections that are too old or were closed by the endpoint.

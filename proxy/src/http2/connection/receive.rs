@@ -96,6 +96,7 @@ impl Connection {
             }
             None => self.write_reset(id, code),
         }
+        self.guard.counters.faults += 1;
         self.count_reply()?;
         match self.guard.allows(Abuse::Reset) {
             true => Ok(()),

@@ -1,0 +1,289 @@
+//! What is known of one request for those who watch: written while it runs, added to the counters
+//! and put into the access log when it has ended.
+//!
+//! Owns what a request is counted as. Refuses to change anything about it.
+
+use std::cell::{Cell, OnceCell, RefCell};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::Client;
+use super::answering::{Answering, Speaks};
+use super::asked::Asked;
+use super::body::Source;
+use super::local::Reason;
+use crate::access::{Pen, Record};
+use crate::health::outcome::Outcome;
+use crate::message::{Known, RequestHead};
+use crate::metrics::RouteMetrics;
+use crate::worker::cluster::ClusterState;
+use crate::worker::endpoint::Endpoint;
+
+pub(super) struct Account {
+    pub(super) grpc: bool,
+    pub(super) pulse: Pulse,
+    /// Whom it is for, once that was understood.
+    pub(super) asked: OnceCell<Asked>,
+    pub(super) route: OnceCell<Arc<RouteMetrics>>,
+    started: Instant,
+    /// Where the last try went.
+    cluster: RefCell<Option<Rc<ClusterState>>>,
+    endpoint: RefCell<Option<Rc<Endpoint>>>,
+    tries: Cell<u32>,
+    /// From the request's head to the head of the last try's response.
+    head: Cell<Option<Duration>>,
+    grpc_status: Cell<Option<u32>>,
+    /// What stands in X-Forwarded-For ends with what this proxy put there.
+    passed: Cell<bool>,
+}
+
+/// What the tasks of one request tell its clock.
+#[derive(Default)]
+pub(super) struct Pulse {
+    beats: Cell<u64>,
+    /// Bytes of the response's body so far.
+    sent: Cell<u64>,
+    /// It became a tunnel: only silence ends it.
+    tunnel: Cell<bool>,
+    /// When the whole of the request was sent.
+    request_sent: Cell<Option<Instant>>,
+}
+
+impl Pulse {
+    /// Something moved.
+    pub(super) fn beat(&self) {
+        self.beats.set(self.beats.get().wrapping_add(1));
+    }
+
+    /// Something moved, and so many bytes were sent to the client by now.
+    pub(super) fn sent(&self, bytes: u64) {
+        self.sent.set(bytes);
+        self.beat();
+    }
+
+    /// The whole of the request is with the endpoint.
+    pub(super) fn on_sent(&self) {
+        if self.request_sent.get().is_none() {
+            self.request_sent.set(Some(Instant::now()));
+        }
+    }
+
+    /// The same, of a request without a body.
+    pub(super) fn set_sent(&self, at: Instant) {
+        self.request_sent.set(Some(at));
+    }
+
+    pub(super) fn request_sent(&self) -> Option<Instant> {
+        self.request_sent.get()
+    }
+
+    /// From here on it may last.
+    pub(super) fn begin_tunnel(&self) {
+        self.tunnel.set(true);
+    }
+
+    pub(super) fn is_tunnel(&self) -> bool {
+        self.tunnel.get()
+    }
+
+    /// Differs when something has moved.
+    pub(super) fn get(&self) -> u64 {
+        self.beats.get()
+    }
+}
+
+impl Account {
+    pub(super) fn new(grpc: bool) -> Self {
+        Self {
+            grpc,
+            pulse: Pulse::default(),
+            asked: OnceCell::new(),
+            route: OnceCell::new(),
+            started: Instant::now(),
+            cluster: RefCell::default(),
+            endpoint: RefCell::default(),
+            tries: Cell::new(0),
+            head: Cell::new(None),
+            grpc_status: Cell::new(None),
+            passed: Cell::new(false),
+        }
+    }
+
+    /// When its head was there.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    /// Its fields are now those for the endpoint.
+    pub(super) fn on_passed(&self) {
+        self.passed.set(true);
+    }
+
+    /// It is for this cluster.
+    pub(super) fn on_cluster(&self, state: &Rc<ClusterState>) {
+        *self.cluster.borrow_mut() = Some(Rc::clone(state));
+    }
+
+    /// This endpoint is tried.
+    pub(super) fn on_try(&self, endpoint: &Rc<Endpoint>) {
+        *self.endpoint.borrow_mut() = Some(Rc::clone(endpoint));
+        self.tries.set(self.tries.get().saturating_add(1));
+        self.head.set(None);
+    }
+
+    /// The head of a response is there.
+    pub(super) fn on_head(&self) {
+        if self.head.get().is_none() {
+            self.head.set(Some(self.started.elapsed()));
+        }
+    }
+
+    pub(super) fn on_grpc(&self, status: u32) {
+        self.grpc_status.set(Some(status));
+    }
+
+    /// Counts the request, which has ended: with this reason if that was the proxy's or the
+    /// client's doing, and `cut` if the response was begun and not ended.
+    pub(super) fn close(
+        &self,
+        client: &Client,
+        head: &RequestHead,
+        source: &Source<'_>,
+        answer: &Answering<'_>,
+        reason: Option<Reason>,
+        cut: bool,
+    ) {
+        let took = self.started.elapsed();
+        let (status, listener) = (answer.status, &client.origin.metrics);
+        if let Some(reason) = reason {
+            client.origin.count_local(reason);
+        }
+        if cut {
+            listener.cut.add(1);
+        }
+        if status != 0 {
+            listener.count_response(status);
+        }
+        if let Some(route) = self.route.get() {
+            route.on_request(status, took);
+        }
+        let sent = self.pulse.sent.get() + answer.local_bytes;
+        if self.grpc && reason.is_some_and(|r| r != Reason::ClientReset) {
+            self.grpc_status.set(reason.and_then(|r| r.grpc_status().parse().ok()));
+        }
+        let cluster = self.cluster.borrow();
+        if let Some(cluster) = &*cluster {
+            let metrics = &cluster.metrics;
+            metrics.on_request(status, took, self.head.get());
+            metrics.on_bytes(source.bytes, sent);
+            if let Some(status) = self.grpc_status.get() {
+                metrics.on_grpc(status);
+            }
+            if let Some(reason) = reason {
+                metrics.on_local(reason);
+            }
+        }
+        if let Some(pen) = &client.origin.shared.pen {
+            let record = Record {
+                status,
+                bytes_in: source.bytes,
+                bytes_out: sent,
+                took,
+                cluster: cluster.as_ref().map_or("", |cluster| &cluster.config.name),
+                reason: reason.map(Reason::as_str),
+                protocol: protocol(answer.speaks),
+                ..Record::default()
+            };
+            self.write(pen, client, head, record);
+        }
+    }
+
+    /// Puts it into the access log if that has it.
+    #[cold]
+    fn write<'a>(
+        &'a self,
+        pen: &Pen,
+        client: &'a Client,
+        head: &'a RequestHead,
+        record: Record<'a>,
+    ) {
+        let grpc_status = self.grpc_status.get();
+        let failed = record.reason.is_some()
+            || record.status >= 500
+            || grpc_status.is_some_and(|status| Outcome::of_grpc(status) != Outcome::Success);
+        if !pen.wants(failed, || client.origin.shared.random().0) {
+            return;
+        }
+        let fields = &head.fields;
+        let plain = head.authority().or_else(|| fields.get(Known::Host)).unwrap_or_default();
+        let endpoint = self.endpoint.borrow();
+        let forwarded_for = fields.get(Known::ForwardedFor).unwrap_or_default();
+        pen.write(&Record {
+            listener: &client.origin.listener.name,
+            client: &client.peer_text,
+            port: client.peer.port(),
+            method: head.method(),
+            authority: self.asked.get().map_or(plain, |asked| &asked.host),
+            path: head.path(),
+            grpc_status,
+            head: self.head.get(),
+            endpoint: endpoint.as_ref().map(|endpoint| endpoint.address),
+            tries: self.tries.get(),
+            request_id: fields.get(Known::RequestId).unwrap_or_default(),
+            user_agent: fields.named(b"user-agent").unwrap_or_default(),
+            forwarded_for: if self.passed.get() {
+                given(forwarded_for, client.peer_text.as_bytes())
+            } else {
+                forwarded_for
+            },
+            ..record
+        });
+    }
+}
+
+/// Records what could not be read as a request.
+pub(super) fn refused(client: &Client, status: u16, reason: Reason) {
+    let Some(pen) = &client.origin.shared.pen else { return };
+    pen.write(&Record {
+        listener: &client.origin.listener.name,
+        protocol: protocol(Speaks::Http11),
+        client: &client.peer_text,
+        port: client.peer.port(),
+        status,
+        reason: Some(reason.as_str()),
+        ..Record::default()
+    });
+}
+
+fn protocol(speaks: Speaks) -> &'static str {
+    match speaks {
+        Speaks::Http10 => "HTTP/1.0",
+        Speaks::Http11 => "HTTP/1.1",
+        Speaks::Http2 => "HTTP/2",
+    }
+}
+
+/// X-Forwarded-For without what this proxy added.
+fn given<'a>(passed: &'a [u8], peer: &[u8]) -> &'a [u8] {
+    passed.strip_suffix(peer).and_then(|rest| rest.strip_suffix(b", ")).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_given_as_forwarded_for_is_told_from_what_was_added() {
+        for (passed, expected) in [
+            (&b"10.0.0.9"[..], &b""[..]),
+            (b"1.1.1.1, 10.0.0.9", b"1.1.1.1"),
+            (b"1.1.1.1, 10.0.0.9, 10.0.0.9", b"1.1.1.1, 10.0.0.9"),
+            (b"", b""),
+        ] {
+            assert_eq!(given(passed, b"10.0.0.9"), expected);
+        }
+    }
+}
