@@ -456,6 +456,43 @@ impl Plan {
         self
     }
 
+    /// Changes the cluster `web`.
+    pub(crate) fn tune(mut self, change: impl FnOnce(&mut Cluster)) -> Self {
+        let mut cluster = (*self.0.clusters["web"]).clone();
+        change(&mut cluster);
+        self.0.clusters.insert("web".into(), Arc::new(cluster));
+        self
+    }
+
+    /// Changes the only route.
+    pub(crate) fn tune_route(mut self, change: impl FnOnce(&mut Route)) -> Self {
+        let mut host = (*self.0.routes["routes"].hosts[0]).clone();
+        change(&mut host.routes[0]);
+        let table = RouteTable::new("routes".into(), vec![Arc::new(host)]).expect("valid");
+        self.0.routes.insert("routes".into(), Arc::new(table));
+        self
+    }
+
+    /// Changes the options of the listener `web`.
+    pub(crate) fn tune_http(mut self, change: impl FnOnce(&mut HttpOptions)) -> Self {
+        let mut listener = (*self.0.listeners["web"]).clone();
+        if let ListenerKind::Http { options, .. } = &mut listener.kind {
+            change(options);
+        }
+        self.0.listeners.insert("web".into(), Arc::new(listener));
+        self
+    }
+
+    /// The same, with what is spoken to the cluster `web`.
+    pub(crate) fn speaking(self, upstream: Version) -> Self {
+        self.tune(|cluster| {
+            cluster.upstream.protocol = match upstream {
+                H1 => UpstreamProtocol::Http1,
+                H2 => UpstreamProtocol::Http2,
+            };
+        })
+    }
+
     /// Gives the endpoints of a set their priorities, in order.
     pub(crate) fn priorities(mut self, name: &str, priorities: &[u32]) -> Self {
         let mut set = (*self.0.endpoints[name]).clone();
