@@ -465,9 +465,14 @@ impl Plan {
     }
 
     /// Changes the only route.
-    pub(crate) fn tune_route(mut self, change: impl FnOnce(&mut Route)) -> Self {
+    pub(crate) fn tune_route(self, change: impl FnOnce(&mut Route)) -> Self {
+        self.tune_host(|host| change(&mut host.routes[0]))
+    }
+
+    /// Changes the only virtual host.
+    pub(crate) fn tune_host(mut self, change: impl FnOnce(&mut VirtualHost)) -> Self {
         let mut host = (*self.0.routes["routes"].hosts[0]).clone();
-        change(&mut host.routes[0]);
+        change(&mut host);
         let table = RouteTable::new("routes".into(), vec![Arc::new(host)]).expect("valid");
         self.0.routes.insert("routes".into(), Arc::new(table));
         self
