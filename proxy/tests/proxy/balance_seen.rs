@@ -338,7 +338,8 @@ async fn a_circuit_breaker_answers_what_is_over_its_limit() {
         })
         .await;
         let plan = Plan::http(&[backend.address]).speaking(upstream).tune(|cluster| {
-            cluster.limits.breaker = CircuitBreaker { requests: Some(3), ..CircuitBreaker::default() };
+            cluster.limits.breaker =
+                CircuitBreaker { requests: Some(3), ..CircuitBreaker::default() };
         });
         let proxy = start(plan).await;
         let to = proxy.web();
@@ -407,7 +408,8 @@ async fn connections_over_a_circuit_breakers_limit_are_not_opened() {
 async fn weights_are_kept() {
     let (_backends, addresses) = backends().await;
     for balancer in [Balancer::RoundRobin, Balancer::Random, Balancer::LeastRequest] {
-        let plan = Plan::http(&[]).cluster("web", balancer, UpstreamProtocol::Auto, &addresses[..2]);
+        let plan =
+            Plan::http(&[]).cluster("web", balancer, UpstreamProtocol::Auto, &addresses[..2]);
         let mut set = (*plan.0.endpoints["web"]).clone();
         set.endpoints[0].weight = 1;
         set.endpoints[1].weight = 4;

@@ -71,8 +71,7 @@ async fn check(plan: fn(Plan) -> Plan, upstream: Version, faults: Vec<Fault>) {
         for client in [H1, H2] {
             for method in ["GET", "POST"] {
                 let backend = RawBackend::start(fault.script).await;
-                let proxy =
-                    start(plan(Plan::http(&[backend.address]).speaking(upstream))).await;
+                let proxy = start(plan(Plan::http(&[backend.address]).speaking(upstream))).await;
                 let sees = see(client, &proxy, method).await;
                 // What had not reached the client when it broke may be a 502 instead.
                 let early = matches!(sees, Local(502, "upstream_reset" | "upstream_invalid"));
@@ -125,8 +124,12 @@ async fn a_connection_that_ends_before_an_answer_is_a_502() {
         H1,
         vec![
             fault("closes at once", RESET, |wire, _| Box::pin(async { drop(wire) })),
-            fault("closes after the request", RESET, |wire, _| Box::pin(say(wire, "", Then::Close))),
-            fault("resets after the request", RESET, |wire, _| Box::pin(say(wire, "", Then::Reset))),
+            fault("closes after the request", RESET, |wire, _| {
+                Box::pin(say(wire, "", Then::Close))
+            }),
+            fault("resets after the request", RESET, |wire, _| {
+                Box::pin(say(wire, "", Then::Reset))
+            }),
             fault("closes after an interim answer", RESET, |wire, _| {
                 Box::pin(say(wire, "HTTP/1.1 103 Early Hints\r\n\r\n", Then::Close))
             }),
@@ -196,7 +199,8 @@ async fn what_is_no_answer_is_a_502_and_never_passed_on() {
         "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: x\r\n\r\n",
     ];
     let mut wrong = Vec::new();
-    let large = format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "x".repeat(100_000));
+    let large =
+        format!("HTTP/1.1 200 OK\r\nx: {}\r\ncontent-length: 0\r\n\r\n", "x".repeat(100_000));
     let many = format!("HTTP/1.1 200 OK\r\n{}content-length: 0\r\n\r\n", "x: 1\r\n".repeat(50_000));
     let interim = "HTTP/1.1 103 Early Hints\r\n\r\n".repeat(1_000);
     let endless = "HTTP/1.1 100 Continue\r\n\r\n".repeat(1_000);
@@ -226,15 +230,35 @@ async fn answers_that_are_odd_but_clear_pass() {
         ("HTTP/1.1 200 Größe\r\ncontent-length: 2\r\n\r\nok", "ok", Then::Stay),
         ("HTTP/1.1 200 OK\r\nx: ä\r\ncontent-length: 2\r\n\r\nok", "ok", Then::Stay),
         ("HTTP/1.1 200 OK\r\ncontent-length: 002\r\n\r\nok", "ok", Then::Stay),
-        ("HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n", "ok", Then::Stay),
-        ("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\n\r\n", "ok", Then::Stay),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: Chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n",
+            "ok",
+            Then::Stay,
+        ),
+        (
+            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2;x=y\r\nok\r\n0\r\n\r\n",
+            "ok",
+            Then::Stay,
+        ),
         ("HTTP/1.1 200 OK\r\n\r\nuntil it closes", "until it closes", Then::Close),
         ("HTTP/1.0 200 OK\r\n\r\nuntil it closes", "until it closes", Then::Close),
         ("HTTP/1.0 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok", Then::Close),
         ("HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\nok", "ok", Then::Close),
-        ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok", Then::Stay),
-        ("HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok", Then::Stay),
-        ("HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", "ok", Then::Stay),
+        (
+            "HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            "ok",
+            Then::Stay,
+        ),
+        (
+            "HTTP/1.1 103 Early Hints\r\nlink: </a>\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            "ok",
+            Then::Stay,
+        ),
+        (
+            "HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok",
+            "ok",
+            Then::Stay,
+        ),
         ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", "", Then::Stay),
     ] {
         for client in [H1, H2] {
@@ -259,8 +283,12 @@ async fn a_body_that_breaks_off_is_never_whole() {
         |plan| plan,
         H1,
         vec![
-            fault("closes short of the length", Cut, |wire, _| Box::pin(say(wire, LENGTH, Then::Close))),
-            fault("resets short of the length", Cut, |wire, _| Box::pin(say(wire, LENGTH, Then::Reset))),
+            fault("closes short of the length", Cut, |wire, _| {
+                Box::pin(say(wire, LENGTH, Then::Close))
+            }),
+            fault("resets short of the length", Cut, |wire, _| {
+                Box::pin(say(wire, LENGTH, Then::Reset))
+            }),
             fault("closes after the head", Cut, |wire, _| {
                 Box::pin(say(wire, &LENGTH[..LENGTH.len() - 5], Then::Close))
             }),
@@ -367,10 +395,9 @@ macro_rules! h2_fault {
 #[tokio::test]
 #[ignore = "bug: the reset that cuts an HTTP/1.1 answer takes away what had come before"]
 async fn what_came_before_an_answer_broke_off_reaches_the_client() {
-    for (head, body) in [
-        ("content-length: 100", "hello"),
-        ("transfer-encoding: chunked", "5\r\nhello\r\n"),
-    ] {
+    for (head, body) in
+        [("content-length: 100", "hello"), ("transfer-encoding: chunked", "5\r\nhello\r\n")]
+    {
         for _ in 0..20 {
             let text = format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\n{body}");
             let backend =
@@ -426,9 +453,24 @@ async fn a_broken_rule_of_http2_is_named_invalid() {
         H2,
         vec![
             h2_fault!("HTTP/1.1", INVALID, Stay, |_| OK.into()),
-            h2_fault!("a block that cannot be read", INVALID, Stay, |id| frame(HEADERS, END_HEADERS | END_STREAM, id, [0x80])),
-            h2_fault!("a frame larger than allowed", INVALID, Stay, |id| frame(DATA, END_STREAM, id, vec![0; 1 << 20])),
-            h2_fault!("PUSH_PROMISE", INVALID, Stay, |id| frame(PUSH_PROMISE, END_HEADERS, id, [0, 0, 0, 2])),
+            h2_fault!("a block that cannot be read", INVALID, Stay, |id| frame(
+                HEADERS,
+                END_HEADERS | END_STREAM,
+                id,
+                [0x80]
+            )),
+            h2_fault!("a frame larger than allowed", INVALID, Stay, |id| frame(
+                DATA,
+                END_STREAM,
+                id,
+                vec![0; 1 << 20]
+            )),
+            h2_fault!("PUSH_PROMISE", INVALID, Stay, |id| frame(
+                PUSH_PROMISE,
+                END_HEADERS,
+                id,
+                [0, 0, 0, 2]
+            )),
         ],
     )
     .await;
@@ -441,26 +483,95 @@ async fn what_is_no_answer_in_http2_is_a_502_and_never_passed_on() {
         H2,
         vec![
             h2_fault!("no status", INVALID, Stay, |id| headers(id, true, &[("x", "1")])),
-            h2_fault!("a status that is none", INVALID, Stay, |id| headers(id, true, &[(":status", "abc")])),
-            h2_fault!("a status of two digits", INVALID, Stay, |id| headers(id, true, &[(":status", "20")])),
+            h2_fault!("a status that is none", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "abc")]
+            )),
+            h2_fault!("a status of two digits", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "20")]
+            )),
             h2_fault!("an empty status", INVALID, Stay, |id| headers(id, true, &[(":status", "")])),
-            h2_fault!("a status and a line", INVALID, Stay, |id| headers(id, true, &[(":status", "200\r\nx: y")])),
-            h2_fault!("two of them", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), (":status", "200")])),
+            h2_fault!("a status and a line", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200\r\nx: y")]
+            )),
+            h2_fault!("two of them", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), (":status", "200")]
+            )),
             h2_fault!("101", INVALID, Stay, |id| headers(id, true, &[(":status", "101")])),
-            h2_fault!("an interim answer that ends", INVALID, Stay, |id| headers(id, true, &[(":status", "103")])),
-            h2_fault!("a name in capitals", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("X", "1")])),
-            h2_fault!("a name with a line", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("x: 1\r\ny", "1")])),
-            h2_fault!("a value with CR LF", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("x", "1\r\nset-cookie: evil")])),
-            h2_fault!("a value with LF", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("x", "1\nset-cookie: evil")])),
-            h2_fault!("a value with NUL", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("x", "\0")])),
-            h2_fault!("connection", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("connection", "close")])),
-            h2_fault!("transfer-encoding", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("transfer-encoding", "chunked")])),
-            h2_fault!("a pseudo field of requests", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), (":path", "/")])),
-            h2_fault!("a pseudo field after others", INVALID, Stay, |id| headers(id, true, &[("x", "1"), (":status", "200")])),
-            h2_fault!("a length without a body", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("content-length", "5")])),
-            h2_fault!("two lengths", INVALID, Stay, |id| headers(id, true, &[(":status", "200"), ("content-length", "0"), ("content-length", "1")])),
+            h2_fault!("an interim answer that ends", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "103")]
+            )),
+            h2_fault!("a name in capitals", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("X", "1")]
+            )),
+            h2_fault!("a name with a line", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("x: 1\r\ny", "1")]
+            )),
+            h2_fault!("a value with CR LF", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("x", "1\r\nset-cookie: evil")]
+            )),
+            h2_fault!("a value with LF", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("x", "1\nset-cookie: evil")]
+            )),
+            h2_fault!("a value with NUL", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("x", "\0")]
+            )),
+            h2_fault!("connection", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("connection", "close")]
+            )),
+            h2_fault!("transfer-encoding", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("transfer-encoding", "chunked")]
+            )),
+            h2_fault!("a pseudo field of requests", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), (":path", "/")]
+            )),
+            h2_fault!("a pseudo field after others", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[("x", "1"), (":status", "200")]
+            )),
+            h2_fault!("a length without a body", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("content-length", "5")]
+            )),
+            h2_fault!("two lengths", INVALID, Stay, |id| headers(
+                id,
+                true,
+                &[(":status", "200"), ("content-length", "0"), ("content-length", "1")]
+            )),
             h2_fault!("DATA first", INVALID, Stay, |id| frame(DATA, END_STREAM, id, "x")),
-            h2_fault!("interim answers without end", INVALID, Stay, |id| headers(id, false, &[(":status", "103")]).repeat(1000)),
+            h2_fault!("interim answers without end", INVALID, Stay, |id| headers(
+                id,
+                false,
+                &[(":status", "103")]
+            )
+            .repeat(1000)),
         ],
     )
     .await;
@@ -481,11 +592,17 @@ async fn an_http2_body_that_breaks_off_is_never_whole() {
             h2_fault!("closes after the head", Cut, Close, |id| head(id)),
             h2_fault!("closes in the body", Cut, Close, |id| [head(id), data(id)].concat()),
             h2_fault!("resets the connection", Cut, Reset, |id| [head(id), data(id)].concat()),
-            h2_fault!("closes in a frame", Cut, Close, |id| [head(id), data(id)[..11].to_vec()].concat()),
+            h2_fault!("closes in a frame", Cut, Close, |id| [head(id), data(id)[..11].to_vec()]
+                .concat()),
             h2_fault!("INTERNAL_ERROR", Cut, Stay, |id| [head(id), data(id), rst(id, 2)].concat()),
             h2_fault!("CANCEL", Cut, Stay, |id| [head(id), data(id), rst(id, 8)].concat()),
             h2_fault!("NO_ERROR", Cut, Stay, |id| [head(id), data(id), rst(id, 0)].concat()),
-            h2_fault!("REFUSED_STREAM after the head", Cut, Stay, |id| [head(id), data(id), rst(id, 7)].concat()),
+            h2_fault!("REFUSED_STREAM after the head", Cut, Stay, |id| [
+                head(id),
+                data(id),
+                rst(id, 7)
+            ]
+            .concat()),
             h2_fault!("ends short of its length", Cut, Stay, |id| {
                 [length(id), frame(DATA, END_STREAM, id, "hello")].concat()
             }),
@@ -532,7 +649,8 @@ async fn an_http2_answer_that_ends_in_an_unusual_way_is_whole() {
             }),
             h2_fault!("empty DATA", Whole("hello"), Stay, |id| {
                 let empty = frame(DATA, 0, id, "");
-                [head(id), empty.repeat(3), frame(DATA, 0, id, "hello"), frame(DATA, 1, id, "")].concat()
+                [head(id), empty.repeat(3), frame(DATA, 0, id, "hello"), frame(DATA, 1, id, "")]
+                    .concat()
             }),
             h2_fault!("padding", Whole("hello"), Stay, |id| {
                 [head(id), frame(DATA, PADDED | 1, id, "\x03hello\0\0\0")].concat()
@@ -542,7 +660,8 @@ async fn an_http2_answer_that_ends_in_an_unusual_way_is_whole() {
                 [hints, head(id), frame(DATA, 1, id, "hello")].concat()
             }),
             h2_fault!("frames of unknown type", Whole("hello"), Stay, |id| {
-                [frame(99, 7, id, "x"), head(id), frame(99, 7, 0, "x"), frame(DATA, 1, id, "hello")].concat()
+                [frame(99, 7, id, "x"), head(id), frame(99, 7, 0, "x"), frame(DATA, 1, id, "hello")]
+                    .concat()
             }),
         ],
     )

@@ -190,8 +190,7 @@ impl Peer {
         if payload.len() < length {
             return None;
         }
-        let frame =
-            Frame { kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload };
+        let frame = Frame { kind, flags, stream: u32::from_be_bytes([s0, s1, s2, s3]), payload };
         let unanswered = self.polite && flags & ACK == 0;
         match kind {
             SETTINGS if unanswered => {

@@ -12,7 +12,8 @@ const PAIRS: [(Version, Version); 4] = [(H1, H1), (H2, H1), (H1, H2), (H2, H2)];
 
 /// Answers with the head it saw, one field a line.
 async fn show(request: Request<Incoming>, _n: usize) -> Response<Body> {
-    let mut text = format!("{} {}\n", request.method(), request.uri().path_and_query().expect("a path"));
+    let mut text =
+        format!("{} {}\n", request.method(), request.uri().path_and_query().expect("a path"));
     if let Some(authority) = request.uri().authority() {
         text.push_str(&format!(":authority: {authority}\n"));
     }
@@ -216,16 +217,18 @@ async fn the_names_of_an_http1_head_keep_their_case_and_order() {
     let answer = wire.answer("GET").await;
     let kept = |head: &str| {
         let lines = head.lines().skip(1).filter_map(|line| line.split_once(':'));
-        let ours = |n: &str| n.to_lowercase().starts_with("x-") && !n.contains("forwarded") && !n.contains("request-id");
-        lines.filter(|(n, _)| ours(n) || n.eq_ignore_ascii_case("set-cookie"))
+        let ours = |n: &str| {
+            n.to_lowercase().starts_with("x-")
+                && !n.contains("forwarded")
+                && !n.contains("request-id")
+        };
+        lines
+            .filter(|(n, _)| ours(n) || n.eq_ignore_ascii_case("set-cookie"))
             .map(|(n, v)| format!("{}:{v}", n.to_lowercase()))
             .collect::<Vec<_>>()
     };
     assert_eq!(kept(&tap.whole()[0].head), ["x-b: 1", "x-a: 2", "x-b: 3"]);
-    assert_eq!(
-        kept(&answer.head),
-        ["x-one: 1", "set-cookie: a=1", "x-two: 2", "set-cookie: b=2"]
-    );
+    assert_eq!(kept(&answer.head), ["x-one: 1", "set-cookie: a=1", "x-two: 2", "set-cookie: b=2"]);
     drop(wire);
     proxy.finish().await;
 }
@@ -274,17 +277,17 @@ async fn hop_by_hop_fields_stay_on_their_connection_both_ways() {
 async fn a_head_is_taken_to_its_limit_and_not_beyond() {
     for (client, upstream) in PAIRS {
         let backend = Backend::start(upstream, async |r: Request<Incoming>, _| {
-            let size = r.headers().get("x-answer").map_or(0, |v| {
-                v.to_str().expect("text").parse().expect("a number")
-            });
+            let size = r
+                .headers()
+                .get("x-answer")
+                .map_or(0, |v| v.to_str().expect("text").parse().expect("a number"));
             let mut response = respond(200, full("ok"));
             let value = "x".repeat(size).parse().expect("a value");
             response.headers_mut().insert("x-large", value);
             response
         })
         .await;
-        let proxy =
-            start_with(plan(upstream, &backend), |c| c.max_header_bytes = 16 * 1024).await;
+        let proxy = start_with(plan(upstream, &backend), |c| c.max_header_bytes = 16 * 1024).await;
         let mut connection = Client::connect(client, proxy.web()).await;
         for (sent, answered, status, reason) in [
             (12_000, 0, 200, ""),
@@ -383,7 +386,9 @@ async fn every_method_passes_with_and_without_a_body() {
         .await;
         let proxy = start(plan(upstream, &backend)).await;
         let mut connection = Client::connect(client, proxy.web()).await;
-        for method in ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"] {
+        for method in
+            ["GET", "HEAD", "POST", "PUT", "DELETE", "OPTIONS", "PATCH", "TRACE", "PROPFIND"]
+        {
             for size in [None, Some(0_usize), Some(1), Some(100_000)] {
                 let body = size.map_or_else(empty, |n| full(vec![7; n]));
                 let mut asked = request(client, method, "/", body);

@@ -173,7 +173,11 @@ async fn a_chunk_is_what_its_grammar_says() {
         ("past 64 bits", chunked("10000000000000005\r\nhello\r\n0\r\n\r\n"), Cut),
         ("all bits", chunked("ffffffffffffffff\r\nhello\r\n0\r\n\r\n"), Cut),
         ("many zeros", chunked(&format!("{}5\r\nhello\r\n0\r\n\r\n", "0".repeat(5000))), Cut),
-        ("a long extension", chunked(&format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(100_000))), Cut),
+        (
+            "a long extension",
+            chunked(&format!("5;{}\r\nhello\r\n0\r\n\r\n", "x".repeat(100_000))),
+            Cut,
+        ),
         ("a folded trailer", chunked("0\r\nx: 1\r\n y\r\n\r\n"), Cut),
         ("a trailer without a colon", chunked("0\r\nx\r\n\r\n"), Cut),
         ("a space before a trailer's colon", chunked("0\r\nx : 1\r\n\r\n"), Cut),
@@ -194,10 +198,18 @@ async fn lines_and_fields_are_what_their_grammar_says() {
         ("a line feed alone after a field", get_with("a: 1\nb: 2"), BAD),
         ("a carriage return in a value", get_with("a: 1\rb: 2"), BAD),
         ("a carriage return at the end of a value", get_with("a: 1\r"), BAD),
-        ("carriage returns alone", b"GET / HTTP/1.1\rhost: web.shop\r\r\n\r\n".to_vec(), Refused(&[400, 505])),
+        (
+            "carriage returns alone",
+            b"GET / HTTP/1.1\rhost: web.shop\r\r\n\r\n".to_vec(),
+            Refused(&[400, 505]),
+        ),
         ("a fold", get_with("a: 1\r\n 2"), BAD),
         ("a fold with a tab", get_with("a: 1\r\n\t2"), BAD),
-        ("a space before the first field", b"GET / HTTP/1.1\r\n host: web.shop\r\n\r\n".to_vec(), BAD),
+        (
+            "a space before the first field",
+            b"GET / HTTP/1.1\r\n host: web.shop\r\n\r\n".to_vec(),
+            BAD,
+        ),
         ("a space before the colon", get_with("a : 1"), BAD),
         ("no colon", get_with("a"), BAD),
         ("no name", get_with(": 1"), BAD),
@@ -263,14 +275,22 @@ async fn a_start_line_is_what_its_grammar_says() {
         ("a carriage return in the target", start_line("GET /\r HTTP/1.1"), BAD),
         ("a whole URI", start_line("GET http://web.shop/ HTTP/1.1"), Clean),
         ("a whole URI without a path", start_line("GET http://web.shop HTTP/1.1"), Clean),
-        ("a whole URI without a path and a query", start_line("GET http://web.shop?q HTTP/1.1"), Clean),
+        (
+            "a whole URI without a path and a query",
+            start_line("GET http://web.shop?q HTTP/1.1"),
+            Clean,
+        ),
         ("a whole URI in capitals", start_line("GET HTTP://WEB.SHOP/ HTTP/1.1"), Clean),
         ("a URI with a user", start_line("GET http://a@web.shop/ HTTP/1.1"), Asked),
         ("a URI without an authority", start_line("GET http:///x HTTP/1.1"), BAD),
         ("a URI of another scheme", start_line("GET ftp://web.shop/ HTTP/1.1"), BAD),
         ("an authority for GET", start_line("GET web.shop:80 HTTP/1.1"), BAD),
         ("CONNECT to a path", start_line("CONNECT / HTTP/1.1"), Asked),
-        ("TLS", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(), Refused(&[400, 0])),
+        (
+            "TLS",
+            b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03\r\n\r\n".to_vec(),
+            Refused(&[400, 0]),
+        ),
         ("binary", (0..=255).collect(), Refused(&[400, 0])),
         ("empty lines without end", "\r\n".repeat(100_000).into(), Refused(&[400, 431, 0])),
     ]))
@@ -437,8 +457,7 @@ async fn a_connection_without_a_request_closes_without_a_word() {
 async fn a_body_that_stalls_ends_with_the_stream_idle_timeout() {
     let tap = Tap::ok().await;
     let limit = Duration::from_millis(200);
-    let plan =
-        Plan::http(&[tap.address]).tune_http(|http| http.stream_idle_timeout = Some(limit));
+    let plan = Plan::http(&[tap.address]).tune_http(|http| http.stream_idle_timeout = Some(limit));
     let proxy = start(plan).await;
     let mut wire = Wire::connect(proxy.web()).await;
     wire.send(post_with("content-length: 100", "hello")).await;

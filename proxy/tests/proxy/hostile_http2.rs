@@ -25,7 +25,8 @@ fn refused(outcome: Outcome) -> bool {
 /// Fields that make a request malformed.
 fn malformed() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
     let pseudo = |method, scheme, authority, path| {
-        let all = [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)];
+        let all =
+            [(":method", method), (":scheme", scheme), (":authority", authority), (":path", path)];
         all.into_iter().filter(|(_, value)| *value != "-").collect::<Vec<_>>()
     };
     vec![
@@ -75,9 +76,15 @@ fn malformed() -> Vec<(&'static str, Vec<(&'static str, &'static str)>)> {
         ("a path without a slash", pseudo("GET", "http", "web.shop", "x")),
         ("a star for GET", pseudo("GET", "http", "web.shop", "*")),
         ("a whole URI as path", pseudo("GET", "http", "web.shop", "http://other.shop/")),
-        ("a request in the method", pseudo("GET / HTTP/1.1\r\nhost: web.shop\r\n\r\nGET", "http", "web.shop", "/")),
+        (
+            "a request in the method",
+            pseudo("GET / HTTP/1.1\r\nhost: web.shop\r\n\r\nGET", "http", "web.shop", "/"),
+        ),
         ("a space in the method", pseudo("GET /", "http", "web.shop", "/")),
-        ("a request in the path", pseudo("GET", "http", "web.shop", "/ HTTP/1.1\r\nevil: 1\r\n\r\n")),
+        (
+            "a request in the path",
+            pseudo("GET", "http", "web.shop", "/ HTTP/1.1\r\nevil: 1\r\n\r\n"),
+        ),
         ("a space in the path", pseudo("GET", "http", "web.shop", "/a b")),
         ("a version in the path", pseudo("GET", "http", "web.shop", "/ HTTP/1.0")),
         ("a tab in the path", pseudo("GET", "http", "web.shop", "/a\tb")),
@@ -162,24 +169,44 @@ async fn what_is_allowed_though_odd_is_served() {
         ("an empty value", get_with(&[("x", "")])),
         ("a length of nothing", get_with(&[("content-length", "0")])),
         ("many of one name", get_with(&many)),
-        ("pseudo fields in another order", vec![
-            (":path", "/"), (":authority", "web.shop"), (":scheme", "http"), (":method", "GET"),
-        ]),
-        ("host and no authority", vec![
-            (":method", "GET"), (":scheme", "http"), (":path", "/"), ("host", "web.shop"),
-        ]),
-        ("https", vec![
-            (":method", "GET"), (":scheme", "https"), (":path", "/"), (":authority", "web.shop"),
-        ]),
+        (
+            "pseudo fields in another order",
+            vec![
+                (":path", "/"),
+                (":authority", "web.shop"),
+                (":scheme", "http"),
+                (":method", "GET"),
+            ],
+        ),
+        (
+            "host and no authority",
+            vec![(":method", "GET"), (":scheme", "http"), (":path", "/"), ("host", "web.shop")],
+        ),
+        (
+            "https",
+            vec![
+                (":method", "GET"),
+                (":scheme", "https"),
+                (":path", "/"),
+                (":authority", "web.shop"),
+            ],
+        ),
         ("a method of one's own", method_with("BREW", &[])),
         ("no authority", vec![(":method", "GET"), (":scheme", "http"), (":path", "/")]),
-        ("a port", vec![
-            (":method", "GET"), (":scheme", "http"), (":path", "/"), (":authority", "web.shop:80"),
-        ]),
+        (
+            "a port",
+            vec![
+                (":method", "GET"),
+                (":scheme", "http"),
+                (":path", "/"),
+                (":authority", "web.shop:80"),
+            ],
+        ),
     ] {
         let mut peer = Peer::client(proxy.web(), &[]).await;
         peer.send(headers(1, true, &list)).await;
-        let expected = if matches!(name, "a port" | "no authority") { Status(404) } else { Status(200) };
+        let expected =
+            if matches!(name, "a port" | "no authority") { Status(404) } else { Status(200) };
         assert_eq!(peer.outcome(1).await, expected, "{name}");
     }
     proxy.finish().await;
@@ -199,10 +226,19 @@ async fn a_body_must_be_as_long_as_it_says_and_trailers_must_be_trailers() {
         ("less than it says", vec![head("9"), data(END_STREAM, "hello")]),
         ("less and trailers", vec![head("9"), data(0, "hello"), headers(1, true, &[("x", "1")])]),
         ("something for nothing", vec![head("0"), data(END_STREAM, "hello")]),
-        ("pseudo fields as trailers", vec![unknown(), data(0, "a"), headers(1, true, &[(":path", "/")])]),
-        ("trailers with CR LF", vec![unknown(), data(0, "a"), headers(1, true, &[("x", "1\r\ny: 1")])]),
+        (
+            "pseudo fields as trailers",
+            vec![unknown(), data(0, "a"), headers(1, true, &[(":path", "/")])],
+        ),
+        (
+            "trailers with CR LF",
+            vec![unknown(), data(0, "a"), headers(1, true, &[("x", "1\r\ny: 1")])],
+        ),
         ("trailers in capitals", vec![unknown(), data(0, "a"), headers(1, true, &[("X", "1")])]),
-        ("trailers that do not end", vec![unknown(), data(0, "a"), headers(1, false, &[("x", "1")])]),
+        (
+            "trailers that do not end",
+            vec![unknown(), data(0, "a"), headers(1, false, &[("x", "1")])],
+        ),
     ] {
         tap.clear();
         let mut peer = Peer::client(proxy.web(), &[]).await;
@@ -264,20 +300,48 @@ async fn a_broken_rule_of_the_connection_ends_it_with_its_code() {
         ("a window of the connection past 2^31", window(0, 0x7fff_ffff), FLOW),
         ("PRIORITY on stream 0", frame(PRIORITY, 0, 0, [0; 5]), P),
         ("CONTINUATION of nothing", frame(CONTINUATION, END_HEADERS, 1, &block), P),
-        ("a PING within HEADERS", [frame(HEADERS, 1, 1, &block), frame(PING, 0, 0, [0; 8])].concat(), P),
-        ("CONTINUATION of another stream", [frame(HEADERS, 1, 1, &block), frame(CONTINUATION, 4, 3, [])].concat(), P),
+        (
+            "a PING within HEADERS",
+            [frame(HEADERS, 1, 1, &block), frame(PING, 0, 0, [0; 8])].concat(),
+            P,
+        ),
+        (
+            "CONTINUATION of another stream",
+            [frame(HEADERS, 1, 1, &block), frame(CONTINUATION, 4, 3, [])].concat(),
+            P,
+        ),
         ("more padding than payload", [post(1), frame(DATA, PADDED, 1, [9, 0, 0])].concat(), P),
-        ("padding without a length", [post(1), frame(DATA, PADDED, 1, [])].concat(), &[PROTOCOL_ERROR, FRAME_SIZE_ERROR]),
-        ("HEADERS with more padding than payload", frame(HEADERS, END_HEADERS | PADDED | 1, 1, [200, 0]), P),
+        (
+            "padding without a length",
+            [post(1), frame(DATA, PADDED, 1, [])].concat(),
+            &[PROTOCOL_ERROR, FRAME_SIZE_ERROR],
+        ),
+        (
+            "HEADERS with more padding than payload",
+            frame(HEADERS, END_HEADERS | PADDED | 1, 1, [200, 0]),
+            P,
+        ),
         ("a frame larger than allowed", [post(1), frame(DATA, 0, 1, [0; 16_385])].concat(), SIZE),
         ("HEADERS larger than allowed", frame(HEADERS, 5, 1, [0; 16_385]), SIZE),
         ("an index beyond the table", frame(HEADERS, 5, 1, [0xff, 0x7f]), &[COMPRESSION_ERROR]),
         ("index 0", frame(HEADERS, 5, 1, [0x80]), &[COMPRESSION_ERROR]),
         ("a block cut off", frame(HEADERS, 5, 1, &block[..block.len() - 1]), &[COMPRESSION_ERROR]),
-        ("a table larger than allowed", frame(HEADERS, 5, 1, [0x3f, 0xe1, 0xff, 0x03]), &[COMPRESSION_ERROR]),
+        (
+            "a table larger than allowed",
+            frame(HEADERS, 5, 1, [0x3f, 0xe1, 0xff, 0x03]),
+            &[COMPRESSION_ERROR],
+        ),
         ("a number without end", frame(HEADERS, 5, 1, [0xff; 40]), &[COMPRESSION_ERROR]),
-        ("bad Huffman padding", frame(HEADERS, 5, 1, [0x00, 0x81, 0x00, 0x01, b'x']), &[COMPRESSION_ERROR]),
-        ("trailers that cannot be read", [post(1), frame(HEADERS, 5, 1, [0x80])].concat(), &[COMPRESSION_ERROR]),
+        (
+            "bad Huffman padding",
+            frame(HEADERS, 5, 1, [0x00, 0x81, 0x00, 0x01, b'x']),
+            &[COMPRESSION_ERROR],
+        ),
+        (
+            "trailers that cannot be read",
+            [post(1), frame(HEADERS, 5, 1, [0x80])].concat(),
+            &[COMPRESSION_ERROR],
+        ),
     ];
     let mut wrong = Vec::new();
     for (name, bytes, codes) in cases {
@@ -329,10 +393,22 @@ async fn what_is_unknown_or_harmless_is_ignored() {
     };
     for (name, bytes) in [
         ("a frame of unknown type", [frame(200, 0xff, 0, "what"), ask.clone()].concat()),
-        ("a frame of unknown type on a stream", [frame(200, 0xff, 1, "what"), ask.clone()].concat()),
-        ("an unknown setting", [frame(SETTINGS, 0, 0, [0x77, 0x77, 0, 0, 0, 1]), ask.clone()].concat()),
-        ("PRIORITY of an idle stream", [frame(PRIORITY, 0, 1, [0, 0, 0, 0, 1]), ask.clone()].concat()),
-        ("a window on the connection", [frame(WINDOW_UPDATE, 0, 0, [0, 0, 1, 0]), ask.clone()].concat()),
+        (
+            "a frame of unknown type on a stream",
+            [frame(200, 0xff, 1, "what"), ask.clone()].concat(),
+        ),
+        (
+            "an unknown setting",
+            [frame(SETTINGS, 0, 0, [0x77, 0x77, 0, 0, 0, 1]), ask.clone()].concat(),
+        ),
+        (
+            "PRIORITY of an idle stream",
+            [frame(PRIORITY, 0, 1, [0, 0, 0, 0, 1]), ask.clone()].concat(),
+        ),
+        (
+            "a window on the connection",
+            [frame(WINDOW_UPDATE, 0, 0, [0, 0, 1, 0]), ask.clone()].concat(),
+        ),
         ("a reserved bit", {
             let mut bytes = ask.clone();
             bytes[5] |= 0x80;
@@ -414,24 +490,44 @@ async fn floods_end_the_connection_and_nobody_elses() {
     type Flood = Box<dyn FnMut(u32) -> Vec<u8>>;
     let floods: Vec<(&str, u32, Flood)> = vec![
         ("rapid reset", 20_000, Box::new(move |i| [ask(i), reset(i)].concat())),
-        ("streams that are malformed", 20_000, Box::new(|i| headers(2 * i + 1, true, &[("X", "1")]))),
-        ("streams closed by a window of 0", 20_000, Box::new(|i| {
-            let id = 2 * i + 1;
-            let ask = headers(id, false, &method_with("POST", &[]));
-            [ask, frame(WINDOW_UPDATE, 0, id, [0; 4])].concat()
-        })),
-        ("CONTINUATION", 1_000, Box::new(|i| match i {
-            0 => frame(HEADERS, END_STREAM, 1, fields(&get_with(&[]))),
-            _ => frame(CONTINUATION, 0, 1, fields(&[("x", "1")]).repeat(1000)),
-        })),
-        ("empty CONTINUATION", 100_000, Box::new(|i| match i {
-            0 => frame(HEADERS, END_STREAM, 1, fields(&get_with(&[]))),
-            _ => frame(CONTINUATION, 0, 1, []),
-        })),
-        ("empty DATA", 100_000, Box::new(|i| match i {
-            0 => headers(1, false, &method_with("POST", &[])),
-            _ => frame(DATA, 0, 1, []),
-        })),
+        (
+            "streams that are malformed",
+            20_000,
+            Box::new(|i| headers(2 * i + 1, true, &[("X", "1")])),
+        ),
+        (
+            "streams closed by a window of 0",
+            20_000,
+            Box::new(|i| {
+                let id = 2 * i + 1;
+                let ask = headers(id, false, &method_with("POST", &[]));
+                [ask, frame(WINDOW_UPDATE, 0, id, [0; 4])].concat()
+            }),
+        ),
+        (
+            "CONTINUATION",
+            1_000,
+            Box::new(|i| match i {
+                0 => frame(HEADERS, END_STREAM, 1, fields(&get_with(&[]))),
+                _ => frame(CONTINUATION, 0, 1, fields(&[("x", "1")]).repeat(1000)),
+            }),
+        ),
+        (
+            "empty CONTINUATION",
+            100_000,
+            Box::new(|i| match i {
+                0 => frame(HEADERS, END_STREAM, 1, fields(&get_with(&[]))),
+                _ => frame(CONTINUATION, 0, 1, []),
+            }),
+        ),
+        (
+            "empty DATA",
+            100_000,
+            Box::new(|i| match i {
+                0 => headers(1, false, &method_with("POST", &[])),
+                _ => frame(DATA, 0, 1, []),
+            }),
+        ),
     ];
     let mut wrong = Vec::new();
     for (name, times, bytes) in floods {
@@ -444,10 +540,7 @@ async fn floods_end_the_connection_and_nobody_elses() {
         assert_eq!(answer.text(), "ok", "{name}");
     }
     drop(other);
-    until("no request in flight", || {
-        proxy.metric("portolan_proxy_upstream_requests") == 0
-    })
-    .await;
+    until("no request in flight", || proxy.metric("portolan_proxy_upstream_requests") == 0).await;
     proxy.finish().await;
     assert!(wrong.is_empty(), "{} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }
@@ -523,8 +616,7 @@ async fn streams_past_the_bound_are_refused_so_that_they_may_be_sent_again() {
         wire.rest().await;
     })
     .await;
-    let proxy =
-        start_with(Plan::http(&[backend.address]), |c| c.max_concurrent_streams = 4).await;
+    let proxy = start_with(Plan::http(&[backend.address]), |c| c.max_concurrent_streams = 4).await;
     let mut peer = Peer::client(proxy.web(), &[]).await;
     for id in [1, 3, 5, 7, 9] {
         peer.send(headers(id, true, &get_with(&[]))).await;
@@ -542,8 +634,7 @@ async fn a_client_that_opens_no_window_is_ended_by_the_stream_idle_timeout() {
     })
     .await;
     let limit = Duration::from_millis(300);
-    let plan =
-        Plan::http(&[tap.address]).tune_http(|http| http.stream_idle_timeout = Some(limit));
+    let plan = Plan::http(&[tap.address]).tune_http(|http| http.stream_idle_timeout = Some(limit));
     let proxy = start(plan).await;
     let mut peer = Peer::client(proxy.web(), &[(4, 0)]).await;
     peer.send(headers(1, true, &get_with(&[]))).await;
@@ -552,10 +643,7 @@ async fn a_client_that_opens_no_window_is_ended_by_the_stream_idle_timeout() {
     assert_eq!(bytes, 0);
     assert!(matches!(ended, Some(code) if code != u32::MAX), "a reset, not {ended:?}");
     drop(peer);
-    until("no request in flight", || {
-        proxy.metric("portolan_proxy_upstream_requests") == 0
-    })
-    .await;
+    until("no request in flight", || proxy.metric("portolan_proxy_upstream_requests") == 0).await;
     proxy.finish().await;
 }
 

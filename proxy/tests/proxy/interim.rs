@@ -6,7 +6,8 @@ use super::frames::*;
 use super::kit::*;
 use super::raw::*;
 
-const POST: &str = "POST / HTTP/1.1\r\nhost: web.shop\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+const POST: &str =
+    "POST / HTTP/1.1\r\nhost: web.shop\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
 const GET: &str = "GET / HTTP/1.1\r\nhost: web.shop\r\n\r\n";
 
 #[tokio::test]
@@ -162,7 +163,11 @@ async fn an_http10_client_gets_what_it_can_read() {
         assert_eq!((answer.status(), &*answer.text()), (200, body), "{path} {line:?}");
         assert!(answer.all("transfer-encoding").is_empty(), "{}", answer.head);
         if stays {
-            assert!(answer.field("connection").eq_ignore_ascii_case("keep-alive"), "{}", answer.head);
+            assert!(
+                answer.field("connection").eq_ignore_ascii_case("keep-alive"),
+                "{}",
+                answer.head
+            );
             wire.send(format!("GET {path} HTTP/1.0\r\nhost: web.shop\r\n\r\n")).await;
             assert_eq!(wire.answer("GET").await.text(), body);
         }
@@ -191,8 +196,12 @@ async fn pipelined_requests_are_answered_in_order() {
         for i in 0..50 {
             let request = match i % 3 {
                 0 => format!("GET /{i} HTTP/1.1\r\nhost: web.shop\r\n\r\n"),
-                1 => format!("POST /{i} HTTP/1.1\r\nhost: web.shop\r\ncontent-length: 5\r\n\r\nhello"),
-                _ => format!("PUT /{i} HTTP/1.1\r\nhost: web.shop\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"),
+                1 => format!(
+                    "POST /{i} HTTP/1.1\r\nhost: web.shop\r\ncontent-length: 5\r\n\r\nhello"
+                ),
+                _ => format!(
+                    "PUT /{i} HTTP/1.1\r\nhost: web.shop\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n"
+                ),
             };
             all.extend(request.into_bytes());
         }
@@ -289,10 +298,8 @@ async fn a_client_that_goes_takes_its_request_with_it() {
             }
             assert_eq!(proxy.metric("portolan_proxy_upstream_requests"), 1);
             drop(connection);
-            until("nothing in flight", || {
-                proxy.metric("portolan_proxy_upstream_requests") == 0
-            })
-            .await;
+            until("nothing in flight", || proxy.metric("portolan_proxy_upstream_requests") == 0)
+                .await;
             proxy.finish().await;
         }
     }

@@ -3,14 +3,15 @@
 mod balance;
 mod balance_seen;
 mod drain;
+mod endings;
 mod faults;
 mod frames;
 mod grpc;
 mod heads;
 mod hostile_http1;
 mod hostile_http2;
-mod kit;
 mod interim;
+mod kit;
 mod listeners;
 mod matrix;
 mod pool;

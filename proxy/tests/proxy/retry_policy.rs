@@ -103,7 +103,8 @@ async fn a_small_body_is_sent_again_whole_and_a_large_one_is_not() {
                 let bytes: bytes::Bytes =
                     (0..size).map(|i| u8::try_from(i % 251).expect("small")).collect();
                 let body = if chunked {
-                    let parts: Vec<_> = (0..size / 500).map(|i| bytes.slice(i * 500..(i + 1) * 500)).collect();
+                    let parts: Vec<_> =
+                        (0..size / 500).map(|i| bytes.slice(i * 500..(i + 1) * 500)).collect();
                     chunks(parts, &[])
                 } else {
                     full(bytes.clone())
@@ -192,8 +193,8 @@ async fn each_try_has_its_time_and_all_of_them_the_routes() {
         let backend = slow(good).await;
         let mut retries = policy(&[RetryOn::GatewayError], 2);
         retries.per_try_timeout = Some(per_try);
-        let plan = with(Plan::http(&[backend.address]), retries)
-            .tune_route(|route| route.timeout = whole);
+        let plan =
+            with(Plan::http(&[backend.address]), retries).tune_route(|route| route.timeout = whole);
         let proxy = start(plan).await;
         let answer = fetch(H1, proxy.web(), request(H1, "POST", "/", full("x"))).await;
         assert_eq!((answer.status, answer.header("x-portolan-reason")), (status, reason));

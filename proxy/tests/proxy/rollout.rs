@@ -151,7 +151,10 @@ async fn a_websocket_outlives_the_removal_of_its_endpoint_until_that_ends_it() {
         if wire.request().await.is_none() {
             return;
         }
-        wire.send("HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n").await;
+        wire.send(
+            "HTTP/1.1 101 Switching Protocols\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n",
+        )
+        .await;
         loop {
             tokio::select! {
                 biased;

@@ -109,14 +109,15 @@ async fn client(to: SocketAddr, seed: usize, stop: CancellationToken) -> usize {
 }
 
 async fn soak(length: Duration) {
-    let base = Plan::http(&[]).tune(|cluster| cluster.limits.min_retries = 10).tune_route(|route| {
-        route.timeout = Some(Duration::from_secs(2));
-        route.retries = Some(Retries {
-            attempts: 2,
-            on: vec![RetryOn::ServerError, RetryOn::Reset],
-            per_try_timeout: None,
+    let base =
+        Plan::http(&[]).tune(|cluster| cluster.limits.min_retries = 10).tune_route(|route| {
+            route.timeout = Some(Duration::from_secs(2));
+            route.retries = Some(Retries {
+                attempts: 2,
+                on: vec![RetryOn::ServerError, RetryOn::Reset],
+                per_try_timeout: None,
+            });
         });
-    });
     let proxy = start(base.clone()).await;
     let fds = descriptors();
     let stop = CancellationToken::new();

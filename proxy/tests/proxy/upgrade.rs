@@ -163,7 +163,8 @@ async fn the_end_of_either_side_ends_the_other() {
 
 #[tokio::test]
 async fn an_upgrade_that_is_refused_is_an_answer_like_others() {
-    for (status, text) in [("200 OK", "no"), ("426 Upgrade Required", "no"), ("404 Not Found", "")] {
+    for (status, text) in [("200 OK", "no"), ("426 Upgrade Required", "no"), ("404 Not Found", "")]
+    {
         let tap = Tap::start(move |_| {
             format!("HTTP/1.1 {status}\r\ncontent-length: {}\r\n\r\n{text}", text.len()).into()
         })
@@ -210,7 +211,8 @@ async fn another_upgrade_passes_where_the_listener_allows_it() {
         wire.send(format!("{head}: {kind}\r\n\r\n{kind}")).await;
     })
     .await;
-    let plan = Plan::http(&[backend.address]).tune_http(|http| http.upgrades = vec!["spdy/3.1".into()]);
+    let plan =
+        Plan::http(&[backend.address]).tune_http(|http| http.upgrades = vec!["spdy/3.1".into()]);
     let proxy = start(plan).await;
     for (kind, status) in [("SPDY/3.1", 101), ("websocket", 101), ("other", 501)] {
         let mut wire = Wire::connect(proxy.web()).await;
