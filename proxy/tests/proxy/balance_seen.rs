@@ -424,3 +424,76 @@ async fn weights_are_kept() {
         proxy.finish().await;
     }
 }
+
+#[tokio::test]
+async fn limits_and_hashes_are_those_of_all_workers_together() {
+    let four = std::num::NonZeroUsize::new(4).expect("not zero");
+    // A limit of three requests, asked from many connections, which the workers share.
+    let (gate, opened) = tokio::sync::watch::channel(false);
+    let backend = Backend::start(H1, move |_, _| {
+        let mut opened = opened.clone();
+        async move {
+            drop(opened.wait_for(|open| *open).await);
+            respond(200, full("done"))
+        }
+    })
+    .await;
+    let plan = Plan::http(&[backend.address]).tune(|cluster| {
+        cluster.limits.breaker = CircuitBreaker { requests: Some(3), ..CircuitBreaker::default() };
+    });
+    let proxy = start_with(plan, |c| c.workers = four).await;
+    let to = proxy.web();
+    let mut held = tokio::task::JoinSet::new();
+    for _ in 0..24 {
+        held.spawn(fetch(H1, to, get(H1, "/")));
+    }
+    for n in 0..21 {
+        let answer = soon("a refusal", held.join_next()).await.expect("one").expect("no panic");
+        assert_eq!(answer.header("x-portolan-reason"), "circuit_open", "{n}");
+    }
+    gate.send_replace(true);
+    while let Some(answer) = held.join_next().await {
+        assert_eq!(answer.expect("no panic").status, 200);
+    }
+    proxy.finish().await;
+
+    // Users are placed alike whichever worker has their connection.
+    for balancer in [Balancer::RingHash, Balancer::Maglev] {
+        let (_backends, addresses) = backends().await;
+        let on = HashOn::Header("x-user".into());
+        let proxy = start_with(hashed(balancer, on, &addresses), |c| c.workers = four).await;
+        for user in 0..10 {
+            let mut names = Vec::new();
+            for _ in 0..12 {
+                let answer = fetch(H1, proxy.web(), with_header(user)).await;
+                names.push(answer.text().to_owned());
+            }
+            assert_eq!(tally(names).len(), 1, "{balancer:?} user {user}");
+        }
+        proxy.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn an_endpoint_that_one_worker_found_bad_is_left_out_by_all() {
+    let four = std::num::NonZeroUsize::new(4).expect("not zero");
+    let (one, status) = switched("one").await;
+    let (two, _) = switched("two").await;
+    let mut slow = outlier();
+    slow.base_ejection = Duration::from_secs(60);
+    slow.max_ejection = Duration::from_secs(60);
+    let plan = Plan::http(&[one.address, two.address]).tune(|c| c.outlier = Some(slow));
+    let proxy = start_with(plan, |c| c.workers = four).await;
+    status.store(500, Ordering::SeqCst);
+    // Each on a connection of its own, so that all workers have some.
+    soon("its ejection", async {
+        let mut good = 0;
+        while good < 40 {
+            let answer = fetch(H1, proxy.web(), get(H1, "/")).await;
+            good = if answer.status == 200 { good + 1 } else { 0 };
+        }
+    })
+    .await;
+    assert!(one.requests() <= 12, "{} requests went to it", one.requests());
+    proxy.finish().await;
+}

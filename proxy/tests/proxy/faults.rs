@@ -883,3 +883,42 @@ async fn an_early_answer_reaches_an_http1_client_that_sends_on() {
         proxy.lifecycle.abort();
     }
 }
+
+#[tokio::test]
+async fn an_answer_framed_in_two_ways_never_reaches_a_client_so() {
+    const EVIL: &str = "HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\nevil";
+    for lines in [
+        "content-length: 5\r\ntransfer-encoding: chunked",
+        "transfer-encoding: chunked\r\ncontent-length: 500",
+        "x: 1\r\n 2\r\ntransfer-encoding: chunked",
+        "x: 1\r\n\t2\r\ntransfer-encoding: chunked",
+    ] {
+        for client in [H1, H2] {
+            let backend = RawBackend::start(move |mut wire, n| async move {
+                while wire.request().await.is_some() {
+                    let bad = format!("HTTP/1.1 200 OK\r\n{lines}\r\n\r\n2\r\nok\r\n0\r\n\r\n");
+                    wire.send(if n == 0 { bad + EVIL } else { OK.to_owned() }).await;
+                }
+            })
+            .await;
+            let proxy = start(Plan::http(&[backend.address])).await;
+            let mut connection = Client::connect(client, proxy.web()).await;
+            let response = connection.send(request(client, "POST", "/", full("x"))).await;
+            let (status, headers) = (response.status(), response.headers().clone());
+            let both =
+                headers.contains_key("content-length") && headers.contains_key("transfer-encoding");
+            assert!(!both, "{client:?} {lines:?}: {headers:?}");
+            let body = collect(response).await;
+            assert!(status == 502 || body.text() == "ok", "{client:?} {lines:?}: {status}");
+            for value in headers.values() {
+                assert!(!value.as_bytes().contains(&b'\n'), "{client:?} {lines:?}");
+            }
+            for _ in 0..3 {
+                let answer = fetch(client, proxy.web(), get(client, "/")).await;
+                assert_eq!(answer.text(), "ok", "{client:?} {lines:?}: not what came unasked");
+            }
+            drop(connection);
+            proxy.finish().await;
+        }
+    }
+}

@@ -118,7 +118,8 @@ async fn soak(length: Duration) {
                 per_try_timeout: None,
             });
         });
-    let proxy = start(base.clone()).await;
+    let workers = std::num::NonZeroUsize::new(2).expect("not zero");
+    let proxy = start_with(base.clone(), |c| c.workers = workers).await;
     let fds = descriptors();
     let stop = CancellationToken::new();
     let mut clients = JoinSet::new();
