@@ -229,12 +229,17 @@ async fn priorities_fail_over_when_the_first_is_left_out_and_fall_back() {
     let (far, _) = switched("far").await;
     let plan = Plan::http(&[one.address, two.address, far.address])
         .priorities("web", &[0, 0, 1])
-        .tune(|c| c.outlier = Some(outlier()));
+        .tune(|c| {
+            let ejection = Duration::from_secs(2);
+            c.outlier =
+                Some(Outlier { base_ejection: ejection, max_ejection: ejection, ..outlier() });
+        });
     let proxy = start(plan).await;
     assert!(!ask(&proxy, 20).await.contains_key("200 far"));
     status.store(503, Ordering::SeqCst);
     other.store(503, Ordering::SeqCst);
-    ask(&proxy, 10).await;
+    // Some spill over as soon as the first of the two is out, so it takes a few more.
+    ask(&proxy, 60).await;
     let counts = ask(&proxy, 10).await;
     assert_eq!(counts, BTreeMap::from([("200 far".to_owned(), 10)]));
     status.store(200, Ordering::SeqCst);

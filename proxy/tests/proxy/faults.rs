@@ -589,7 +589,7 @@ async fn an_http2_body_that_breaks_off_is_never_whole() {
         |plan| plan,
         H2,
         vec![
-            h2_fault!("closes after the head", Cut, Close, |id| head(id)),
+            h2_fault!("closes after the head", Cut, Close, head),
             h2_fault!("closes in the body", Cut, Close, |id| [head(id), data(id)].concat()),
             h2_fault!("resets the connection", Cut, Reset, |id| [head(id), data(id)].concat()),
             h2_fault!("closes in a frame", Cut, Close, |id| [head(id), data(id)[..11].to_vec()]
@@ -681,7 +681,7 @@ async fn an_http2_endpoint_that_never_greets_runs_into_a_limit() {
                 })
             }),
             h2_fault!("answers SETTINGS alone", Local(504, "timeout"), Stay, |_| vec![]),
-            h2_fault!("the head alone", Cut, Stay, |id| head(id)),
+            h2_fault!("the head alone", Cut, Stay, head),
         ],
     )
     .await;
@@ -690,7 +690,7 @@ async fn an_http2_endpoint_that_never_greets_runs_into_a_limit() {
         H2,
         vec![
             h2_fault!("silent after SETTINGS", Local(504, "stream_idle"), Stay, |_| vec![]),
-            h2_fault!("the head alone", Cut, Stay, |id| head(id)),
+            h2_fault!("the head alone", Cut, Stay, head),
         ],
     )
     .await;

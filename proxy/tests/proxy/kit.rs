@@ -119,6 +119,33 @@ pub(crate) fn fed() -> (tokio::sync::mpsc::Sender<Bytes>, Body) {
     (sender, StreamBody::new(frames).boxed_unsync())
 }
 
+/// A body of so many equal parts, a pause before each but the first; `on_part` hears of each that
+/// was taken.
+pub(crate) fn paced(
+    part: Bytes,
+    times: usize,
+    pause: Duration,
+    on_part: impl Fn() + Send + 'static,
+) -> Body {
+    let state = (part, on_part, 0);
+    let stream = futures_util::stream::unfold(state, move |(part, on_part, n)| async move {
+        if n == times {
+            return None;
+        }
+        if n > 0 && !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        on_part();
+        Some((Ok(Frame::data(part.clone())), (part, on_part, n + 1)))
+    });
+    StreamBody::new(stream).boxed_unsync()
+}
+
+/// A body that never comes.
+pub(crate) fn never() -> Body {
+    StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, _>>()).boxed_unsync()
+}
+
 pub(crate) fn respond(status: u16, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");

@@ -43,16 +43,11 @@ async fn sender(
             if request.uri().path() != "/big" {
                 return respond(200, full("small"));
             }
-            let (feed, body) = fed();
-            tokio::spawn(async move {
-                let part = bytes::Bytes::from(vec![7; PART]);
-                for _ in 0..OFFERED / PART {
-                    if feed.send(part.clone()).await.is_err() {
-                        return;
-                    }
-                    count.fetch_add(PART, Ordering::SeqCst);
-                }
-            });
+            let part = bytes::Bytes::from(vec![7; PART]);
+            let taken = move || {
+                count.fetch_add(PART, Ordering::SeqCst);
+            };
+            let body = paced(part, OFFERED / PART, Duration::ZERO, taken);
             respond(200, body)
         }
     })
@@ -145,18 +140,12 @@ async fn an_endpoint_that_does_not_read_stops_the_client() {
         for client in [H1, H2] {
             let proxy = start(Plan::http(&[address]).speaking(upstream)).await;
             let taken = Arc::<AtomicUsize>::default();
-            let (feed, body) = fed();
-            let mut connection = Client::connect(client, proxy.web()).await;
             let count = Arc::clone(&taken);
-            let feeding = tokio::spawn(async move {
-                let part = bytes::Bytes::from(vec![7; PART]);
-                for _ in 0..OFFERED / PART {
-                    if feed.send(part.clone()).await.is_err() {
-                        return;
-                    }
-                    count.fetch_add(PART, Ordering::SeqCst);
-                }
+            let part = bytes::Bytes::from(vec![7; PART]);
+            let body = paced(part, OFFERED / PART, Duration::ZERO, move || {
+                count.fetch_add(PART, Ordering::SeqCst);
             });
+            let mut connection = Client::connect(client, proxy.web()).await;
             let others = (client == H2).then(|| connection.h2());
             let sending = connection.try_send(request(client, "POST", "/", body));
             let watching = async {
@@ -176,7 +165,6 @@ async fn an_endpoint_that_does_not_read_stops_the_client() {
                 () = watching => {}
                 sent = sending => panic!("{client:?} -> {upstream:?}: {sent:?}"),
             }
-            feeding.abort();
             drop(connection);
             if client == H2 {
                 let what = format!("{client:?} -> {upstream:?}: nothing in flight");

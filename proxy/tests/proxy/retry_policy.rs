@@ -314,20 +314,8 @@ async fn a_call_past_its_deadline_ends_with_status_4() {
         let backend = Backend::start(H2, move |_: Request<Incoming>, _| async move {
             match stage {
                 0 => std::future::pending().await,
-                1 => {
-                    let (feed, body) = fed();
-                    tokio::spawn(async move { feed.closed().await });
-                    respond(200, body)
-                }
-                _ => {
-                    let (feed, body) = fed();
-                    tokio::spawn(async move {
-                        while feed.send("part".into()).await.is_ok() {
-                            tokio::time::sleep(Duration::from_millis(20)).await;
-                        }
-                    });
-                    respond(200, body)
-                }
+                1 => respond(200, never()),
+                _ => respond(200, paced("part".into(), 1000, Duration::from_millis(20), || {})),
             }
         })
         .await;

@@ -28,15 +28,7 @@ const GRACE: Duration = Duration::from_millis(60);
 async fn serve(request: Request<Incoming>, _n: usize) -> Response<Body> {
     let grpc = request.headers().contains_key("grpc-timeout") || request.uri().path() == "/stream";
     if request.uri().path() == "/stream" {
-        let (feed, body) = fed();
-        tokio::spawn(async move {
-            for _ in 0..10 {
-                if feed.send("part".into()).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        });
+        let body = paced("part".into(), 10, Duration::from_millis(5), || {});
         let frames = body.into_data_stream().map(|part| Ok(http_body::Frame::data(part?)));
         let trailers = http::HeaderMap::from_iter([(
             http::HeaderName::from_static("grpc-status"),

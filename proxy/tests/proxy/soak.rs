@@ -34,13 +34,8 @@ async fn moody(request: Request<Incoming>, n: usize) -> Response<Body> {
         11 => return respond(200, full(vec![7; 300_000])),
         13 => return respond(413, full("unread")),
         17 => {
-            let (feed, body) = fed();
-            let _ended = feed.try_send("cut".into());
-            tokio::spawn(async move {
-                tokio::time::sleep(Duration::from_millis(10)).await;
-                drop(feed);
-            });
-            return respond(200, body);
+            let (part, pause) = ("slow".into(), Duration::from_millis(10));
+            return respond(200, paced(part, 3, pause, || {}));
         }
         _ => {}
     }
