@@ -50,7 +50,7 @@ async fn ask(kind: &'static str, to: SocketAddr, stop: CancellationToken, count:
         let n = count.load(Ordering::SeqCst);
         let path = if kind == "stream" { "/stream" } else { "/" };
         // Every fourth is a POST: nothing may hide behind the retries of safe methods.
-        let method = if n % 4 == 0 || kind != "http1" { "POST" } else { "GET" };
+        let method = if n.is_multiple_of(4) || kind != "http1" { "POST" } else { "GET" };
         let body = if method == "POST" { full("hello") } else { empty() };
         let mut asked = request(version, method, path, body);
         if matches!(kind, "unary" | "stream") {

@@ -70,7 +70,7 @@ async fn client(to: SocketAddr, seed: usize, stop: CancellationToken) -> usize {
     let mut done = 0;
     let mut n = seed;
     while !stop.is_cancelled() {
-        let version = if n % 2 == 0 { H1 } else { H2 };
+        let version = if n.is_multiple_of(2) { H1 } else { H2 };
         let Ok(stream) = tokio::net::TcpStream::connect(to).await else { continue };
         drop(stream);
         let mut connection = Client::connect(version, to).await;
@@ -83,14 +83,14 @@ async fn client(to: SocketAddr, seed: usize, stop: CancellationToken) -> usize {
                 _ => ("GET", empty()),
             };
             let sending = connection.try_send(request(version, method, "/", body));
-            let wait = Duration::from_millis(if n % 11 == 0 { 1 } else { 10_000 });
+            let wait = Duration::from_millis(if n.is_multiple_of(11) { 1 } else { 10_000 });
             match tokio::time::timeout(wait, sending).await {
                 // It changed its mind.
                 Err(_elapsed) => break,
                 Ok(Err(_)) => break,
                 Ok(Ok(response)) => {
                     done += 1;
-                    if n % 13 == 0 {
+                    if n.is_multiple_of(13) {
                         // Unread.
                         drop(response);
                         break;
