@@ -158,9 +158,6 @@ impl Account {
     ) {
         let took = self.started.elapsed();
         let (status, listener) = (answer.status, &client.origin.metrics);
-        if let Some(reason) = reason {
-            client.origin.count_local(reason);
-        }
         if cut {
             listener.cut.add(1);
         }

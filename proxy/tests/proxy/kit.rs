@@ -119,6 +119,33 @@ pub(crate) fn fed() -> (tokio::sync::mpsc::Sender<Bytes>, Body) {
     (sender, StreamBody::new(frames).boxed_unsync())
 }
 
+/// A body of so many equal parts, a pause before each but the first; `on_part` hears of each that
+/// was taken.
+pub(crate) fn paced(
+    part: Bytes,
+    times: usize,
+    pause: Duration,
+    on_part: impl Fn() + Send + 'static,
+) -> Body {
+    let state = (part, on_part, 0);
+    let stream = futures_util::stream::unfold(state, move |(part, on_part, n)| async move {
+        if n == times {
+            return None;
+        }
+        if n > 0 && !pause.is_zero() {
+            tokio::time::sleep(pause).await;
+        }
+        on_part();
+        Some((Ok(Frame::data(part.clone())), (part, on_part, n + 1)))
+    });
+    StreamBody::new(stream).boxed_unsync()
+}
+
+/// A body that never comes.
+pub(crate) fn never() -> Body {
+    StreamBody::new(futures_util::stream::pending::<Result<Frame<Bytes>, _>>()).boxed_unsync()
+}
+
 pub(crate) fn respond(status: u16, body: Body) -> Response<Body> {
     let mut response = Response::new(body);
     *response.status_mut() = StatusCode::from_u16(status).expect("a status");
@@ -454,6 +481,48 @@ impl Plan {
         let set = EndpointSet::flat(name.into(), addresses.iter().map(|a| (*a, 1)));
         self.0.endpoints.insert(name.into(), Arc::new(set));
         self
+    }
+
+    /// Changes the cluster `web`.
+    pub(crate) fn tune(mut self, change: impl FnOnce(&mut Cluster)) -> Self {
+        let mut cluster = (*self.0.clusters["web"]).clone();
+        change(&mut cluster);
+        self.0.clusters.insert("web".into(), Arc::new(cluster));
+        self
+    }
+
+    /// Changes the only route.
+    pub(crate) fn tune_route(self, change: impl FnOnce(&mut Route)) -> Self {
+        self.tune_host(|host| change(&mut host.routes[0]))
+    }
+
+    /// Changes the only virtual host.
+    pub(crate) fn tune_host(mut self, change: impl FnOnce(&mut VirtualHost)) -> Self {
+        let mut host = (*self.0.routes["routes"].hosts[0]).clone();
+        change(&mut host);
+        let table = RouteTable::new("routes".into(), vec![Arc::new(host)]).expect("valid");
+        self.0.routes.insert("routes".into(), Arc::new(table));
+        self
+    }
+
+    /// Changes the options of the listener `web`.
+    pub(crate) fn tune_http(mut self, change: impl FnOnce(&mut HttpOptions)) -> Self {
+        let mut listener = (*self.0.listeners["web"]).clone();
+        if let ListenerKind::Http { options, .. } = &mut listener.kind {
+            change(options);
+        }
+        self.0.listeners.insert("web".into(), Arc::new(listener));
+        self
+    }
+
+    /// The same, with what is spoken to the cluster `web`.
+    pub(crate) fn speaking(self, upstream: Version) -> Self {
+        self.tune(|cluster| {
+            cluster.upstream.protocol = match upstream {
+                H1 => UpstreamProtocol::Http1,
+                H2 => UpstreamProtocol::Http2,
+            };
+        })
     }
 
     /// Gives the endpoints of a set their priorities, in order.
