@@ -8,4 +8,5 @@ mod listeners;
 mod matrix;
 mod pool;
 mod retry;
+mod seeing;
 mod tcp;
