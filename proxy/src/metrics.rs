@@ -7,8 +7,8 @@
 pub(crate) mod cluster;
 mod collect;
 mod each_cluster;
-pub(crate) mod listener;
 mod limits;
+pub(crate) mod listener;
 pub(crate) mod tally;
 
 use std::collections::BTreeMap;

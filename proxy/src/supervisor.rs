@@ -40,10 +40,10 @@ pub(crate) async fn run(
     let writing = match &config.access_log {
         Some(log) => {
             let writing = Writing::start(log, config.workers.get(), Arc::clone(&metrics.access));
-            Some(writing.map_err(|source| ProxyError::AccessLog {
-                to: log.to.to_string(),
-                source,
-            })?)
+            Some(
+                writing
+                    .map_err(|source| ProxyError::AccessLog { to: log.to.to_string(), source })?,
+            )
         }
         None => None,
     };

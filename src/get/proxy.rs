@@ -52,12 +52,11 @@ mod tests {
             (with(json!({ "healthy": true })), "healthy"),
             (with(json!({ "healthy": false })), "unhealthy"),
             (with(json!({ "healthy": true, "panic": true })), "panic"),
+            (with(json!({ "health": { "failedCheck": true, "reason": "503" } })), "unhealthy: 503"),
             (
-                with(json!({ "health": { "failedCheck": true, "reason": "503" } })),
-                "unhealthy: 503",
-            ),
-            (
-                with(json!({ "health": { "ejected": { "cause": "successRate", "leftMs": 2100 } } })),
+                with(
+                    json!({ "health": { "ejected": { "cause": "successRate", "leftMs": 2100 } } }),
+                ),
                 "ejected: successRate, 3s left",
             ),
         ] {

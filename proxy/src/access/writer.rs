@@ -60,18 +60,18 @@ impl Writing {
         let log = Arc::new(Log::new(config, workers, metrics));
         let (end, ended) = oneshot::channel::<()>();
         let to_write = Arc::clone(&log);
-        let thread = std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
-            run(&to_write, out);
-            // Nobody waits when the proxy was dropped.
-            let _ = end.send(());
-        })?;
+        let thread =
+            std::thread::Builder::new().name("access-log".to_owned()).spawn(move || {
+                run(&to_write, out);
+                // Nobody waits when the proxy was dropped.
+                let _ = end.send(());
+            })?;
         // Set once, here.
         let _ = log.writer.set(thread.thread().clone());
         // Records may have come before the thread was known.
         log.wake();
-        let hangups = hangup.map(|signal| {
-            tokio::spawn(reopen_on(signal, Arc::clone(&log))).abort_handle()
-        });
+        let hangups =
+            hangup.map(|signal| tokio::spawn(reopen_on(signal, Arc::clone(&log))).abort_handle());
         Ok(Self { log, ended, hangups })
     }
 

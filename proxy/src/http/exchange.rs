@@ -89,8 +89,12 @@ pub(super) async fn run<'a>(
     let (ended, reason) = match result {
         Ok(()) if answer.keep_alive && source.is_over() => (Ended::KeepAlive, None),
         Ok(()) => (Ended::Close, None),
-        Err(Fail::Client) => (Ended::Abort, Some(Reason::ClientReset)),
+        Err(Fail::Client) => {
+            account.on_local(client, Reason::ClientReset);
+            (Ended::Abort, Some(Reason::ClientReset))
+        }
         Err(Fail::Local(local)) => {
+            account.on_local(client, local.reason);
             tracing::debug!(listener = %client.origin.listener.name,
                 reason = local.reason.as_str(), detail = local.detail, "answered locally");
             let ended = finish(timer, &local, account.grpc, &source, &mut answer).await;

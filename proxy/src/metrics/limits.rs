@@ -94,9 +94,8 @@ fn encode_breakers<'a, I: Iterator<Item = (&'a str, &'a LimiterView)>>(
 ) -> fmt::Result {
     let each = || {
         all().flat_map(|(cluster, view)| {
-            resources(view).map(|(word, resource)| {
-                ([("cluster", cluster), ("resource", word)], resource)
-            })
+            resources(view)
+                .map(|(word, resource)| ([("cluster", cluster), ("resource", word)], resource))
         })
     };
     let help = "Connections, waiting requests, requests and retries under way by cluster";

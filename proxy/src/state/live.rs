@@ -262,8 +262,11 @@ mod tests {
 
     #[test]
     fn what_workers_say_is_added_up() {
-        let workers =
-            [described(2, Some(4.0), false), described(3, Some(2.0), true), described(0, None, false)];
+        let workers = [
+            described(2, Some(4.0), false),
+            described(3, Some(2.0), true),
+            described(0, None, false),
+        ];
         let known: Vec<&Description> = workers.iter().collect();
         assert!(priorities(&known)[0].panic);
         assert_eq!(picks(&known).none, 3);
