@@ -126,7 +126,7 @@ impl Record<'_> {
             if !value.is_empty() {
                 key(name, out);
                 out.push(b'"');
-                escaped(bounded(value, most), out);
+                escaped(value, most, out);
                 out.push(b'"');
             }
         };
@@ -260,21 +260,21 @@ fn quoted(value: &[u8], out: &mut Vec<u8>) {
     }
 }
 
-/// A value between quotes of JSON (RFC 8259 §7). One that is no UTF-8 has its other bytes as the
-/// characters of the same number.
-fn escaped(value: &[u8], out: &mut Vec<u8>) {
+/// A value between quotes of JSON (RFC 8259 §7), of which at most so many bytes. One that is no
+/// UTF-8 has its other bytes as the characters of the same number.
+fn escaped(whole: &[u8], most: usize, out: &mut Vec<u8>) {
+    let value = bounded(whole, most);
     if all_plain(value) {
         return out.extend_from_slice(value);
     }
-    // What was cut within a character is valid up to there.
-    let text = match std::str::from_utf8(value) {
-        Ok(text) => Some(text),
-        Err(error) if error.error_len().is_none() => {
-            std::str::from_utf8(&value[..error.valid_up_to()]).ok()
+    let (bytes, is_text) = match std::str::from_utf8(value) {
+        Ok(text) => (text.as_bytes(), true),
+        // Cut within a character: what is before that.
+        Err(error) if error.error_len().is_none() && value.len() < whole.len() => {
+            (&value[..error.valid_up_to()], true)
         }
-        Err(_) => None,
+        Err(_) => (value, false),
     };
-    let (bytes, is_text) = text.map_or((value, false), |text| (text.as_bytes(), true));
     for byte in bytes {
         match byte {
             b'"' | b'\\' => out.extend_from_slice(&[b'\\', *byte]),

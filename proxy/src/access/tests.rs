@@ -85,8 +85,7 @@ const HOSTILE: &[(&[u8], &str, &str)] = &[
     (b"\0\x1b[2J\x7f", r"\x00\x1b[2J\x7f", "\0\x1b[2J\x7f"),
     ("ä\u{2028}€".as_bytes(), r"\xc3\xa4\xe2\x80\xa8\xe2\x82\xac", "ä\u{2028}€"),
     (b"\xff\xfe\n", r"\xff\xfe\x0a", "ÿþ\n"),
-    // Cut within a character.
-    (b"ab\xe2\x82", r"ab\xe2\x82", "ab"),
+    (b"ab\xe2\x82", r"ab\xe2\x82", "abâ\u{82}"),
     (b"{\"a\":1}, ", r"{\x22a\x22:1}, ", "{\"a\":1}, "),
 ];
 
@@ -143,8 +142,18 @@ fn values_are_bounded() {
     };
     for format in [AccessFormat::Text, AccessFormat::Json] {
         let line = put(&record, format);
+        assert_eq!(line.matches('\n').count(), 1);
         assert!(line.len() < 4 * (2048 + 4 * 512 + 32) + 512, "{} bytes", line.len());
     }
+}
+
+#[test]
+fn a_path_is_cut_between_characters() {
+    let path = "€".repeat(1000);
+    let record = Record { path: path.as_bytes(), ..full() };
+    let read: serde_json::Value =
+        serde_json::from_str(&put(&record, AccessFormat::Json)).expect("JSON");
+    assert_eq!(read["path"], "€".repeat(2048 / 3));
 }
 
 fn config(to: &Path, sample_per_million: u32) -> AccessLog {

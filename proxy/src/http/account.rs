@@ -145,6 +145,15 @@ impl Account {
         self.grpc_status.set(Some(status));
     }
 
+    /// The proxy answers itself or cuts the response, or the client left. Counted before anybody
+    /// can see it.
+    pub(super) fn on_local(&self, client: &Client, reason: Reason) {
+        client.origin.count_local(reason);
+        if let Some(cluster) = &*self.cluster.borrow() {
+            cluster.metrics.on_local(reason);
+        }
+    }
+
     /// Counts the request, which has ended: with this reason if that was the proxy's or the
     /// client's doing, and `cut` if the response was begun and not ended.
     pub(super) fn close(
@@ -178,9 +187,6 @@ impl Account {
             metrics.on_bytes(source.bytes, sent);
             if let Some(status) = self.grpc_status.get() {
                 metrics.on_grpc(status);
-            }
-            if let Some(reason) = reason {
-                metrics.on_local(reason);
             }
         }
         if let Some(pen) = &client.origin.shared.pen {

@@ -90,12 +90,11 @@ pub(super) async fn run<'a>(
         Ok(()) if answer.keep_alive && source.is_over() => (Ended::KeepAlive, None),
         Ok(()) => (Ended::Close, None),
         Err(Fail::Client) => {
-            client.origin.count_local(Reason::ClientReset);
+            account.on_local(client, Reason::ClientReset);
             (Ended::Abort, Some(Reason::ClientReset))
         }
         Err(Fail::Local(local)) => {
-            // Before it goes out: whoever has the answer finds it counted.
-            client.origin.count_local(local.reason);
+            account.on_local(client, local.reason);
             tracing::debug!(listener = %client.origin.listener.name,
                 reason = local.reason.as_str(), detail = local.detail, "answered locally");
             let ended = Box::pin(finish(timer, &local, account.grpc, &source, &mut answer)).await;

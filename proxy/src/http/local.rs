@@ -232,6 +232,17 @@ mod tests {
     }
 
     #[test]
+    fn every_reason_is_documented_with_its_statuses() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/proxy.md");
+        let documented = std::fs::read_to_string(path).expect("readable");
+        for reason in Reason::ALL {
+            let (word, status, grpc) = (reason.as_str(), reason.status(), reason.grpc_status());
+            let row = format!("| `{word}` | {status} | {grpc} | ");
+            assert!(documented.contains(&row), "docs/proxy.md is to hold {row}");
+        }
+    }
+
+    #[test]
     fn a_grpc_message_is_percent_encoded() {
         assert_eq!(percent_encode("50% of ä\n"), "50%25 of %C3%A4%0A");
     }

@@ -10,6 +10,7 @@ use super::activity::{Activity, Busy};
 use super::answering::Speaks;
 use super::body::{Http2Out, Incoming, Outgoing};
 use super::exchange::{self, Meta};
+use super::local::Reason;
 use super::timer::Timer;
 use crate::http1::tokens;
 use crate::http2;
@@ -38,8 +39,12 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
     };
     let metrics = &client.origin.metrics.http2;
     let mut seen = http2::Counters::default();
-    let on_counted = |now| {
+    let on_counted = |now: http2::Counters| {
         if now != seen {
+            for _ in seen.large_heads..now.large_heads {
+                client.origin.count_local(Reason::HeadTooLarge);
+                client.origin.metrics.count_response(431);
+            }
             metrics.on_counted(&seen, &now);
             seen = now;
         }

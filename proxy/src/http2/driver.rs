@@ -99,7 +99,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             }
             if self.shared.look(|connection| connection.is_finished()) && written {
                 self.shared.with(|connection| connection.close());
-                ready!(self.finish(cx))?;
+                if self.finish(cx)?.is_pending() && !self.clock.poll(cx, &self.shared, false)? {
+                    return Poll::Pending;
+                }
                 return Poll::Ready(self.outcome());
             }
             if !read {

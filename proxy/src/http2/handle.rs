@@ -178,6 +178,11 @@ impl RecvStream {
         self.shared.with(|connection| connection.trailers(self.key))
     }
 
+    /// Whether there are trailers to read.
+    pub(crate) fn has_trailers(&self) -> bool {
+        self.shared.look(|connection| connection.has_trailers(self.key))
+    }
+
     /// Lets the peer send `count` bytes more, which were taken and are out of the way.
     pub(crate) fn release(&mut self, count: usize) {
         self.shared.with(|connection| connection.release(self.key, count));

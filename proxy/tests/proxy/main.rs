@@ -20,6 +20,7 @@ mod raw;
 mod retry;
 mod retry_policy;
 mod rollout;
+mod seeing;
 mod soak;
 mod tcp;
 mod upgrade;

@@ -8,11 +8,14 @@ use super::super::frame::{END_HEADERS, END_STREAM, HEAD, Head, PRIORITY, unpadde
 use super::head::{BadHead, Judge, What};
 use super::streams::{RECEIVER, SENDER, Stream, note, wake};
 use super::{Abuse, Connection, Key, Partial, Role};
-use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::message::{Fields, Known, RequestHead, ResponseHead};
 
 /// What a block may be longer than twice the list, which is then refused by itself; past that the
 /// connection ends, since without its block the table is out of step.
 const SLACK: usize = 16 << 10;
+
+/// What an answer to a head over the limit says beside its status.
+const TOO_LARGE: (&[u8], &[u8]) = (b"x-portolan-reason", b"head_too_large");
 
 /// The parts of a request that a client begins a stream with.
 #[derive(Clone, Copy, Debug)]
@@ -176,8 +179,12 @@ impl Connection {
     /// RFC 6585 §5, and an end to whatever else was to come.
     fn refuse_too_large(&mut self, id: u32, end: bool) -> Result<(), Fault> {
         self.guard.counters.bad_heads += 1;
+        self.guard.counters.large_heads += 1;
         let start = self.begin_block();
         self.encoder.status(self.out.buffer(), 431);
+        // Who answers, and why, is said as by all answers of the proxy's own.
+        let (name, value) = TOO_LARGE;
+        self.encoder.field(self.out.buffer(), Known::Other, name, value);
         self.out.close_block(start, END_STREAM, id, self.peer.max_frame);
         if !end {
             self.write_reset(id, Code::NO_ERROR);

@@ -138,6 +138,10 @@ impl Connection {
         self.streams.get_mut(key)?.trailers.take()
     }
 
+    pub(in crate::http2) fn has_trailers(&self, key: Key) -> bool {
+        self.streams.get(key).is_some_and(|stream| stream.trailers.is_some())
+    }
+
     /// All was read, and it ended as it should.
     pub(in crate::http2) fn is_input_over(&self, key: Key) -> bool {
         let over =

@@ -24,6 +24,8 @@ pub(crate) struct Counters {
     pub(crate) refused: u64,
     /// Heads over the limit or malformed.
     pub(crate) bad_heads: u64,
+    /// Heads over the limit alone, which were answered.
+    pub(crate) large_heads: u64,
     /// Streams reset for what the peer did wrong.
     pub(crate) faults: u64,
 }
