@@ -74,6 +74,8 @@ pub(crate) struct Proxy {
     pub(crate) zone: Option<String>,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
+    /// Where a process that starts meets the one that runs.
+    pub(crate) restart_socket: Option<PathBuf>,
 }
 
 /// Builds the configuration; `defaults` stand in for the built-in ones.
@@ -274,6 +276,13 @@ fn proxy(r: &mut Reader) -> Proxy {
             1..=10_000_000,
             "Connections per worker and listener; more are closed at once",
         ),
+        restart_socket: r
+            .optional(
+                "proxy.restart_socket",
+                "Unix socket at which a process that starts takes over the listening sockets of the \
+                 one that runs; empty: none does",
+            )
+            .map(Into::into),
     }
 }
 

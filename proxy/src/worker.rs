@@ -9,9 +9,11 @@ pub(crate) mod crew;
 pub(crate) mod endpoint;
 pub(crate) mod shared;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
+use std::io;
 use std::net::TcpListener;
-use std::rc::Rc;
+use std::os::fd::{AsFd, OwnedFd};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,15 +56,26 @@ pub(crate) struct Seat {
 pub(crate) enum Command {
     /// Route by this configuration from now on.
     Configure { config: Arc<TrafficConfig>, done: oneshot::Sender<()> },
-    /// Accept on this socket.
+    /// Accept on these sockets.
     Open {
         binding: u64,
         listener: Arc<Listener>,
-        socket: Option<TcpListener>,
+        sockets: Vec<TcpListener>,
         done: oneshot::Sender<Result<(), String>>,
     },
     /// Close the socket; its connections drain.
     Close { binding: u64, done: oneshot::Sender<()> },
+    /// Copies of the descriptors of all sockets, for another process.
+    Copy { done: oneshot::Sender<io::Result<Vec<Copied>>> },
+    /// The sockets of these live on elsewhere: what waits in them is not to be taken.
+    Leave { bindings: Arc<BTreeSet<u64>>, done: oneshot::Sender<()> },
+}
+
+/// A copy of a worker's descriptor.
+pub(crate) struct Copied {
+    pub(crate) worker: usize,
+    pub(crate) binding: u64,
+    pub(crate) socket: OwnedFd,
 }
 
 /// The body of a worker thread.
@@ -99,6 +112,8 @@ struct Open {
     /// Cancelled by the accept loop when its socket is closed.
     closed: CancellationToken,
     binding: Rc<Binding>,
+    /// Gone once they are closed; the accept loop alone keeps them open.
+    sockets: Weak<[tokio::net::TcpListener]>,
 }
 
 impl Worker {
@@ -145,14 +160,19 @@ impl Worker {
                 // Nobody waits once the supervisor is gone; the same below.
                 let _gone = done.send(());
             }
-            Command::Open { socket: None, done, .. } => {
-                let _gone = done.send(Err("no socket for this worker".to_owned()));
-            }
             Command::Open { done, .. } if draining => {
                 let _gone = done.send(Err("draining".to_owned()));
             }
-            Command::Open { binding, listener, socket: Some(socket), done } => {
-                let _gone = done.send(self.open(binding, listener, socket));
+            Command::Open { binding, listener, sockets, done } => {
+                let _gone = done.send(self.open(binding, listener, sockets));
+            }
+            Command::Copy { done } => {
+                let _gone = done.send(self.copy());
+            }
+            Command::Leave { bindings, done } => {
+                let left = self.open.iter().filter(|(number, _)| bindings.contains(number));
+                left.for_each(|(_, open)| open.binding.leave());
+                let _gone = done.send(());
             }
             Command::Close { binding, done } => {
                 let Some(open) = self.open.get(&binding) else { return };
@@ -172,20 +192,33 @@ impl Worker {
         &mut self,
         binding: u64,
         listener: Arc<Listener>,
-        socket: TcpListener,
+        sockets: Vec<TcpListener>,
     ) -> Result<(), String> {
-        let socket = tokio::net::TcpListener::from_std(socket).map_err(|e| e.to_string())?;
+        let sockets = sockets.into_iter().map(tokio::net::TcpListener::from_std);
+        let sockets: Rc<[_]> = sockets.collect::<io::Result<_>>().map_err(|e| e.to_string())?;
+        let weak = Rc::downgrade(&sockets);
         let close = CancellationToken::new();
         let closed = CancellationToken::new();
         let number = binding;
         let binding = Binding::new(&self.shared, number, listener, close.clone());
-        let running = Rc::clone(&binding).run(socket, closed.clone());
-        self.open.insert(number, Open { close, closed, binding });
+        let running = Rc::clone(&binding).run(sockets, closed.clone());
+        self.open.insert(number, Open { close, closed, binding, sockets: weak });
         self.listeners.spawn_local(async move {
             running.await;
             number
         });
         Ok(())
+    }
+
+    fn copy(&self) -> io::Result<Vec<Copied>> {
+        let mut copies = Vec::new();
+        for (binding, open) in &self.open {
+            for socket in open.sockets.upgrade().iter().flat_map(|sockets| sockets.iter()) {
+                let socket = socket.as_fd().try_clone_to_owned()?;
+                copies.push(Copied { worker: self.shared.number, binding: *binding, socket });
+            }
+        }
+        Ok(copies)
     }
 
     /// Serves a connection that another worker accepted.

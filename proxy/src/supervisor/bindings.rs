@@ -6,14 +6,17 @@
 
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use imbl::OrdMap;
 use portolan_model::traffic::{Listener, ListenerKind, ResourceName};
 use portolan_runtime::bind::{self, Sharing};
+use portolan_runtime::restart::Label;
 use tokio::time::Instant;
 
+use super::takeover::{self, Inherited};
 use super::threads::Threads;
 use crate::metrics::ProxyMetrics;
 use crate::state::ListenerView;
@@ -28,6 +31,10 @@ const MAX_DELAY: Duration = Duration::from_secs(30);
 pub(super) struct Bindings {
     slots: BTreeMap<ResourceName, Slot>,
     next: u64,
+    /// Of the process before, until this one takes them over.
+    inherited: Inherited,
+    /// Whether it may.
+    in_office: bool,
 }
 
 /// A listener as it is wanted, and what of it is there.
@@ -54,6 +61,30 @@ struct Failure {
 }
 
 impl Bindings {
+    pub(super) fn new(inherited: Inherited) -> Self {
+        Self { inherited, ..Self::default() }
+    }
+
+    /// From now on sockets of the process before are used; those of them that none of these
+    /// listeners is to have are closed. The groups that stay.
+    pub(super) fn take_office(
+        &mut self,
+        wanted: &OrdMap<ResourceName, Arc<Listener>>,
+    ) -> Vec<u64> {
+        self.in_office = true;
+        self.inherited.keep(wanted.values())
+    }
+
+    /// Copies of the descriptors of all sockets, for the process after.
+    pub(super) async fn offer(&self, threads: &Threads) -> Result<Vec<(Label, OwnedFd)>, String> {
+        let bound = |binding: u64| {
+            let mut bound = self.slots.values().filter_map(|slot| slot.bound.as_ref());
+            bound.find(|bound| bound.binding == binding).map(|bound| Arc::clone(&bound.listener))
+        };
+        let copies = threads.copy().await.map_err(|e| format!("cannot copy a socket: {e}"))?;
+        Ok(takeover::labelled(copies, bound))
+    }
+
     /// Closes the sockets of listeners that are no more.
     pub(super) async fn close_removed(
         &mut self,
@@ -76,7 +107,7 @@ impl Bindings {
         metrics: &ProxyMetrics,
     ) {
         let changed: Vec<&ResourceName> =
-            wanted.iter().filter(|(_, l)| self.want(l)).map(|(name, _)| name).collect();
+            wanted.iter().filter(|(_, l)| self.may_open(l) && self.want(l)).map(|(name, _)| name).collect();
         for name in changed {
             self.open(name, threads, metrics).await;
         }
@@ -103,6 +134,11 @@ impl Bindings {
 
     pub(super) fn view(&self) -> BTreeMap<ResourceName, ListenerView> {
         self.slots.iter().map(|(name, slot)| (Arc::clone(name), slot.view())).collect()
+    }
+
+    /// Whether it does not have to wait for the sockets of the process before.
+    fn may_open(&self, listener: &Listener) -> bool {
+        self.in_office || !self.inherited.covers(listener)
     }
 
     /// Notes what is wanted; whether sockets have to be opened for it now.
@@ -163,7 +199,11 @@ impl Bindings {
         }
         let ours = self.slots.values().filter_map(|slot| slot.bound.as_ref());
         let held = ours.into_iter().any(|bound| overlap(bound.address, address));
-        let (sockets, address) = sockets(listener, threads.len(), held)?;
+        let inherited = self.inherited.take(listener);
+        let (sockets, address) = match inherited.first() {
+            Some(_) => complete(listener, inherited, threads.len())?,
+            None => sockets(listener, threads.len(), held)?,
+        };
         self.next += 1;
         let binding = self.next;
         match threads.open(binding, listener, sockets).await {
@@ -225,6 +265,28 @@ fn sockets(
         // With port 0 the first socket picks the port and the others join it.
         address = socket.local_addr().map_err(|e| e.to_string())?;
         sockets.push(socket);
+    }
+    Ok((sockets, address))
+}
+
+/// Adds sockets to those taken over until there is one per worker. Where that fails, the workers
+/// without one have what the others hand on.
+fn complete(
+    listener: &Listener,
+    mut sockets: Vec<TcpListener>,
+    workers: usize,
+) -> Result<(Vec<TcpListener>, SocketAddr), String> {
+    let first = sockets.first().map_or(Ok(listener.address), TcpListener::local_addr);
+    let address = first.map_err(|e| e.to_string())?;
+    while sockets.len() < workers {
+        let purpose = format_args!("proxy {} {}", word(&listener.kind), listener.name);
+        match bind::tcp(address, purpose, Sharing::Shared) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => {
+                tracing::warn!(%error, "fewer sockets than workers after a restart");
+                break;
+            }
+        }
     }
     Ok((sockets, address))
 }

@@ -5,6 +5,7 @@
 
 use std::cell::Cell;
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -39,6 +40,8 @@ pub(crate) struct Binding {
     number: u64,
     origin: Rc<Origin>,
     live: Cell<usize>,
+    /// Another process accepts from the same sockets: what waits in them is its.
+    left: Cell<bool>,
     /// Told when the last connection ends.
     empty: Notify,
 }
@@ -52,18 +55,20 @@ impl Binding {
     ) -> Rc<Self> {
         let metrics = shared.metrics.listener(&listener.name);
         let origin = Rc::new(Origin { shared: Rc::clone(shared), listener, metrics, closing });
-        Rc::new(Self { number, origin, live: Cell::new(0), empty: Notify::new() })
+        Rc::new(Self { number, origin, live: Cell::new(0), left: Cell::new(false), empty: Notify::new() })
     }
 
     /// Accepts until the listener closes, then waits for the connections to end. `closed` is
-    /// cancelled when no socket is left.
-    pub(crate) async fn run(self: Rc<Self>, socket: TcpListener, closed: CancellationToken) {
-        // Whatever happens, nobody waits for this socket to close for ever.
+    /// cancelled when no socket is left. Mostly there is one; after a restart with fewer workers
+    /// there are several, and none where the system gave none.
+    pub(crate) async fn run(self: Rc<Self>, sockets: Rc<[TcpListener]>, closed: CancellationToken) {
+        // Whatever happens, nobody waits for these sockets to close for ever.
         let closed = closed.drop_guard();
         {
             let mut closing = pin!(self.origin.closing.cancelled());
+            let mut first = 0;
             loop {
-                let next = poll_fn(|cx| match socket.poll_accept(cx) {
+                let next = poll_fn(|cx| match poll_accept(&sockets, &mut first, cx) {
                     Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
                     Poll::Pending => closing.as_mut().poll(cx).map(|()| None),
                 });
@@ -78,10 +83,17 @@ impl Binding {
                 }
             }
         }
-        self.take_backlog(&socket);
-        drop(socket);
+        if !self.left.get() {
+            sockets.iter().for_each(|socket| self.take_backlog(socket));
+        }
+        drop(sockets);
         drop(closed);
         self.emptied().await;
+    }
+
+    /// Closes without taking what waits: the sockets live on in another process.
+    pub(crate) fn leave(&self) {
+        self.left.set(true);
     }
 
     /// Completes when there is no connection.
@@ -141,7 +153,7 @@ impl Binding {
     }
 
     /// Waits before the next try; whether the listener closes meanwhile.
-    async fn on_error(&self, error: &std::io::Error, closing: &CancellationToken) -> bool {
+    async fn on_error(&self, error: &io::Error, closing: &CancellationToken) -> bool {
         self.origin.shared.metrics.accept_errors.add(1);
         tracing::warn!(listener = %self.origin.listener.name, %error, "cannot accept");
         tokio::time::timeout(ACCEPT_PAUSE, closing.cancelled()).await.is_ok()
@@ -168,6 +180,23 @@ impl Drop for Live {
             self.binding.empty.notify_one();
         }
     }
+}
+
+/// A connection of any of the sockets; each comes `first` in its turn, so that a busy one keeps
+/// none of the others waiting.
+fn poll_accept(
+    sockets: &[TcpListener],
+    first: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    let (before, from) = sockets.split_at_checked(*first).unwrap_or((&[], sockets));
+    for socket in from.iter().chain(before) {
+        *first = if *first + 1 < sockets.len() { *first + 1 } else { 0 };
+        if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+            return Poll::Ready(accepted);
+        }
+    }
+    Poll::Pending
 }
 
 /// Serves one connection to its end. What each kind of it needs is in a box of its own, so that a
