@@ -12,6 +12,7 @@ use portolan_dns::{DnsConfig, DnsError, DnsServer, Explainer};
 use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::{Metrics, Subscriber};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 use super::Start;
 use crate::exit::cannot_start;
@@ -105,14 +106,14 @@ impl Plan {
     /// the former: binding them says then why not.
     fn free(
         &self,
-        in_office: impl Future<Output = ()> + Send + 'static,
+        in_office: CancellationToken,
         wait: Duration,
     ) -> impl Future<Output = ()> + Send + use<> {
         let encrypted = [&self.config.tls_addresses, &self.config.https_addresses];
         let tcp = self.addresses.iter().chain(encrypted.into_iter().flatten());
         let (tcp, udp): (Vec<_>, _) = (tcp.copied().collect(), self.config.quic_addresses.clone());
         async move {
-            in_office.await;
+            in_office.cancelled().await;
             let until = Instant::now() + wait;
             let taken = || {
                 let purpose = "dns, once the process before lets go";

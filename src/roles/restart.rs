@@ -61,9 +61,9 @@ impl Restart {
         !self.in_office.is_cancelled()
     }
 
-    /// Completes when this process serves.
-    pub(super) fn in_office(&self) -> impl Future<Output = ()> + Send + use<> {
-        self.in_office.clone().cancelled_owned()
+    /// Cancelled when this process serves.
+    pub(super) fn in_office(&self) -> CancellationToken {
+        self.in_office.clone()
     }
 
     /// The socket of the process before, or a new one.
