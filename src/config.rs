@@ -76,6 +76,8 @@ pub(crate) struct Proxy {
     pub(crate) max_connections: usize,
     /// Where a process that starts meets the one that runs.
     pub(crate) restart_socket: Option<PathBuf>,
+    /// Whether a process that was succeeded stays until it is told to stop.
+    pub(crate) restart_lingers: bool,
 }
 
 /// Builds the configuration; `defaults` stand in for the built-in ones.
@@ -283,6 +285,12 @@ fn proxy(r: &mut Reader) -> Proxy {
                  one that runs; empty: none does",
             )
             .map(Into::into),
+        restart_lingers: r.word(
+            "proxy.restart_linger",
+            &[("off", false), ("on", true)],
+            "Whether a process that has handed over and drained stays, idle, until it is told to \
+             stop: off or on",
+        ),
     }
 }
 

@@ -18,8 +18,10 @@ use portolan_proxy::{Proxy, ProxyConfig};
 use portolan_runtime::admin::Admin;
 use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::restart::Purpose;
+use portolan_runtime::tasks::Ended;
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
 use portolan_xds::{ClientConfig, Token, XdsClient};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
@@ -56,6 +58,10 @@ pub(crate) struct Process {
     /// What the proxy does, if there is one.
     pub(crate) proxy: Option<portolan_proxy::StateHandle>,
     drain: Duration,
+    /// Cancelled when another process serves in this one's place.
+    succeeded: CancellationToken,
+    /// Whether it stays after that until it is told to stop.
+    lingers: bool,
 }
 
 /// What a process is made of while it starts.
@@ -133,15 +139,32 @@ impl Process {
         // What goes on being answered for a while is drained after it.
         let lameduck = if roles.dns { config.dns.config.lameduck } else { Duration::ZERO };
         let Start { mut tasks, lifecycle, readiness, admin: pages, restart, .. } = start;
+        let (succeeded, lingers) = (restart.succeeded(), config.proxy.restart_lingers);
         let serving = pages.serve(admin_socket, lifecycle.clone());
         tasks.spawn_background("admin", restart.while_in_office(serving, lifecycle.clone()));
         tasks.spawn_background("signals", signals.run());
-        Ok(Self { tasks, lifecycle, readiness, dns, admin, proxy, drain: config.drain + lameduck })
+        let drain = config.drain + lameduck;
+        Ok(Self { tasks, lifecycle, readiness, dns, admin, proxy, drain, succeeded, lingers })
     }
 
     /// Waits for the end: a signal and a clean drain, or a role that failed.
     pub(crate) async fn finish(self) -> anyhow::Result<()> {
-        self.tasks.run(self.drain).await?;
+        match self.tasks.run(self.drain).await {
+            // Whoever starts processes must not take it for a failure, and start this one again.
+            Err(ended @ Ended::Aborted { .. }) if self.succeeded.is_cancelled() => {
+                tracing::warn!(%ended, "ended after another process took over");
+            }
+            ended => ended?,
+        }
+        if self.lingers && self.succeeded.is_cancelled() {
+            let stop = Lifecycle::new();
+            let signals = stop.catch_signals()?;
+            tracing::info!("drained; idle until told to stop");
+            tokio::select! {
+                Err(never) = signals.run() => match never {},
+                () = stop.draining() => {}
+            }
+        }
         tracing::info!("stopped");
         Ok(())
     }

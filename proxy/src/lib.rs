@@ -55,7 +55,12 @@ impl Proxy {
     pub fn new(config: ProxyConfig, metrics: &Metrics) -> Self {
         let counters = Arc::new(ProxyMetrics::new(config.workers.get()));
         metrics.register_collector(Box::new(Arc::clone(&counters)));
-        Self { config: Arc::new(config), metrics: counters, state: StateHandle::default(), restart: None }
+        Self {
+            config: Arc::new(config),
+            metrics: counters,
+            state: StateHandle::default(),
+            restart: None,
+        }
     }
 
     /// Takes part in hot restarts: takes over the sockets of the process before, and hands its own

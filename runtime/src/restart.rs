@@ -14,7 +14,8 @@ use std::collections::BTreeSet;
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::os::unix::fs::FileTypeExt;
+use std::path::{Path, PathBuf};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -120,4 +121,15 @@ pub struct Part {
     pub requests: mpsc::Receiver<Request>,
     /// Cancelled by the role when it has succeeded, or when there was nobody to.
     pub in_office: CancellationToken,
+}
+
+/// What is in the socket file's place must not be something else: it is about to be replaced.
+fn check_place(path: &Path) -> Result<(), RestartError> {
+    // A file that is not there, or not to be seen, is for whoever connects or binds to report.
+    match std::fs::symlink_metadata(path) {
+        Ok(found) if !found.file_type().is_socket() => {
+            Err(RestartError::NotASocket { path: path.to_owned() })
+        }
+        _ => Ok(()),
+    }
 }

@@ -23,6 +23,8 @@ pub(super) struct Restart {
     predecessor: Option<Predecessor>,
     /// Cancelled when there is nobody to succeed, or the proxy has.
     in_office: CancellationToken,
+    /// Cancelled when another process serves in this one's place.
+    succeeded: CancellationToken,
     /// Cancelled when the admin port is another process's.
     admin_left: CancellationToken,
     fixed: Vec<Fixed>,
@@ -40,6 +42,7 @@ impl Restart {
             Ok(predecessor) => predecessor,
             Err(
                 error @ (RestartError::Socket { .. }
+                | RestartError::NotASocket { .. }
                 | RestartError::Stranger { .. }
                 | RestartError::Refused { .. }),
             ) => return Err(cannot_start(error)),
@@ -52,8 +55,8 @@ impl Restart {
         if predecessor.is_none() {
             in_office.cancel();
         }
-        let (admin_left, fixed) = (CancellationToken::new(), Vec::new());
-        Ok(Self { path, predecessor, in_office, admin_left, fixed })
+        let (admin_left, succeeded) = (CancellationToken::new(), CancellationToken::new());
+        Ok(Self { path, predecessor, in_office, succeeded, admin_left, fixed: Vec::new() })
     }
 
     /// Whether there is a process that still serves.
@@ -64,6 +67,11 @@ impl Restart {
     /// Cancelled when this process serves.
     pub(super) fn in_office(&self) -> CancellationToken {
         self.in_office.clone()
+    }
+
+    /// Cancelled when another process serves in this one's place.
+    pub(super) fn succeeded(&self) -> CancellationToken {
+        self.succeeded.clone()
     }
 
     /// The socket of the process before, or a new one.
@@ -95,7 +103,8 @@ impl Restart {
         let path = self.path.take()?;
         let (sender, requests) = mpsc::channel(REQUESTS);
         let fixed = std::mem::take(&mut self.fixed);
-        let offer = Offer { path, fixed, requests: sender, lifecycle: lifecycle.clone() };
+        let (lifecycle, succeeded) = (lifecycle.clone(), self.succeeded.clone());
+        let offer = Offer { path, fixed, requests: sender, lifecycle, succeeded };
         let in_office = self.in_office.clone();
         tasks.spawn("restart-socket", offer.run(in_office.clone()));
         Some(Part { predecessor: self.predecessor.take(), requests, in_office })

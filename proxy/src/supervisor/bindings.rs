@@ -67,10 +67,7 @@ impl Bindings {
 
     /// From now on sockets of the process before are used; those of them that none of these
     /// listeners is to have are closed. The groups that stay.
-    pub(super) fn take_office(
-        &mut self,
-        wanted: &OrdMap<ResourceName, Arc<Listener>>,
-    ) -> Vec<u64> {
+    pub(super) fn take_office(&mut self, wanted: &OrdMap<ResourceName, Arc<Listener>>) -> Vec<u64> {
         self.in_office = true;
         self.inherited.keep(wanted.values())
     }
@@ -106,8 +103,11 @@ impl Bindings {
         threads: &Threads,
         metrics: &ProxyMetrics,
     ) {
-        let changed: Vec<&ResourceName> =
-            wanted.iter().filter(|(_, l)| self.may_open(l) && self.want(l)).map(|(name, _)| name).collect();
+        let changed: Vec<&ResourceName> = wanted
+            .iter()
+            .filter(|(_, l)| self.may_open(l) && self.want(l))
+            .map(|(name, _)| name)
+            .collect();
         for name in changed {
             self.open(name, threads, metrics).await;
         }

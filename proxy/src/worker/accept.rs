@@ -55,7 +55,13 @@ impl Binding {
     ) -> Rc<Self> {
         let metrics = shared.metrics.listener(&listener.name);
         let origin = Rc::new(Origin { shared: Rc::clone(shared), listener, metrics, closing });
-        Rc::new(Self { number, origin, live: Cell::new(0), left: Cell::new(false), empty: Notify::new() })
+        Rc::new(Self {
+            number,
+            origin,
+            live: Cell::new(0),
+            left: Cell::new(false),
+            empty: Notify::new(),
+        })
     }
 
     /// Accepts until the listener closes, then waits for the connections to end. `closed` is

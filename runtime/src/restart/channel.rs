@@ -78,11 +78,7 @@ impl Channel {
         timeout(PATIENCE, self.receive()).await.map_err(|_| RestartError::Silent)?
     }
 
-    async fn fill(
-        &self,
-        into: &mut [u8],
-        sockets: &mut Vec<OwnedFd>,
-    ) -> Result<(), RestartError> {
+    async fn fill(&self, into: &mut [u8], sockets: &mut Vec<OwnedFd>) -> Result<(), RestartError> {
         let mut filled = 0;
         while let Some(left) = into.get_mut(filled..).filter(|left| !left.is_empty()) {
             let readable = Interest::READABLE;
@@ -99,11 +95,7 @@ impl Channel {
     }
 }
 
-fn send_once(
-    stream: &UnixStream,
-    bytes: &[u8],
-    sockets: &[BorrowedFd<'_>],
-) -> io::Result<usize> {
+fn send_once(stream: &UnixStream, bytes: &[u8], sockets: &[BorrowedFd<'_>]) -> io::Result<usize> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(MAX_BATCH))];
     let mut beside = SendAncillaryBuffer::new(&mut space);
     if !sockets.is_empty() && !beside.push(SendAncillaryMessage::ScmRights(sockets)) {

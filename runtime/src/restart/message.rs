@@ -172,9 +172,9 @@ pub(super) fn decode(header: &[u8; HEADER], payload: &[u8]) -> Result<Message, M
         HELLO => Message::Hello(u32::from_be_bytes(rest.array("process id")?)),
         SOCKETS => Message::Sockets(rest.list(MAX_BATCH, Label::decode)?),
         COMPLETE => Message::Complete(u32::from_be_bytes(rest.array("count")?)),
-        KEEP => Message::Keep(
-            rest.list(MAX_KEEP, |rest| Ok(u64::from_be_bytes(rest.array("group")?)))?,
-        ),
+        KEEP => {
+            Message::Keep(rest.list(MAX_KEEP, |rest| Ok(u64::from_be_bytes(rest.array("group")?)))?)
+        }
         DRAIN => Message::Drain,
         DRAINING => Message::Draining,
         REFUSED => Message::Refused(rest.text(payload.len().min(MAX_REASON), "reason")?),
@@ -264,15 +264,13 @@ struct Rest<'a>(&'a [u8]);
 
 impl Rest<'_> {
     fn array<const N: usize>(&mut self, what: &'static str) -> Result<[u8; N], MessageError> {
-        let (array, rest) =
-            self.0.split_first_chunk::<N>().ok_or(MessageError::Malformed(what))?;
+        let (array, rest) = self.0.split_first_chunk::<N>().ok_or(MessageError::Malformed(what))?;
         self.0 = rest;
         Ok(*array)
     }
 
     fn text(&mut self, length: usize, what: &'static str) -> Result<String, MessageError> {
-        let (text, rest) =
-            self.0.split_at_checked(length).ok_or(MessageError::Malformed(what))?;
+        let (text, rest) = self.0.split_at_checked(length).ok_or(MessageError::Malformed(what))?;
         self.0 = rest;
         let text = std::str::from_utf8(text).map_err(|_| MessageError::Malformed(what))?;
         Ok(text.to_owned())

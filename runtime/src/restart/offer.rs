@@ -67,6 +67,8 @@ pub struct Offer {
     pub requests: mpsc::Sender<Request>,
     /// Drained once a successor serves.
     pub lifecycle: Lifecycle,
+    /// Cancelled just before that.
+    pub succeeded: CancellationToken,
 }
 
 type Session<'a> = Pin<Box<dyn Future<Output = Result<(), RestartError>> + Send + 'a>>;
@@ -110,6 +112,7 @@ impl Offer {
         match ended {
             Ok(()) => {
                 tracing::info!("a new process has taken over; draining");
+                self.succeeded.cancel();
                 self.lifecycle.drain();
             }
             Err(error) => tracing::warn!(%error, "a restart was given up; going on as before"),
@@ -178,10 +181,7 @@ impl Offer {
 }
 
 /// Waits until the other says that it serves, for as long as it lives; the groups it goes on with.
-async fn kept(
-    channel: &Channel,
-    groups: &BTreeSet<u64>,
-) -> Result<BTreeSet<u64>, RestartError> {
+async fn kept(channel: &Channel, groups: &BTreeSet<u64>) -> Result<BTreeSet<u64>, RestartError> {
     let mut kept = BTreeSet::new();
     loop {
         match channel.receive().await?.0 {
@@ -212,9 +212,7 @@ impl Place {
     /// Bound beside its place and renamed into it, so that there is no moment without a file, nor
     /// one with wider rights.
     fn bind(path: &Path) -> Result<Self, RestartError> {
-        if std::fs::symlink_metadata(path).is_ok_and(|found| !found.file_type().is_socket()) {
-            return Err(RestartError::NotASocket { path: path.to_owned() });
-        }
+        super::check_place(path)?;
         let mut draft = path.as_os_str().to_owned();
         draft.push(format!(".{}", std::process::id()));
         let draft = PathBuf::from(draft);

@@ -29,6 +29,7 @@ impl Predecessor {
     /// # Errors
     /// When there is one but it does not hand over.
     pub async fn connect(path: &Path) -> Result<Option<Self>, RestartError> {
+        super::check_place(path)?;
         let stream = match UnixStream::connect(path).await {
             Ok(stream) => stream,
             Err(error) if nobody(&error) => return Ok(None),
@@ -92,10 +93,7 @@ impl Predecessor {
     ///
     /// # Errors
     /// When the other did not say that it goes: it is gone already, or hangs.
-    pub async fn succeed(
-        self,
-        groups: impl IntoIterator<Item = u64>,
-    ) -> Result<(), RestartError> {
+    pub async fn succeed(self, groups: impl IntoIterator<Item = u64>) -> Result<(), RestartError> {
         let Self { channel, sockets, mut kept } = self;
         drop(sockets);
         kept.extend(groups);

@@ -74,7 +74,11 @@ fn bytes_that_are_no_message_are_refused_by_what_is_wrong_with_them() {
     let cases: Vec<(&str, Vec<u8>, MessageError)> = vec![
         ("http", b"GET / HTTP/1.1".to_vec(), MessageError::Foreign),
         ("version", with(4, 2, Message::Drain), MessageError::Version { theirs: 2 }),
-        ("version", with(4, 0, Message::Refused(String::new())), MessageError::Version { theirs: 0 }),
+        (
+            "version",
+            with(4, 0, Message::Refused(String::new())),
+            MessageError::Version { theirs: 0 },
+        ),
         ("kind", with(5, 0, Message::Drain), MessageError::Kind(0)),
         ("kind", with(5, 8, Message::Drain), MessageError::Kind(8)),
         ("length", with(6, 255, Message::Drain), MessageError::TooLong(0xff00_0000)),

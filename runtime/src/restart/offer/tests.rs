@@ -33,8 +33,9 @@ impl World {
         let fixed = Fixed::copy(&admin, Purpose::Admin, at, admin_left.clone()).expect("a copy");
         let (sender, requests) = mpsc::channel(1);
         let path = folder.join("restart");
-        let offer =
-            Offer { path, fixed: vec![fixed], requests: sender, lifecycle: lifecycle.clone() };
+        let (fixed, succeeded) = (vec![fixed], CancellationToken::new());
+        let life = lifecycle.clone();
+        let offer = Offer { path, fixed, requests: sender, lifecycle: life, succeeded };
         let in_office = CancellationToken::new();
         in_office.cancel();
         let mut tasks = JoinSet::new();
