@@ -14,7 +14,7 @@ use anyhow::{Context, anyhow};
 use portolan_control::report::{ControlMetrics, Reports};
 use portolan_control::{Folder, Kubernetes, SavedFile, holds};
 use portolan_dns::config::PodMode;
-use portolan_proxy::{Proxy, ProxyConfig};
+use portolan_proxy::{Place, Proxy, ProxyConfig};
 use portolan_runtime::admin::Admin;
 use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::restart::Purpose;
@@ -259,6 +259,11 @@ impl Start<'_> {
         let config = ProxyConfig {
             workers: NonZeroUsize::new(settings.workers).unwrap_or(defaults.workers),
             max_connections: settings.max_connections,
+            place: settings.zone.as_deref().map(|zone| Place {
+                region: "".into(),
+                zone: zone.into(),
+                clients_milli: None,
+            }),
             ..defaults
         };
         let mut proxy = Proxy::new(config, &self.metrics);

@@ -1,5 +1,5 @@
 //! Clients that are not ours against the real binary: gRPC's own xDS clients, the example of the
-//! plain API in Python and a real Envoy.
+//! plain API in Python and a real Envoy; and our proxy under a control plane that is not ours.
 //!
 //! Owns starting `portolan demo` and the scripts of `tests/interop/`, each of which says what it
 //! proves. `tests/interop/setup.sh` installs what they need. Where that is missing the tests are
@@ -151,6 +151,15 @@ fn envoy_on_its_own(name: &str, arguments: &[&str]) {
 #[test]
 fn envoy_and_grpc_take_every_bootstrap_that_is_printed_for_them() {
     envoy_on_its_own("bootstrap_accepted.py", &[]);
+}
+
+#[test]
+fn the_proxy_works_under_go_control_plane() {
+    // The script needs nothing but Python itself.
+    let Some(mut python) = foreign::python(&["json"]) else { return };
+    if foreign::peer("control").is_some() {
+        run(&mut *script(&mut python, "go_control.py"));
+    }
 }
 
 /// A running `portolan demo`, every address of it a free one.

@@ -21,6 +21,7 @@ mod tunnel;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::time::Duration;
 
 use portolan_model::traffic::{HttpOptions, ListenerKind};
 
@@ -30,6 +31,9 @@ use detect::Version;
 
 /// Fields a head may have.
 const MAX_FIELDS: usize = 128;
+
+/// How long a connection without a request is kept when its listener closes: one may be on its way.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// A client's connection, as its requests see it.
 pub(crate) struct Client {
@@ -61,9 +65,14 @@ impl Client {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(origin: Rc<Origin>, start: Start) {
-    let Start { client: stream, peer, first, .. } = start;
+    let Start { client: mut stream, peer, first, .. } = start;
     let timeout = origin.shared.config.header_timeout;
-    let detecting = tokio::time::timeout(timeout, detect::detect(&stream, &first, &origin.closing));
+    // A request may be on its way when the listener closes.
+    let closing = async {
+        origin.closing.cancelled().await;
+        tokio::time::sleep(GRACE).await;
+    };
+    let detecting = tokio::time::timeout(timeout, detect::detect(&mut stream, &first, closing));
     // Silence, an end, or an error before the first request: there is nothing to answer.
     let Ok(Some((version, read))) = detecting.await else { return };
     let peer_text = peer.ip().to_canonical().to_string().into();

@@ -8,6 +8,7 @@ mod chunked;
 mod framing;
 mod head;
 mod receive;
+mod room;
 mod send;
 mod table;
 

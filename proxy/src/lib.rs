@@ -10,6 +10,8 @@
 mod balance;
 mod config;
 mod error;
+#[doc(hidden)]
+pub mod fuzzing;
 mod health;
 mod http;
 mod http1;

@@ -6,6 +6,7 @@
 
 mod known;
 
+use std::cell::RefCell;
 use std::fmt;
 
 pub(crate) use known::Known;
@@ -66,7 +67,38 @@ impl Span {
     }
 }
 
+/// Heads kept for their room, per thread, and the most room one may have.
+const MAX_SPARE: usize = 64;
+const MAX_SPARE_BYTES: usize = 8 * 1024;
+/// Room of a new one: a usual head.
+const ROOM: (usize, usize) = (1024, 24);
+
+thread_local! {
+    static SPARE: RefCell<Vec<Fields>> = const { RefCell::new(Vec::new()) };
+}
+
 impl Fields {
+    /// Empty ones with room, which another message had before.
+    pub(crate) fn spare() -> Self {
+        SPARE.with_borrow_mut(Vec::pop).unwrap_or_else(|| Self {
+            data: Vec::with_capacity(ROOM.0),
+            list: Vec::with_capacity(ROOM.1),
+        })
+    }
+
+    /// Leaves the room to another message.
+    pub(crate) fn recycle(mut self) {
+        if self.data.capacity() == 0 || self.data.capacity() > MAX_SPARE_BYTES {
+            return;
+        }
+        self.clear();
+        SPARE.with_borrow_mut(|spare| {
+            if spare.len() < MAX_SPARE {
+                spare.push(self);
+            }
+        });
+    }
+
     /// Makes room for that much more.
     pub(crate) fn reserve(&mut self, bytes: usize, fields: usize) {
         self.data.reserve(bytes);
@@ -157,6 +189,11 @@ impl Fields {
         self.list.iter_mut().filter(named).for_each(|entry| entry.gone = true);
     }
 
+    /// Whether there is not even room.
+    pub(crate) fn is_bare(&self) -> bool {
+        self.data.capacity() == 0
+    }
+
     /// Number of fields.
     pub(crate) fn len(&self) -> usize {
         self.list.iter().filter(|entry| !entry.gone).count()
@@ -189,6 +226,11 @@ fn span(start: usize, len: usize) -> Span {
 }
 
 impl RequestHead {
+    /// An empty one with room.
+    pub(crate) fn spare() -> Self {
+        Self { fields: Fields::spare(), ..Self::default() }
+    }
+
     /// The method, as written.
     pub(crate) fn method(&self) -> &[u8] {
         self.method.of(&self.fields.data)
@@ -243,6 +285,11 @@ impl RequestHead {
 }
 
 impl ResponseHead {
+    /// An empty one with room.
+    pub(crate) fn spare() -> Self {
+        Self { status: 0, fields: Fields::spare() }
+    }
+
     pub(crate) fn new(status: u16) -> Self {
         Self { status, fields: Fields::default() }
     }

@@ -144,8 +144,8 @@ impl Supervisor {
             Request::Offer(answer) => {
                 let _gone = answer.send(self.bindings.offer(threads).await);
             }
-            Request::Leave(bindings, done) => {
-                threads.leave(bindings).await;
+            Request::Leave(groups, done) => {
+                self.bindings.leave(&groups, threads).await;
                 let _gone = done.send(());
             }
         }

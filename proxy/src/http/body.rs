@@ -8,12 +8,17 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use super::passing;
 use crate::http1::{self, Length};
 use crate::http2;
 use crate::message::Fields;
+use crate::splice::{Broken, Pump};
 
 /// Bytes of a request's body that are kept for another try.
 const REPLAY: usize = 64 * 1024;
+
+/// Bytes to come from which a body goes from socket to socket.
+const LONG: u64 = 128 * 1024;
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]
@@ -358,6 +363,11 @@ pub(crate) struct Upload {
 }
 
 impl Upload {
+    /// A body that is not to be sent; the head is.
+    pub(crate) fn held() -> Self {
+        Self { begun: true, finished: true, ..Self::default() }
+    }
+
     /// One direction of a tunnel.
     pub(crate) fn tunnel() -> Self {
         Self { begun: true, tunnel: true, ..Self::default() }
@@ -418,6 +428,7 @@ impl Upload {
                 Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
                 Poll::Ready(Ok(None)) => {
                     self.trailers = source.incoming.take_trailers().filter(|_| trailers);
+                    self.trailers.iter_mut().for_each(passing::trailers);
                     if self.trailers.is_none() {
                         to.finish(None);
                         self.finished = true;
@@ -449,10 +460,48 @@ pub(crate) struct Download<'a> {
     /// Trailers are passed on.
     trailers: bool,
     tunnel: bool,
+    /// Moves what is left of a long body from socket to socket.
+    pump: Option<Box<Pump>>,
     /// Bytes so far.
     pub(crate) bytes: u64,
     /// What the trailers, which are gone by then, said that somebody wants to know.
     pub(crate) seen: Option<Fields>,
+}
+
+/// Moves a long body past the engines, where both sides are sockets and its length is known: `None`
+/// where that is not so, or not yet. Ready when all of it was moved; what was so far is added to
+/// `bytes`.
+fn long(
+    pump: &mut Option<Box<Pump>>,
+    from: &mut Incoming<'_>,
+    to: &mut Outgoing<'_>,
+    cx: &mut Context<'_>,
+    bytes: &mut u64,
+) -> Option<Poll<Result<(), PumpError>>> {
+    let (Incoming::Http1(receiving), Outgoing::Http1(sending)) = (from, to) else { return None };
+    let left = receiving.unread().filter(|left| pump.is_some() || *left >= LONG)?;
+    let sink = sending.socket()?;
+    let pump = pump.get_or_insert_with(|| Box::new(Pump::new(Some(left))));
+    let before = pump.moved();
+    let polled = pump.poll(cx, receiving.socket(), sink);
+    let after = pump.moved();
+    *bytes += after - before;
+    Some(match polled {
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(Ok(())) if after < left => {
+            Poll::Ready(Err(PumpError::Read(http1::ReadError::Incomplete.into())))
+        }
+        Poll::Ready(Ok(())) => {
+            receiving.on_moved(left);
+            Poll::Ready(Ok(()))
+        }
+        Poll::Ready(Err(Broken::Source(error))) => {
+            Poll::Ready(Err(PumpError::Read(http1::ReadError::Io(error).into())))
+        }
+        Poll::Ready(Err(Broken::Sink(error))) => {
+            Poll::Ready(Err(PumpError::Write(WriteError::Http1(error))))
+        }
+    })
 }
 
 impl<'a> Download<'a> {
@@ -464,6 +513,7 @@ impl<'a> Download<'a> {
             ending: false,
             trailers,
             tunnel: false,
+            pump: None,
             bytes: 0,
             seen: None,
         }
@@ -504,6 +554,10 @@ impl<'a> Download<'a> {
                 self.finished = true;
                 continue;
             }
+            if let Some(moved) = long(&mut self.pump, &mut self.from, to, cx, &mut self.bytes) {
+                ready!(moved)?;
+                continue;
+            }
             match self.from.poll_data(cx) {
                 Poll::Pending => {
                     ready!(self.poll_flush(cx, to))?;
@@ -518,6 +572,7 @@ impl<'a> Download<'a> {
                 Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
                 Poll::Ready(Ok(None)) => {
                     self.seen = self.from.take_trailers();
+                    self.seen.iter_mut().for_each(passing::trailers);
                     self.ending = self.trailers && self.seen.is_some();
                     if !self.ending {
                         to.finish(None);

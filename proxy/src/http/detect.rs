@@ -1,10 +1,12 @@
 //! Which version of HTTP a client speaks, by the first bytes it sends (RFC 9113 §3.4).
 
-use std::io;
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
-use tokio_util::sync::CancellationToken;
+use tokio_util::io::poll_read_buf;
 
 /// What a client that knows we speak HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -18,12 +20,12 @@ pub(super) enum Version {
     Http2,
 }
 
-/// Reads until the version is certain, and says what was read; `None` if the client ends, or the
-/// listener closes while nothing has come. `first` was read already.
+/// Reads until the version is certain, and says what was read; `None` if the client ends, or
+/// `closing` completes while nothing has come. `first` was read already.
 pub(super) async fn detect(
-    stream: &TcpStream,
+    stream: &mut TcpStream,
     first: &[u8],
-    closing: &CancellationToken,
+    closing: impl Future<Output = ()>,
 ) -> Option<(Version, Bytes)> {
     let mut read = BytesMut::from(first);
     if !read.is_empty()
@@ -31,23 +33,22 @@ pub(super) async fn detect(
     {
         return Some((version, read.freeze()));
     }
+    let mut closed = pin!(closing);
     loop {
-        let ready = stream.readable();
-        if read.is_empty() {
-            tokio::select! {
-                biased;
-                ready = ready => ready.ok()?,
-                () = closing.cancelled() => return None,
+        let count = poll_fn(|cx| {
+            // No room is held for a connection that is silent.
+            if stream.poll_read_ready(cx).is_ready() {
+                read.reserve(ROOM);
+                if let Poll::Ready(read) = poll_read_buf(Pin::new(&mut *stream), cx, &mut read) {
+                    return Poll::Ready(read);
+                }
             }
-        } else {
-            ready.await.ok()?;
-        }
-        read.reserve(ROOM);
-        match stream.try_read_buf(&mut read) {
-            Ok(0) => return None,
+            let ended = read.is_empty() && closed.as_mut().poll(cx).is_ready();
+            if ended { Poll::Ready(Ok(0)) } else { Poll::Pending }
+        });
+        match count.await {
+            Ok(0) | Err(_) => return None,
             Ok(_) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(_) => return None,
         }
         if let Some(version) = version(&read) {
             return Some((version, read.freeze()));

@@ -53,7 +53,7 @@ pub(super) struct Way {
     pub(super) cluster: ResourceName,
     pub(super) retries: Option<Retries>,
     /// What hashed balancers pick by.
-    pub(super) hash: Option<u64>,
+    pub(super) told: affinity::Told,
     /// Labels that the endpoint must have.
     pub(super) labels: BTreeMap<String, String>,
     timeout: Option<Duration>,
@@ -71,12 +71,30 @@ pub(super) enum Fail {
 
 /// What the tasks of one request tell its clock.
 #[derive(Default)]
-pub(super) struct Pulse(Cell<u64>);
+pub(super) struct Pulse {
+    beats: Cell<u64>,
+    /// It became a tunnel: only silence ends it.
+    tunnel: Cell<bool>,
+    /// When the whole of the request was sent.
+    sent: Cell<Option<Instant>>,
+}
 
 impl Pulse {
     /// Something moved.
     pub(super) fn beat(&self) {
-        self.0.set(self.0.get().wrapping_add(1));
+        self.beats.set(self.beats.get().wrapping_add(1));
+    }
+
+    /// The whole of the request is with the endpoint.
+    pub(super) fn on_sent(&self) {
+        if self.sent.get().is_none() {
+            self.sent.set(Some(Instant::now()));
+        }
+    }
+
+    /// From here on it may last.
+    pub(super) fn begin_tunnel(&self) {
+        self.tunnel.set(true);
     }
 }
 
@@ -107,7 +125,7 @@ pub(super) async fn run<'a>(
             shared.metrics.count_local(local.reason);
             tracing::debug!(listener = %client.origin.listener.name,
                 reason = local.reason.as_str(), detail = local.detail, "answered locally");
-            finish(timer, &local, grpc, &source, &mut answer).await
+            Box::pin(finish(timer, &local, grpc, &source, &mut answer)).await
         }
     };
     client.origin.metrics.count_response(answer.status);
@@ -129,8 +147,11 @@ async fn finish(
         answer.local(local, grpc);
     } else if grpc && matches!(answer.out, Outgoing::Http2(_)) && !answer.out.is_full() {
         answer.out.finish(Some(&local.trailers()));
-    } else {
+    } else if answer.unframed || matches!(answer.out, Outgoing::Http2(_)) {
         return Ended::Abort;
+    } else {
+        // The end of the connection before that of the body says that it was cut.
+        answer.keep_alive = false;
     }
     let deadline = Instant::now() + PATIENCE;
     let flushed = poll_fn(|cx| match answer.out.poll_flush(cx) {
@@ -162,14 +183,18 @@ async fn proxy(
     }
     let asked = Asked::of(head, meta.speaks == Speaks::Http2)
         .map_err(|reason| Fail::Local(Local::new(Reason::BadRequest, reason)))?;
-    let upgrade = upgrade(client, head, meta, &asked).map_err(Fail::Local)?;
+    if head.path().contains(&b'#') {
+        // RFC 9112 §3.2: HTTP/1.1 refuses it when it reads the head.
+        return Err(Fail::Local(Local::new(Reason::BadRequest, "a fragment in the path")));
+    }
+    let upgrade = upgrade(client, head, meta, &asked).map_err(|local| {
+        // The client may send what is not HTTP without waiting for the answer.
+        answer.keep_alive = false;
+        Fail::Local(local)
+    })?;
     let way = route(client, &asked, head).map_err(Fail::Local)?;
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let allowed = way.timeout.or(shared.config.request_timeout);
-    let timeout = match (given, allowed) {
-        (Some(given), Some(allowed)) => Some(given.min(allowed)),
-        (given, allowed) => given.or(allowed),
-    };
     let (high, low) = shared.random();
     passing::request(
         head,
@@ -183,10 +208,17 @@ async fn proxy(
             request_id: &passing::request_id(high, low),
         },
     );
-    let deadline = timeout.map(|timeout| started + timeout);
     let idle = way.idle_timeout.or(options.stream_idle_timeout);
     let pulse = Pulse::default();
-    let limits = Clock { deadline, timeout, idle };
+    if source.is_over() {
+        pulse.sent.set(Some(started));
+    }
+    let limits = Clock { started, given, allowed, idle };
+    // What an endpoint is told of its time is the less of both, as if the request were sent.
+    let told = match (given, allowed) {
+        (Some(given), Some(allowed)) => Some(given.min(allowed)),
+        (given, allowed) => given.or(allowed),
+    };
     let name = asked.lower().to_owned();
     let forward = Forward {
         shared,
@@ -195,7 +227,7 @@ async fn proxy(
         head,
         grpc,
         upgrade,
-        deadline: if grpc { deadline } else { None },
+        deadline: told.filter(|_| grpc).map(|told| started + told),
         pulse: &pulse,
         trailers: meta.trailers || meta.speaks == Speaks::Http2,
         tries: 0,
@@ -205,12 +237,28 @@ async fn proxy(
 
 /// The limits in time of one request.
 struct Clock {
-    deadline: Option<Instant>,
-    timeout: Option<Duration>,
+    started: Instant,
+    /// By the client, from the beginning (`grpc-timeout`).
+    given: Option<Duration>,
+    /// By the route, from the end of the request (Envoy `RouteAction.timeout`).
+    allowed: Option<Duration>,
     idle: Option<Duration>,
 }
 
 impl Clock {
+    /// When the request's time is over, as far as that is known yet.
+    fn deadline(&self, pulse: &Pulse) -> Option<Instant> {
+        if pulse.tunnel.get() {
+            return None;
+        }
+        let given = self.given.map(|given| self.started + given);
+        let allowed = self.allowed.and_then(|allowed| Some(pulse.sent.get()? + allowed));
+        match (given, allowed) {
+            (Some(given), Some(allowed)) => Some(given.min(allowed)),
+            (given, allowed) => given.or(allowed),
+        }
+    }
+
     /// Runs a request until it ends or its time does.
     async fn run(
         &self,
@@ -220,14 +268,15 @@ impl Clock {
         request: impl Future<Output = Result<(), Fail>>,
     ) -> Result<(), Fail> {
         let mut request = pin!(request);
-        let mut seen = pulse.0.get();
+        let mut seen = pulse.beats.get();
         let mut quiet = self.idle.map(|idle| Instant::now() + idle);
         poll_fn(|cx| {
             if let Poll::Ready(ended) = request.as_mut().poll(cx) {
                 return Poll::Ready(ended);
             }
             loop {
-                let next = match (self.deadline, quiet) {
+                let deadline = self.deadline(pulse);
+                let next = match (deadline, quiet) {
                     (Some(deadline), Some(quiet)) => deadline.min(quiet),
                     (Some(at), None) | (None, Some(at)) => at,
                     (None, None) => return Poll::Pending,
@@ -235,15 +284,15 @@ impl Clock {
                 if timer.poll(cx, next).is_pending() {
                     return Poll::Pending;
                 }
-                if self.deadline == Some(next) {
-                    let within = self.timeout.unwrap_or_default();
+                if deadline == Some(next) {
+                    let within = next - self.started;
                     let detail = format!("{asked}: no response within {within:?}");
                     return Poll::Ready(Err(Fail::Local(Local::new(Reason::Timeout, detail))));
                 }
                 // Moves since the last look count from this look on: it is ended after one to two
                 // times the limit, and a move costs no look at the clock.
                 let idle = self.idle.unwrap_or_default();
-                let moved = pulse.0.get();
+                let moved = pulse.beats.get();
                 if moved == seen {
                     let detail = format!("{asked}: nothing moved for {idle:?}");
                     return Poll::Ready(Err(Fail::Local(Local::new(Reason::StreamIdle, detail))));
@@ -312,7 +361,7 @@ fn route(client: &Client, asked: &Asked, head: &RequestHead) -> Result<Way, Loca
         Some(Way {
             cluster: ResourceName::clone(&route.cluster),
             retries: route.retries.clone(),
-            hash: affinity::hash(&route.hash, client, head),
+            told: affinity::tell(&route.hash, client, head),
             labels: route.labels.clone(),
             timeout: route.timeout,
             idle_timeout: route.idle_timeout,

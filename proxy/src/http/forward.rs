@@ -9,12 +9,13 @@
 use std::net::SocketAddr;
 use std::rc::Rc;
 
+use base64::Engine as _;
 use portolan_model::policy::RetryOn;
 use portolan_model::traffic::UpstreamProtocol;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::answering::Answering;
+use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Outgoing, Source};
 use super::exchange::{Fail, Pulse, Tunnel, Way};
@@ -22,7 +23,7 @@ use super::local::{Local, Reason};
 use super::talk::{Answer, Reuse, Talk};
 use crate::balance::Outcome as LoadOutcome;
 use crate::health::outcome::Outcome;
-use crate::http1::{Length, Limits};
+use crate::http1::{Length, Limits, Sending};
 use crate::http2::Open;
 use crate::limit::breaker::Permit;
 use crate::message::{Known, RequestHead};
@@ -137,7 +138,7 @@ impl Forward<'_> {
         last: Option<&Tried>,
     ) -> Option<Rc<Endpoint>> {
         let labels = (!self.way.labels.is_empty()).then_some(&self.way.labels);
-        let choice = Choice { hash: self.way.hash, labels };
+        let choice = Choice { hash: self.way.told.hash, labels };
         let again = || match last {
             Some(last) if last.failure.cause != Cause::Connect => state.pick(choice, &[]),
             _ => None,
@@ -224,24 +225,24 @@ impl Forward<'_> {
         let endpoint = &Rc::clone(trying.load.endpoint());
         self.shorten_grpc_timeout();
         if self.upgrade == Some(Tunnel::Connect) {
-            let stream = upstream::connect(state, endpoint, self.shared).await;
+            let stream = Box::pin(upstream::connect(state, endpoint, self.shared)).await;
             let (stream, _permit) = stream.map_err(|failure| tried(failure, false))?;
             trying.on_answered(200);
-            return super::tunnel::connect(stream, source, answer, self.pulse).await;
+            return Box::pin(super::tunnel::connect(stream, source, answer, self.pulse)).await;
         }
         let http2 = self.upgrade.is_none()
             && match state.config.upstream.protocol {
                 UpstreamProtocol::Auto => self.grpc,
                 UpstreamProtocol::Http1 => false,
                 UpstreamProtocol::Http2 => true,
-                UpstreamProtocol::Downstream => answer.speaks == super::answering::Speaks::Http2,
+                UpstreamProtocol::Downstream => answer.speaks == Speaks::Http2,
             };
         if http2 {
             // Held until the endpoint has answered: it may refuse the stream again.
             let _retry = retry;
             return self.over_http2(state, endpoint, trying, length, source, answer).await;
         }
-        if first && let Some(kept) = endpoint.h1.take() {
+        if first && let Some(kept) = endpoint.h1.take(&state.config.upstream) {
             match self.over_http1(state, trying, kept, true, length, source, answer).await {
                 // It was closed before the request was written: as if it had not been there.
                 Err(Ended::Tried(tried))
@@ -252,7 +253,8 @@ impl Forward<'_> {
                 ended => return ended,
             }
         }
-        let stream = upstream::connect(state, endpoint, self.shared).await;
+        // What is rare is in a box, so that every request is not made room for it.
+        let stream = Box::pin(upstream::connect(state, endpoint, self.shared)).await;
         let connection = h1::Kept::new(stream.map_err(|failure| tried(failure, false))?);
         // The endpoint is there: from here on this is a request like any other.
         drop(retry);
@@ -271,13 +273,11 @@ impl Forward<'_> {
         answer: &mut Answering<'_>,
     ) -> Result<(), Ended> {
         let (receiving, mut sending) = kept.connection.split();
-        let extra: &[(&[u8], &[u8])] = match (self.upgrade, self.head.fields.contains(Known::Te)) {
-            (Some(_), _) => &[(b"connection", b"upgrade")],
-            // RFC 9110 §10.1.4: TE is for this connection only, and Connection says so.
-            (None, true) => &[(b"connection", b"te")],
-            (None, false) => &[],
-        };
-        sending.request(self.head, &self.asked.host, extra, length);
+        if self.upgrade == Some(Tunnel::Upgrade) && answer.speaks == Speaks::Http2 {
+            self.write_upgrade(&mut sending);
+        } else {
+            self.write_request(&mut sending, length);
+        }
         let talk = Talk { forward: self, trying, reused };
         let spoke =
             talk.run(Answer::Http1(receiving), Outgoing::Http1(sending), source, answer).await?;
@@ -290,6 +290,32 @@ impl Forward<'_> {
             }
         }
         Ok(())
+    }
+
+    fn write_request(&self, sending: &mut Sending<'_>, length: Length) {
+        let extra: &[(&[u8], &[u8])] = match (self.upgrade, self.head.fields.contains(Known::Te)) {
+            (Some(_), _) => &[(b"connection", b"upgrade")],
+            // RFC 9110 §10.1.4: TE is for this connection only, and Connection says so.
+            (None, true) => &[(b"connection", b"te")],
+            (None, false) => &[],
+        };
+        sending.request(self.head, &self.asked.host, extra, length);
+    }
+
+    /// An extended CONNECT in the words of HTTP/1.1 (RFC 8441 §5).
+    fn write_upgrade(&self, sending: &mut Sending<'_>) {
+        let mut head = self.head.clone();
+        head.set_method(b"GET");
+        let protocol = self.head.protocol().unwrap_or(b"websocket");
+        let (high, low) = self.shared.random();
+        let nonce = [high.to_be_bytes(), low.to_be_bytes()].concat();
+        let key = base64::engine::general_purpose::STANDARD.encode(nonce);
+        let extra: [(&[u8], &[u8]); 3] = [
+            (b"connection", b"upgrade"),
+            (b"upgrade", protocol),
+            (b"sec-websocket-key", key.as_bytes()),
+        ];
+        sending.request(&head, &self.asked.host, &extra, Length::None);
     }
 
     async fn over_http2(

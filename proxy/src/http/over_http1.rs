@@ -43,8 +43,8 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
     let opened = Instant::now();
     let mut requests = 0_u32;
     loop {
-        let mut head = Box::<RequestHead>::default();
-        match next(&client, &mut connection, &mut timer, &mut head).await {
+        let mut head = RequestHead::default();
+        match next(&client, &mut connection, &mut timer, &mut head, opened).await {
             Next::Request(request) => {
                 requests = requests.saturating_add(1);
                 let more = request.keep_alive && may_go_on(&client, opened, requests);
@@ -57,7 +57,9 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
                     request,
                     more,
                 ));
-                match exchange.await {
+                let ended = exchange.await;
+                head.fields.recycle();
+                match ended {
                     Ended::KeepAlive => {}
                     Ended::Close => return close(connection).await,
                     Ended::Abort => return reset(connection.into_parts().0),
@@ -110,6 +112,7 @@ async fn next(
     connection: &mut Connection,
     timer: &mut Timer,
     head: &mut RequestHead,
+    opened: Instant,
 ) -> Next {
     let config = &client.origin.shared.config;
     let options = client.options();
@@ -119,7 +122,9 @@ async fn next(
     };
     let since = Instant::now();
     let idle_until = since + options.idle_timeout.unwrap_or(config.idle_timeout);
+    let idle_until = options.max_age.map_or(idle_until, |age| idle_until.min(opened + age));
     let mut late_at = None;
+    let mut grace = None;
     let mut closing = pin!(client.origin.closing.cancelled());
     poll_fn(|cx| {
         match connection.poll_request(cx, limits, head) {
@@ -132,8 +137,10 @@ async fn next(
             Poll::Pending => {}
         }
         if connection.is_between_messages() {
-            if closing.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Next::End);
+            if grace.is_some() || closing.as_mut().poll(cx).is_ready() {
+                // A request may be on its way: it is answered, and told that it was the last.
+                let until = *grace.get_or_insert_with(|| Instant::now() + super::GRACE);
+                return timer.poll(cx, until.min(idle_until)).map(|()| Next::End);
             }
             return timer.poll(cx, idle_until).map(|()| Next::End);
         }

@@ -46,7 +46,7 @@ pub(super) fn request(head: &mut RequestHead, passage: &Passage<'_>) {
         }
         Known::ForwardedProto => keep(trusted, &mut has_proto),
         Known::ForwardedHost => keep(trusted, &mut has_host),
-        Known::RequestId => keep(is_request_id(field.value), &mut has_id),
+        Known::RequestId => !has_id && keep(is_request_id(field.value), &mut has_id),
         Known::Upgrade => upgrade,
         Known::Host | Known::Te => false,
         known => passes(known),
@@ -89,6 +89,34 @@ fn passes(known: Known) -> bool {
             | Known::TransferEncoding
             | Known::Http2Settings
     )
+}
+
+/// Takes out of a trailer section what must not stand there: what frames or routes a message, says
+/// who is asking or how to answer, or what the content is (RFC 9110 §6.5.1).
+pub(super) fn trailers(fields: &mut Fields) {
+    const NOT_TRAILERS: [&[u8]; 14] = [
+        b"authorization",
+        b"proxy-authorization",
+        b"www-authenticate",
+        b"proxy-authenticate",
+        b"set-cookie",
+        b"cache-control",
+        b"content-encoding",
+        b"content-range",
+        b"max-forwards",
+        b"range",
+        b"age",
+        b"expires",
+        b"location",
+        b"vary",
+    ];
+    fields.retain(|field| match field.known {
+        Known::Other => !NOT_TRAILERS.iter().any(|name| field.name.eq_ignore_ascii_case(name)),
+        Known::GrpcStatus | Known::GrpcMessage | Known::OrcaLoad | Known::Date | Known::Server => {
+            true
+        }
+        _ => false,
+    });
 }
 
 fn keep(kept: bool, seen: &mut bool) -> bool {
@@ -240,6 +268,22 @@ mod tests {
         let given = [("connection", "upgrade"), ("upgrade", "websocket")];
         assert!(passed(&given, true, true).contains(Known::Upgrade));
         assert!(!passed(&given, true, false).contains(Known::Upgrade));
+    }
+
+    #[test]
+    fn what_frames_routes_or_authenticates_is_no_trailer() {
+        let mut given = fields(&[
+            ("grpc-status", "0"),
+            ("Content-Length", "3"),
+            ("transfer-encoding", "chunked"),
+            ("Host", "b"),
+            ("authorization", "x"),
+            ("cookie", "a=1"),
+            ("connection", "x-sum"),
+            ("x-sum", "9"),
+        ]);
+        trailers(&mut given);
+        assert_eq!(given, fields(&[("grpc-status", "0"), ("x-sum", "9")]));
     }
 
     #[test]

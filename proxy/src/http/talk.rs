@@ -61,9 +61,13 @@ impl Talk<'_, '_, '_> {
         source: &mut Source<'_>,
         answer: &mut Answering<'_>,
     ) -> Result<Reuse, Ended> {
-        let mut upload = Upload::default();
+        // What follows an extended CONNECT is for after the switch.
+        let mut upload = match self.forward.upgrade {
+            Some(Tunnel::Upgrade) if answer.speaks == Speaks::Http2 => Upload::held(),
+            _ => Upload::default(),
+        };
         let mut unwritten: Option<WriteError> = None;
-        let mut head = ResponseHead::default();
+        let mut head = ResponseHead::spare();
         let mut interim = 0;
         let per_try = self.forward.way.retries.as_ref().and_then(|r| r.per_try_timeout);
         let (length, keep_alive, stream) = loop {
@@ -77,7 +81,7 @@ impl Talk<'_, '_, '_> {
                 &mut head,
             );
             let waited = match per_try {
-                Some(limit) => match tokio::time::timeout(limit, waiting).await {
+                Some(limit) => match Box::pin(tokio::time::timeout(limit, waiting)).await {
                     Ok(waited) => waited,
                     Err(_elapsed) => {
                         let detail = format!("no answer within {limit:?}");
@@ -89,7 +93,7 @@ impl Talk<'_, '_, '_> {
             match waited {
                 Waited::Client => return Err(Ended::Over(Fail::Client)),
                 Waited::Read(error) => {
-                    return Err(self.unanswered(&error, unwritten.as_ref(), &from, &to));
+                    return Err(self.unanswered(&error, unwritten.as_ref(), &to));
                 }
                 Waited::Head(Got::Final { length, keep_alive, stream }) => {
                     break (length, keep_alive, stream);
@@ -103,8 +107,8 @@ impl Talk<'_, '_, '_> {
                     answer.tunnel(&mut head, true);
                     let Answer::Http1(receiving) = from else { return Ok(Reuse::No) };
                     let pulse = self.forward.pulse;
-                    super::tunnel::run(Incoming::Http1(receiving), to, source, answer, pulse)
-                        .await?;
+                    let from = Incoming::Http1(receiving);
+                    Box::pin(super::tunnel::run(from, to, source, answer, pulse)).await?;
                     return Ok(Reuse::No);
                 }
                 Waited::Head(Got::Interim) => {
@@ -119,6 +123,14 @@ impl Talk<'_, '_, '_> {
                 }
             }
         };
+        if self.forward.upgrade.is_some()
+            && answer.speaks == Speaks::Http2
+            && (200..300).contains(&head.status)
+        {
+            // RFC 8441 §5: the client would take it for the switch.
+            let detail = format!("answered {} to an upgrade", head.status);
+            return Err(self.failed(Cause::Invalid, detail));
+        }
         let status = grpc_status(&head.fields).filter(|_| self.forward.grpc);
         self.refuse(&head, status, source)?;
         match status {
@@ -133,7 +145,11 @@ impl Talk<'_, '_, '_> {
             (Answer::Http2(_), None) => return Ok(Reuse::No),
         };
         passing::response(&mut head.fields, false);
+        if let Some(cookie) = &self.forward.way.told.cookie {
+            head.fields.push_as(Known::SetCookie, b"set-cookie", cookie.as_bytes());
+        }
         answer.head(&mut head, length);
+        head.fields.recycle();
         self.body(from, to, upload, source, answer, keep_alive && unwritten.is_none()).await
     }
 
@@ -169,6 +185,9 @@ impl Talk<'_, '_, '_> {
                 }
                 if source.bytes != before {
                     self.forward.pulse.beat();
+                }
+                if upload.is_done() {
+                    self.forward.pulse.on_sent();
                 }
             }
             if upload.is_done() && source.poll_gone(cx).is_ready() {
@@ -207,7 +226,11 @@ impl Talk<'_, '_, '_> {
                     Poll::Ready(Err(PumpError::Write(_))) => unread = true,
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
-                if answer.out.poll_refused(cx).is_ready() {
+                if upload.is_done() {
+                    pulse.on_sent();
+                }
+                let gone = upload.is_done() && source.poll_gone(cx).is_ready();
+                if gone || answer.out.poll_refused(cx).is_ready() {
                     return Poll::Ready(Err(Fail::Client));
                 }
             }
@@ -274,14 +297,12 @@ impl Talk<'_, '_, '_> {
         &self,
         error: &ReadError,
         unwritten: Option<&WriteError>,
-        from: &Answer<'_>,
         to: &Outgoing<'_>,
     ) -> Ended {
         let cause = match error {
             ReadError::Http1(http1::ReadError::Malformed(_)) => Cause::Invalid,
-            ReadError::Http1(_) => match (from, to) {
-                (Answer::Http1(receiving), _) if receiving.has_bytes() => Cause::Invalid,
-                (_, Outgoing::Http1(sending)) if unwritten.is_some() && !sending.has_written() => {
+            ReadError::Http1(_) => match to {
+                Outgoing::Http1(sending) if unwritten.is_some() && !sending.has_written() => {
                     Cause::Unsent
                 }
                 _ => Cause::Closed,
@@ -300,7 +321,9 @@ fn h2_cause(error: &http2::StreamError) -> Cause {
     match error {
         http2::StreamError::Refused => Cause::Refused,
         http2::StreamError::GoneAway => Cause::GoneAway,
-        http2::StreamError::Reset(_) => Cause::Invalid,
+        // By us: what it sent is no response.
+        http2::StreamError::Reset(http2::Code::PROTOCOL_ERROR)
+        | http2::StreamError::Connection(http2::Error::Protocol { .. }) => Cause::Invalid,
         _ => Cause::Closed,
     }
 }

@@ -36,6 +36,7 @@ pub(super) async fn run(
     answer: &mut Answering<'_>,
     pulse: &Pulse,
 ) -> Result<(), Ended> {
+    pulse.begin_tunnel();
     source.begin_tunnel();
     to.begin_tunnel();
     let mut download = Download::tunnel(from);

@@ -8,6 +8,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
+use tokio::net::TcpStream;
 use tokio::net::tcp::ReadHalf;
 
 use super::chunked::{Decoder, Step};
@@ -83,6 +84,9 @@ impl Input {
             // No room is held for a connection that is silent.
             ready!(reader.as_ref().poll_read_ready(cx))?;
         }
+        if self.buffer.capacity() == 0 {
+            self.buffer = super::room::take_input();
+        }
         let room = self.room.max(least).max(FIRST_ROOM);
         if self.buffer.capacity() - self.buffer.len() < room / 2 {
             self.buffer.reserve(room);
@@ -92,7 +96,7 @@ impl Input {
             Poll::Ready(read) => read?,
             Poll::Pending => {
                 if self.buffer.is_empty() {
-                    self.buffer = BytesMut::new();
+                    super::room::give_input(std::mem::take(&mut self.buffer));
                 }
                 return Poll::Pending;
             }
@@ -113,6 +117,9 @@ impl Input {
     ) -> Poll<Result<Option<Request>, ReadError>> {
         loop {
             if self.may_have_head() {
+                if into.fields.is_bare() {
+                    *into = RequestHead::spare();
+                }
                 if let Some((used, request)) = head::request(&self.buffer, limits, into)? {
                     self.begin(used, request.length);
                     return Poll::Ready(Ok(Some(request)));
@@ -274,6 +281,11 @@ impl<'a> Receiving<'a> {
             Poll::Ready(Ok(0) | Err(_)) => Poll::Ready(()),
             Poll::Ready(Ok(_)) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// The socket, for what goes past this engine.
+    pub(crate) fn socket(&self) -> &TcpStream {
+        self.reader.as_ref()
     }
 
     /// Bytes of the body that are to come, if its length is known and none of it was read yet.

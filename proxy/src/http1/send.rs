@@ -10,6 +10,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
+use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 
 use super::framing::Length;
@@ -55,6 +56,12 @@ impl Default for Output {
 impl Output {
     pub(super) fn is_empty(&self) -> bool {
         self.at == self.queue.len() && self.data.is_empty() && self.end.is_empty()
+    }
+
+    fn make_room(&mut self) {
+        if self.queue.capacity() == 0 {
+            self.queue = super::room::take();
+        }
     }
 
     fn field(&mut self, name: &[u8], value: &[u8]) {
@@ -110,7 +117,8 @@ impl Output {
             self.advance(n);
         }
         // Nothing is held for a connection that waits.
-        self.queue = Vec::new();
+        self.queue.clear();
+        super::room::give(std::mem::take(&mut self.queue));
         self.at = 0;
         self.data = Bytes::new();
         Poll::Ready(Ok(()))
@@ -141,7 +149,7 @@ impl<'a> Sending<'a> {
         length: Length,
     ) {
         let output = &mut *self.output;
-        output.queue.reserve(512);
+        output.make_room();
         output.queue.extend_from_slice(head.method());
         output.queue.push(b' ');
         let path = head.path();
@@ -159,7 +167,7 @@ impl<'a> Sending<'a> {
     /// follows (HEAD, 204, 304).
     pub(crate) fn response(&mut self, head: &ResponseHead, length: Length, bodiless: bool) {
         let output = &mut *self.output;
-        output.queue.reserve(512);
+        output.make_room();
         output.queue.extend_from_slice(b"HTTP/1.1 ");
         decimal(&mut output.queue, u64::from(head.status));
         output.queue.push(b' ');
@@ -225,9 +233,11 @@ impl<'a> Sending<'a> {
         self.output.body = Length::Close;
     }
 
-    /// Whether trailers can be said.
-    pub(crate) fn takes_trailers(&self) -> bool {
-        self.output.body == Length::Chunked
+    /// The socket, for what goes past this engine; `None` while something is queued, or the body is
+    /// framed by more than its length.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        let raw = matches!(self.output.body, Length::Known(_) | Length::Close);
+        (raw && self.output.is_empty()).then(|| self.writer.as_ref())
     }
 
     /// Whether a large piece waits: nothing more may be queued then.

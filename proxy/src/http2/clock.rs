@@ -16,6 +16,9 @@ use super::handle::Shared;
 
 /// How long a peer that was told of its fault may take to hear of it.
 const LINGER: Duration = Duration::from_millis(500);
+/// How long a peer may take to confirm that it has heard of a drain; streams it opened meanwhile
+/// are served.
+const DRAIN: Duration = Duration::from_secs(1);
 
 /// What of a connection time is of concern to.
 #[derive(Clone, Copy, Debug)]
@@ -80,6 +83,7 @@ impl Clock {
         }
         let period = match watch.keepalive {
             _ if watch.over => LINGER,
+            _ if watch.drains => DRAIN.min(watch.limit),
             Some((interval, _)) => interval.min(watch.limit),
             None => watch.limit,
         };
@@ -90,8 +94,8 @@ impl Clock {
                 Box::pin(tokio::time::sleep(period))
             }
         };
-        if watch.over && timer.deadline() > Instant::now() + LINGER {
-            timer.as_mut().reset(Instant::now() + LINGER);
+        if (watch.over || watch.drains) && timer.deadline() > Instant::now() + period {
+            timer.as_mut().reset(Instant::now() + period);
         }
         let mut ended = false;
         while !ended && timer.as_mut().poll(cx).is_ready() {

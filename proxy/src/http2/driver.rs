@@ -193,8 +193,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
     }
 
-    /// Closes after everything was written. A peer that was told of its fault gets the time to
-    /// read it: closing with input unread would take the words away.
+    /// Closes after everything was written. The peer gets the time to read it: closing with input
+    /// unread would take the last words away.
     fn finish(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Error>> {
         if !self.write(cx)? {
             return Poll::Pending;
@@ -203,11 +203,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             ready!(Pin::new(&mut self.io).poll_shutdown(cx))?;
             self.shut = true;
         }
-        let told = self.shared.look(|c| matches!(c.failure(), Some(Error::Protocol { .. })));
         for _ in 0..ROUNDS {
             self.input.clear();
             self.input.reserve(READ);
-            if !told || ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx))? == 0 {
+            if ready!(pin!(self.io.read_buf(&mut self.input)).poll(cx))? == 0 {
                 return Poll::Ready(Ok(()));
             }
         }

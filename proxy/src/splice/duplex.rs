@@ -70,7 +70,8 @@ struct Way {
 }
 
 /// Passes bytes both ways until both sides have ended, one has failed, or a limit is reached. The
-/// far side is given `first` before anything else. Neither socket is closed, and after any end but
+/// far side is given `first` before anything else. Neither socket is closed: the caller closes both
+/// at once, which is the end of the direction that ended second. After any end but
 /// [`End::Done`] bytes may be missing: resetting both says so to both.
 pub(crate) async fn bidirectional(
     near: &TcpStream,
@@ -136,8 +137,8 @@ impl Pair<'_> {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<End> {
         let (taken, given) = (self.up.pump.taken(), self.down.pump.moved());
         let before = self.piped();
-        let up = self.up.poll(cx, self.near, self.far);
-        let down = self.down.poll(cx, self.far, self.near);
+        let up = self.up.poll(cx, self.near, self.far, self.down.done);
+        let down = self.down.poll(cx, self.far, self.near, self.up.done);
         self.counters.bytes_in.add(self.up.pump.taken() - taken);
         self.counters.bytes_out.add(self.down.pump.moved() - given);
         let after = self.piped();
@@ -175,12 +176,13 @@ impl Way {
         Self { pump, done: false }
     }
 
-    /// Moves bytes, and the end after the last one.
+    /// Moves bytes, and the end after the last one; `last`: the other direction has ended.
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
         from: &TcpStream,
         to: &TcpStream,
+        last: bool,
     ) -> Result<(), Broken> {
         if self.done {
             return Ok(());
@@ -188,7 +190,8 @@ impl Way {
         match self.pump.poll(cx, from, to) {
             Poll::Ready(Ok(())) => {
                 self.done = true;
-                sys::end(to.as_fd()).map_err(Broken::Sink)
+                // Closing, which follows the second end at once, says the same.
+                if last { Ok(()) } else { sys::end(to.as_fd()).map_err(Broken::Sink) }
             }
             Poll::Ready(Err(error)) => Err(error),
             Poll::Pending => Ok(()),

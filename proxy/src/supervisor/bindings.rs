@@ -4,7 +4,7 @@
 //! cannot be bound is logged, counted and tried again without a limit on tries, at least every
 //! [`MAX_DELAY`]. It stands in nobody else's way, and the sockets it had before go on serving.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,6 +14,7 @@ use imbl::OrdMap;
 use portolan_model::traffic::{Listener, ListenerKind, ResourceName};
 use portolan_runtime::bind::{self, Sharing};
 use portolan_runtime::restart::Label;
+use socket2::SockRef;
 use tokio::time::Instant;
 
 use super::takeover::{self, Inherited};
@@ -30,6 +31,8 @@ const MAX_DELAY: Duration = Duration::from_secs(30);
 #[derive(Debug, Default)]
 pub(super) struct Bindings {
     slots: BTreeMap<ResourceName, Slot>,
+    /// Sockets of listeners that are no more, at addresses that new ones want.
+    orphans: Vec<Bound>,
     next: u64,
     /// Of the process before, until this one takes them over.
     inherited: Inherited,
@@ -49,8 +52,18 @@ struct Slot {
 #[derive(Debug)]
 struct Bound {
     binding: u64,
+    /// The binding that its sockets were opened for. A new process knows them by that.
+    group: u64,
     address: SocketAddr,
     listener: Arc<Listener>,
+}
+
+/// The sockets of a [`Bound`].
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    binding: u64,
+    group: u64,
+    address: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -76,20 +89,37 @@ impl Bindings {
     pub(super) async fn offer(&self, threads: &Threads) -> Result<Vec<(Label, OwnedFd)>, String> {
         let bound = |binding: u64| {
             let mut bound = self.slots.values().filter_map(|slot| slot.bound.as_ref());
-            bound.find(|bound| bound.binding == binding).map(|bound| Arc::clone(&bound.listener))
+            let bound = bound.find(|bound| bound.binding == binding)?;
+            Some((bound.group, Arc::clone(&bound.listener)))
         };
         let copies = threads.copy().await.map_err(|e| format!("cannot copy a socket: {e}"))?;
         Ok(takeover::labelled(copies, bound))
     }
 
-    /// Closes the sockets of listeners that are no more.
+    /// What waits in the sockets of these groups is the process after's.
+    pub(super) async fn leave(&self, groups: &BTreeSet<u64>, threads: &Threads) {
+        let bound = self.slots.values().filter_map(|slot| slot.bound.as_ref());
+        let left = bound.filter(|bound| groups.contains(&bound.group)).map(|bound| bound.binding);
+        threads.leave(left.collect()).await;
+    }
+
+    /// Closes the sockets of listeners that are no more; but where a new one wants the address it
+    /// will have the sockets, so that what is on its way to them is not lost.
     pub(super) async fn close_removed(
         &mut self,
         wanted: &OrdMap<ResourceName, Arc<Listener>>,
         threads: &Threads,
     ) {
         let gone = self.slots.extract_if(.., |name, _| !wanted.contains_key(name));
-        for bound in gone.filter_map(|(_, slot)| slot.bound).collect::<Vec<_>>() {
+        let gone: Vec<Bound> = gone.filter_map(|(_, slot)| slot.bound).collect();
+        let is_wanted = |bound: &Bound| {
+            let new = wanted.iter().filter(|(name, _)| !self.slots.contains_key(*name));
+            bound.listener.address.port() != 0
+                && new.into_iter().any(|(_, listener)| listener.address == bound.listener.address)
+        };
+        let (orphans, closing): (Vec<_>, Vec<_>) = gone.into_iter().partition(is_wanted);
+        self.orphans.extend(orphans);
+        for bound in closing {
             threads.close(bound.binding).await;
         }
     }
@@ -110,6 +140,9 @@ impl Bindings {
             .collect();
         for name in changed {
             self.open(name, threads, metrics).await;
+        }
+        for orphan in std::mem::take(&mut self.orphans) {
+            threads.close(orphan.binding).await;
         }
     }
 
@@ -160,6 +193,14 @@ impl Bindings {
         let Some(listener) = self.slots.get(name).map(|slot| Arc::clone(&slot.wanted)) else {
             return;
         };
+        let own = self.slots.get(name).and_then(|slot| slot.bound.as_ref());
+        let orphan = self.orphans.iter().position(|o| o.listener.address == listener.address);
+        let orphan = orphan.map(|at| self.orphans.swap_remove(at));
+        let held = own.filter(|bound| bound.listener.address == listener.address);
+        let held = held.or(orphan.as_ref());
+        if let Some(held) = held.map(Bound::sockets) {
+            return self.replace(&listener, held, threads, metrics).await;
+        }
         let opened = self.bind(&listener, threads).await;
         let Some(slot) = self.slots.get_mut(name) else { return };
         match opened {
@@ -170,16 +211,31 @@ impl Bindings {
                     threads.close(old.binding).await;
                 }
             }
-            Err(error) => {
-                let tries = slot.failure.as_ref().map_or(0, |failure| failure.tries);
-                let again = Instant::now() + delay(tries);
-                metrics.bind_failures.add(1);
-                let before =
-                    slot.bound.as_ref().map(|bound| tracing::field::display(bound.address));
-                tracing::error!(listener = %name, address = %listener.address, error, before,
-                    "cannot bind a listener; it is tried again");
-                slot.failure = Some(Failure { error, tries: tries.saturating_add(1), again });
+            Err(error) => slot.fail(error, metrics),
+        }
+    }
+
+    /// Serves by another listener what comes to the sockets that are there. They stay open: what is
+    /// on its way to them is not lost.
+    async fn replace(
+        &mut self,
+        listener: &Arc<Listener>,
+        held: Held,
+        threads: &Threads,
+        metrics: &ProxyMetrics,
+    ) {
+        self.next += 1;
+        let binding = self.next;
+        let Held { binding: old, group, address } = held;
+        let replaced = threads.replace(old, binding, listener).await;
+        let Some(slot) = self.slots.get_mut(&listener.name) else { return };
+        match replaced {
+            Ok(()) => {
+                slot.failure = None;
+                let listener = Arc::clone(listener);
+                slot.bound = Some(Bound { binding, group, address, listener });
             }
+            Err(error) => slot.fail(error, metrics),
         }
     }
 
@@ -207,7 +263,9 @@ impl Bindings {
         self.next += 1;
         let binding = self.next;
         match threads.open(binding, listener, sockets).await {
-            Ok(()) => Ok(Bound { binding, address, listener: Arc::clone(listener) }),
+            Ok(()) => {
+                Ok(Bound { binding, group: binding, address, listener: Arc::clone(listener) })
+            }
             Err(error) => {
                 threads.close(binding).await;
                 Err(error)
@@ -216,9 +274,25 @@ impl Bindings {
     }
 }
 
+impl Bound {
+    fn sockets(&self) -> Held {
+        Held { binding: self.binding, group: self.group, address: self.address }
+    }
+}
+
 impl Slot {
     fn new(listener: &Arc<Listener>) -> Self {
         Self { wanted: Arc::clone(listener), bound: None, failure: None }
+    }
+
+    fn fail(&mut self, error: String, metrics: &ProxyMetrics) {
+        let tries = self.failure.as_ref().map_or(0, |failure| failure.tries);
+        let again = Instant::now() + delay(tries);
+        metrics.bind_failures.add(1);
+        let before = self.bound.as_ref().map(|bound| tracing::field::display(bound.address));
+        tracing::error!(listener = %self.wanted.name, address = %self.wanted.address, error, before,
+            "cannot bind a listener; it is tried again");
+        self.failure = Some(Failure { error, tries: tries.saturating_add(1), again });
     }
 
     fn view(&self) -> ListenerView {
@@ -262,6 +336,7 @@ fn sockets(
     }
     for _ in 0..workers {
         let socket = bind::tcp(address, purpose, Sharing::Shared).map_err(|e| e.to_string())?;
+        at_once(&socket)?;
         // With port 0 the first socket picks the port and the others join it.
         address = socket.local_addr().map_err(|e| e.to_string())?;
         sockets.push(socket);
@@ -288,7 +363,13 @@ fn complete(
             }
         }
     }
+    sockets.iter().try_for_each(at_once)?;
     Ok((sockets, address))
+}
+
+/// What is written leaves at once. Connections have it from the socket they come in by.
+fn at_once(socket: &TcpListener) -> Result<(), String> {
+    SockRef::from(socket).set_tcp_nodelay(true).map_err(|e| e.to_string())
 }
 
 /// Wait after a failure that `tries` others went before.

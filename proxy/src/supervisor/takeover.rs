@@ -136,16 +136,16 @@ impl Inherited {
     }
 }
 
-/// Answers an offer with copies of what `listener` knows by binding.
+/// Copies with what they are for, where `bound` knows the group and the listener of a binding.
 pub(super) fn labelled(
     copies: Vec<crate::worker::Copied>,
-    listener: impl Fn(u64) -> Option<Arc<Listener>>,
+    bound: impl Fn(u64) -> Option<(u64, Arc<Listener>)>,
 ) -> Vec<(Label, OwnedFd)> {
     let label = |copied: crate::worker::Copied| {
-        let listener = listener(copied.binding)?;
+        let (group, listener) = bound(copied.binding)?;
         let label = Label {
             purpose: portolan_runtime::restart::Purpose::Listener,
-            group: copied.binding,
+            group,
             name: listener.name.to_string(),
             asked: listener.address,
             worker: u32::try_from(copied.worker).unwrap_or(u32::MAX),

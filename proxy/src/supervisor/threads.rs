@@ -120,6 +120,20 @@ impl Threads {
         answers.await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
     }
 
+    /// Has each worker serve by another listener what comes to the socket of a binding; `Err` with
+    /// the first reason why one could not.
+    pub(super) async fn replace(
+        &self,
+        old: u64,
+        binding: u64,
+        listener: &Arc<Listener>,
+    ) -> Result<(), String> {
+        let listener = || Arc::clone(listener);
+        let answers =
+            self.all(|_, done| Command::Replace { old, binding, listener: listener(), done });
+        answers.await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
+    }
+
     /// Returns once every worker has closed its socket; connections drain by themselves.
     pub(super) async fn close(&self, binding: u64) {
         self.all(|_, done| Command::Close { binding, done }).await;

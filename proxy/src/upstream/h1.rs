@@ -48,10 +48,11 @@ impl Kept {
 impl Pool {
     /// An idle connection that is still open as far as can be known; closed ones are dropped on
     /// the way.
-    pub(crate) fn take(&self) -> Option<Kept> {
+    pub(crate) fn take(&self, limits: &Upstream) -> Option<Kept> {
         loop {
             let mut kept = self.0.borrow_mut().pop_back()?;
-            if kept.connection.is_quiet() {
+            let old = limits.max_age.is_some_and(|most| kept.opened.elapsed() >= most);
+            if !old && kept.connection.is_quiet() {
                 return Some(kept);
             }
         }

@@ -52,6 +52,8 @@ struct Open {
     since: Instant,
     /// When it last had a request on it, as far as looked.
     used: Instant,
+    /// Requests it was given.
+    requests: u32,
 }
 
 impl fmt::Debug for Pool {
@@ -91,13 +93,15 @@ impl Pool {
     ) -> Result<http2::Client, Opening> {
         let mut slots = self.0.borrow_mut();
         slots.open.retain(|open| {
-            let old = limits.max_age.is_some_and(|most| open.since.elapsed() >= most);
+            let old = limits.max_age.is_some_and(|most| open.since.elapsed() >= most)
+                || limits.max_requests.is_some_and(|most| open.requests >= most.get());
             if old {
                 open.client.drain();
             }
             !old && open.client.is_usable()
         });
         if let Some(open) = slots.open.iter_mut().find(|open| open.client.room() > 0) {
+            open.requests = open.requests.saturating_add(1);
             return Ok(open.client.clone());
         }
         if let Some(opening) = &slots.opening {
@@ -123,6 +127,7 @@ impl Pool {
                 client: client.clone(),
                 since: now,
                 used: now,
+                requests: 1,
             }));
         }
     }

@@ -26,9 +26,6 @@ use crate::{http, tcp};
 /// Wait after the system failed to hand a connection over (no file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// What a connection has for its first request where its listener closes behind it.
-const LAST_MOMENT: Duration = Duration::from_secs(1);
-
 /// What a connection needs to know of where it came in.
 pub(crate) struct Origin {
     pub(crate) shared: Rc<Shared>,
@@ -42,11 +39,9 @@ pub(crate) struct Origin {
 pub(crate) struct Binding {
     number: u64,
     origin: Rc<Origin>,
-    /// Accept no more.
-    stop: CancellationToken,
     live: Cell<usize>,
-    /// Another process accepts from the same sockets: what waits in them is its.
-    left: Cell<bool>,
+    /// The sockets are another's from now on.
+    handed_over: Cell<bool>,
     /// Told when the last connection ends.
     empty: Notify,
 }
@@ -56,17 +51,15 @@ impl Binding {
         shared: &Rc<Shared>,
         number: u64,
         listener: Arc<Listener>,
-        stop: CancellationToken,
+        closing: CancellationToken,
     ) -> Rc<Self> {
         let metrics = shared.metrics.listener(&listener.name);
-        let (shared, closing) = (Rc::clone(shared), CancellationToken::new());
-        let origin = Rc::new(Origin { shared, listener, metrics, closing });
+        let origin = Rc::new(Origin { shared: Rc::clone(shared), listener, metrics, closing });
         Rc::new(Self {
-            stop,
             number,
             origin,
             live: Cell::new(0),
-            left: Cell::new(false),
+            handed_over: Cell::new(false),
             empty: Notify::new(),
         })
     }
@@ -78,9 +71,10 @@ impl Binding {
         // Whatever happens, nobody waits for these sockets to close for ever.
         let closed = closed.drop_guard();
         {
-            let mut closing = pin!(self.stop.cancelled());
+            let mut closing = pin!(self.origin.closing.cancelled());
             let mut first = 0;
-            loop {
+            // Asked first: a socket that was handed over may not be told to wake this task.
+            while !self.origin.closing.is_cancelled() {
                 let next = poll_fn(|cx| match poll_accept(&sockets, &mut first, cx) {
                     Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
                     Poll::Pending => closing.as_mut().poll(cx).map(|()| None),
@@ -89,39 +83,29 @@ impl Binding {
                     None => break,
                     Some(Ok((stream, peer))) => self.on_accepted(stream, peer),
                     Some(Err(error)) => {
-                        if self.on_error(&error, &self.stop).await {
+                        if self.on_error(&error, &self.origin.closing).await {
                             break;
                         }
                     }
                 }
             }
         }
-        if self.left.get() {
-            drop((sockets, closed));
-            return self.end_late().await;
+        if !self.handed_over.get() {
+            sockets.iter().for_each(|socket| self.take_backlog(socket));
         }
-        self.origin.closing.cancel();
-        sockets.iter().for_each(|socket| self.take_backlog(socket));
-        drop((sockets, closed));
+        drop(sockets);
+        drop(closed);
         self.emptied().await;
     }
 
-    /// Has the connections end, those that came at the last moment after they had time for what
-    /// they came for.
-    pub(crate) async fn end_late(&self) {
-        // Empty or not, it is over then.
-        let _elapsed = tokio::time::timeout(LAST_MOMENT, self.emptied()).await;
-        self.origin.closing.cancel();
-        self.emptied().await;
-    }
-
-    /// Closes without taking what waits: the sockets live on in another process.
-    pub(crate) fn leave(&self) {
-        self.left.set(true);
+    /// The sockets go on as another binding's or process's: they are not this one's to empty. To be said before
+    /// `closing` is cancelled.
+    pub(crate) fn hand_over(&self) {
+        self.handed_over.set(true);
     }
 
     /// Completes when there is no connection.
-    async fn emptied(&self) {
+    pub(crate) async fn emptied(&self) {
         while self.live.get() > 0 {
             self.empty.notified().await;
         }
@@ -144,7 +128,7 @@ impl Binding {
         }
         let (crew, me) = (&origin.shared.crew, origin.shared.number);
         let counted = crew.next(me);
-        if counted.worker() == me || self.stop.is_cancelled() {
+        if counted.worker() == me || origin.closing.is_cancelled() {
             return self.admit(stream, peer, counted.moved(me));
         }
         // What cannot leave this worker's runtime is served by it.
@@ -161,10 +145,6 @@ impl Binding {
 
     /// Serves a connection in a task of its own.
     pub(crate) fn admit(self: &Rc<Self>, stream: TcpStream, peer: SocketAddr, counted: Counted) {
-        if let Err(error) = stream.set_nodelay(true) {
-            // The peer is gone already; reading will say so.
-            tracing::debug!(%error, "no TCP_NODELAY");
-        }
         let origin = Rc::clone(&self.origin);
         origin.metrics.accepted.add(1);
         origin.metrics.active.add(1);

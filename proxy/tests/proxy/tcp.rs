@@ -126,7 +126,7 @@ async fn a_stream_past_its_age_is_reset_though_bytes_move() {
     };
     soon("the reset", sending).await;
     assert_eq!(proxy.metric("portolan_proxy_tcp_ends_total{end=\"max_age\"}"), 1);
-    assert_eq!(proxy.metric("portolan_proxy_local_answers_total{reason=\"timeout\"}"), 1);
+    assert_eq!(proxy.metric("portolan_proxy_local_answers_total{reason=\"max_age\"}"), 1);
     proxy.finish().await;
 }
 
