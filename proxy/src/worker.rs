@@ -276,7 +276,7 @@ impl Worker {
         let binding = Binding::new(&self.shared, number, listener, close);
         binding.admit(stream, peer, counted);
         self.listeners.spawn_local(async move {
-            binding.emptied().await;
+            binding.end_late().await;
             // Not a binding: numbers start at 1.
             0
         });

@@ -26,6 +26,10 @@ use crate::{http, tcp};
 /// Wait after the system failed to hand a connection over (no file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a connection has for its first request where the sockets go on elsewhere behind it: by
+/// HTTP/2 it is lost if GOAWAY comes before it.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// What a connection needs to know of where it came in.
 pub(crate) struct Origin {
     pub(crate) shared: Rc<Shared>,
@@ -39,6 +43,8 @@ pub(crate) struct Origin {
 pub(crate) struct Binding {
     number: u64,
     origin: Rc<Origin>,
+    /// Accept no more.
+    stop: CancellationToken,
     live: Cell<usize>,
     /// The sockets are another's from now on.
     handed_over: Cell<bool>,
@@ -51,13 +57,15 @@ impl Binding {
         shared: &Rc<Shared>,
         number: u64,
         listener: Arc<Listener>,
-        closing: CancellationToken,
+        stop: CancellationToken,
     ) -> Rc<Self> {
         let metrics = shared.metrics.listener(&listener.name);
-        let origin = Rc::new(Origin { shared: Rc::clone(shared), listener, metrics, closing });
+        let (shared, closing) = (Rc::clone(shared), CancellationToken::new());
+        let origin = Rc::new(Origin { shared, listener, metrics, closing });
         Rc::new(Self {
             number,
             origin,
+            stop,
             live: Cell::new(0),
             handed_over: Cell::new(false),
             empty: Notify::new(),
@@ -71,41 +79,52 @@ impl Binding {
         // Whatever happens, nobody waits for these sockets to close for ever.
         let closed = closed.drop_guard();
         {
-            let mut closing = pin!(self.origin.closing.cancelled());
+            let mut stopping = pin!(self.stop.cancelled());
             let mut first = 0;
             // Asked first: a socket that was handed over may not be told to wake this task.
-            while !self.origin.closing.is_cancelled() {
+            while !self.stop.is_cancelled() {
                 let next = poll_fn(|cx| match poll_accept(&sockets, &mut first, cx) {
                     Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-                    Poll::Pending => closing.as_mut().poll(cx).map(|()| None),
+                    Poll::Pending => stopping.as_mut().poll(cx).map(|()| None),
                 });
                 match next.await {
                     None => break,
                     Some(Ok((stream, peer))) => self.on_accepted(stream, peer),
                     Some(Err(error)) => {
-                        if self.on_error(&error, &self.origin.closing).await {
+                        if self.on_error(&error, &self.stop).await {
                             break;
                         }
                     }
                 }
             }
         }
-        if !self.handed_over.get() {
-            sockets.iter().for_each(|socket| self.take_backlog(socket));
+        if self.handed_over.get() {
+            drop((sockets, closed));
+            return self.end_late().await;
         }
-        drop(sockets);
-        drop(closed);
+        self.origin.closing.cancel();
+        sockets.iter().for_each(|socket| self.take_backlog(socket));
+        drop((sockets, closed));
         self.emptied().await;
     }
 
-    /// The sockets go on as another binding's or process's: they are not this one's to empty. To be said before
-    /// `closing` is cancelled.
+    /// Has the connections end once those that came at the last moment had time for what they came
+    /// for.
+    pub(crate) async fn end_late(&self) {
+        // Empty or not, it is over then.
+        let _elapsed = tokio::time::timeout(LAST_MOMENT, self.emptied()).await;
+        self.origin.closing.cancel();
+        self.emptied().await;
+    }
+
+    /// The sockets go on as another binding's or process's: they are not this one's to empty. To be
+    /// said before `stop` is cancelled.
     pub(crate) fn hand_over(&self) {
         self.handed_over.set(true);
     }
 
     /// Completes when there is no connection.
-    pub(crate) async fn emptied(&self) {
+    async fn emptied(&self) {
         while self.live.get() > 0 {
             self.empty.notified().await;
         }
@@ -128,7 +147,7 @@ impl Binding {
         }
         let (crew, me) = (&origin.shared.crew, origin.shared.number);
         let counted = crew.next(me);
-        if counted.worker() == me || origin.closing.is_cancelled() {
+        if counted.worker() == me || self.stop.is_cancelled() {
             return self.admit(stream, peer, counted.moved(me));
         }
         // What cannot leave this worker's runtime is served by it.
