@@ -78,6 +78,10 @@ pub(crate) struct Proxy {
     pub(crate) max_connections: usize,
     pub(crate) endpoint_metrics: usize,
     pub(crate) access_log: Option<AccessLog>,
+    /// Where a process that starts meets the one that runs.
+    pub(crate) restart_socket: Option<PathBuf>,
+    /// Whether a process that was succeeded stays until it is told to stop.
+    pub(crate) restart_lingers: bool,
 }
 
 /// Builds the configuration; `defaults` stand in for the built-in ones.
@@ -285,6 +289,19 @@ fn proxy(r: &mut Reader) -> Proxy {
             "Endpoints up to which a cluster has metrics for each of them; 0: none has",
         ),
         access_log: access_log::read(r),
+        restart_socket: r
+            .optional(
+                "proxy.restart_socket",
+                "Unix socket at which a process that starts takes over the listening sockets of the \
+                 one that runs; empty: none does",
+            )
+            .map(Into::into),
+        restart_lingers: r.word(
+            "proxy.restart_linger",
+            &[("off", false), ("on", true)],
+            "Whether a process that has handed over and drained stays, idle, until it is told to \
+             stop: off or on",
+        ),
     }
 }
 

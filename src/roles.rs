@@ -1,5 +1,7 @@
 //! Wires the roles: binds every socket, then starts every task, then waits for the end.
 
+mod dns;
+mod restart;
 mod xds;
 
 use std::net::{SocketAddr, TcpListener};
@@ -12,17 +14,19 @@ use anyhow::{Context, anyhow};
 use portolan_control::report::{ControlMetrics, Reports};
 use portolan_control::{Folder, Kubernetes, SavedFile, holds};
 use portolan_dns::config::PodMode;
-use portolan_dns::{DnsConfig, DnsServer};
 use portolan_proxy::{Place, Proxy, ProxyConfig};
 use portolan_runtime::admin::Admin;
 use portolan_runtime::bind::{self, Sharing, announce};
+use portolan_runtime::restart::Purpose;
+use portolan_runtime::tasks::Ended;
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
 use portolan_xds::{ClientConfig, Token, XdsClient};
+use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
-use crate::explain;
 use crate::{feed, guard};
+use restart::Restart;
 
 /// Longest wait for blocking work once everything else has ended.
 const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(2);
@@ -54,6 +58,10 @@ pub(crate) struct Process {
     /// What the proxy does, if there is one.
     pub(crate) proxy: Option<portolan_proxy::StateHandle>,
     drain: Duration,
+    /// Cancelled when another process serves in this one's place.
+    succeeded: CancellationToken,
+    /// Whether it stays after that until it is told to stop.
+    lingers: bool,
 }
 
 /// What a process is made of while it starts.
@@ -64,6 +72,7 @@ struct Start<'a> {
     readiness: Readiness,
     tasks: Tasks,
     admin: Admin,
+    restart: Restart,
 }
 
 /// Runs the roles until a signal, or until one of them ends unasked.
@@ -103,9 +112,10 @@ impl Process {
             metrics,
             lifecycle,
             readiness,
+            restart: Restart::begin(config, roles).await?,
         };
         let signals = start.lifecycle.catch_signals().map_err(cannot_start)?;
-        let admin_socket = listen(config.admin, "admin")?;
+        let admin_socket = start.restart.listen(config.admin, Purpose::Admin)?;
         let admin = local(&admin_socket)?;
         announce("admin", admin);
 
@@ -128,15 +138,33 @@ impl Process {
 
         // What goes on being answered for a while is drained after it.
         let lameduck = if roles.dns { config.dns.config.lameduck } else { Duration::ZERO };
-        let Start { mut tasks, lifecycle, readiness, admin: pages, .. } = start;
-        tasks.spawn_background("admin", pages.serve(admin_socket, lifecycle.clone()));
+        let Start { mut tasks, lifecycle, readiness, admin: pages, restart, .. } = start;
+        let (succeeded, lingers) = (restart.succeeded(), config.proxy.restart_lingers);
+        let serving = pages.serve(admin_socket, lifecycle.clone());
+        tasks.spawn_background("admin", restart.while_in_office(serving, lifecycle.clone()));
         tasks.spawn_background("signals", signals.run());
-        Ok(Self { tasks, lifecycle, readiness, dns, admin, proxy, drain: config.drain + lameduck })
+        let drain = config.drain + lameduck;
+        Ok(Self { tasks, lifecycle, readiness, dns, admin, proxy, drain, succeeded, lingers })
     }
 
     /// Waits for the end: a signal and a clean drain, or a role that failed.
     pub(crate) async fn finish(self) -> anyhow::Result<()> {
-        self.tasks.run(self.drain).await?;
+        match self.tasks.run(self.drain).await {
+            // Whoever starts processes must not take it for a failure, and start this one again.
+            Err(ended @ Ended::Aborted { .. }) if self.succeeded.is_cancelled() => {
+                tracing::warn!(%ended, "ended after another process took over");
+            }
+            ended => ended?,
+        }
+        if self.lingers && self.succeeded.is_cancelled() {
+            let stop = Lifecycle::new();
+            let signals = stop.catch_signals()?;
+            tracing::info!("drained; idle until told to stop");
+            tokio::select! {
+                Err(never) = signals.run() => match never {},
+                () = stop.draining() => {}
+            }
+        }
         tracing::info!("stopped");
         Ok(())
     }
@@ -207,40 +235,6 @@ impl Start<'_> {
         }
     }
 
-    fn dns(&mut self, snapshots: Subscriber) -> anyhow::Result<Vec<SocketAddr>> {
-        let settings = &self.config.dns;
-        let specific =
-            settings.addresses.iter().map(SocketAddr::ip).filter(|ip| !ip.is_unspecified());
-        let server_ips = match &settings.config.server_ips[..] {
-            [] => specific.collect(),
-            given => given.to_vec(),
-        };
-        let config = DnsConfig {
-            server_ips,
-            zone: self.config.zone.clone(),
-            cluster_set_zone: self.config.cluster_set_zone.clone(),
-            service_ranges: self.config.control.service_ranges.as_slice().to_vec(),
-            ..settings.config.clone()
-        };
-        let server =
-            DnsServer::bind(config, &settings.addresses, &self.metrics).map_err(cannot_start)?;
-        let addresses = server.local_addresses();
-        for address in &addresses {
-            announce("dns", *address);
-        }
-        for (protocol, address) in server.encrypted_addresses() {
-            announce(format!("dns-{protocol}"), address);
-        }
-        let explainer = server.explainer();
-        self.admin = self
-            .admin
-            .clone()
-            .with_ask("dns", move |parameters| explain::answer(explainer.clone(), parameters));
-        let gate = self.readiness.gate("dns");
-        self.tasks.spawn("dns", server.run(snapshots, gate, self.lifecycle.clone()));
-        Ok(addresses)
-    }
-
     /// `own`: the token of the way in that the control role of this process keeps for it.
     fn proxy(
         &mut self,
@@ -274,7 +268,10 @@ impl Start<'_> {
             access_log: settings.access_log.clone(),
             ..defaults
         };
-        let proxy = Proxy::new(config, &self.metrics);
+        let mut proxy = Proxy::new(config, &self.metrics);
+        if let Some(part) = self.restart.part(&mut self.tasks, &self.lifecycle) {
+            proxy = proxy.with_restart(part);
+        }
         let state = proxy.state();
         let (page, runtime) = (state.clone(), tokio::runtime::Handle::current());
         // Pages are made by threads that may wait: here for the workers, a second at most.

@@ -32,6 +32,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use portolan_model::traffic::TrafficConfig;
+use portolan_runtime::restart::Part;
 use portolan_runtime::{Gate, Lifecycle, Metrics};
 use tokio::sync::watch;
 
@@ -48,6 +49,7 @@ pub struct Proxy {
     config: Arc<ProxyConfig>,
     metrics: Arc<ProxyMetrics>,
     state: StateHandle,
+    restart: Option<Part>,
 }
 
 impl Proxy {
@@ -56,7 +58,20 @@ impl Proxy {
     pub fn new(config: ProxyConfig, metrics: &Metrics) -> Self {
         let counters = Arc::new(ProxyMetrics::new(config.workers.get()));
         metrics.register_collector(Box::new(Arc::clone(&counters)));
-        Self { config: Arc::new(config), metrics: counters, state: StateHandle::default() }
+        Self {
+            config: Arc::new(config),
+            metrics: counters,
+            state: StateHandle::default(),
+            restart: None,
+        }
+    }
+
+    /// Takes part in hot restarts: takes over the sockets of the process before, and hands its own
+    /// to the one after.
+    #[must_use]
+    pub fn with_restart(mut self, part: Part) -> Self {
+        self.restart = Some(part);
+        self
     }
 
     /// What the proxy runs with, for the admin page `/debug/proxy`.
@@ -79,6 +94,7 @@ impl Proxy {
         gate: Gate,
         lifecycle: Lifecycle,
     ) -> impl Future<Output = Result<(), ProxyError>> + Send {
-        supervisor::run(self.config, self.metrics, self.state, config, gate, lifecycle)
+        let Self { config: own, metrics, state, restart } = self;
+        supervisor::run(own, metrics, state, config, gate, lifecycle, restart)
     }
 }

@@ -1,16 +1,19 @@
 //! The one task that turns configurations into sockets and hands both to the workers.
 //!
 //! Owns the worker threads, the bindings and the order of a change: sockets of listeners that left
-//! are closed, every worker takes the configuration, new sockets open, then the gate hears of it.
+//! are closed, every worker takes the configuration, new sockets open, then the gate hears of it. In
+//! a hot restart the process before is told to go between the last two.
 //! Refuses to touch a connection.
 
 mod bindings;
+mod takeover;
 mod threads;
 
 use std::sync::Arc;
 
 use portolan_model::Generation;
 use portolan_model::traffic::TrafficConfig;
+use portolan_runtime::restart::{Part, Request};
 use portolan_runtime::{Gate, Lifecycle};
 use tokio::sync::watch;
 
@@ -23,6 +26,7 @@ use crate::metrics::ProxyMetrics;
 use crate::state::live::Sources;
 use crate::state::{Applied, StateHandle};
 use bindings::Bindings;
+use takeover::{Due, Restarts};
 use threads::Threads;
 
 /// See [`crate::Proxy::run`].
@@ -33,6 +37,7 @@ pub(crate) async fn run(
     mut updates: watch::Receiver<Arc<TrafficConfig>>,
     gate: Gate,
     lifecycle: Lifecycle,
+    restart: Option<Part>,
 ) -> Result<(), ProxyError> {
     let health = Arc::new(Board::new(config.workers.get()));
     let limiters = Arc::new(Limiters::new(config.workers.get()));
@@ -49,10 +54,14 @@ pub(crate) async fn run(
     };
     let log = writing.as_ref().map(|writing| &writing.log);
     let mut threads = Threads::start(&config, &metrics, &health, &limiters, log, &lifecycle)?;
+    let (restarts, inherited) = Restarts::new(restart);
+
     let mut supervisor = Supervisor {
-        bindings: Bindings::default(),
+        bindings: Bindings::new(inherited),
+        restarts,
         config: Arc::default(),
         applied: None,
+        in_office: false,
         metrics,
         health,
         limiters,
@@ -84,6 +93,10 @@ pub(crate) async fn run(
                 }
             }
             () = supervisor.bindings.retry_due() => supervisor.retry(&threads).await,
+            due = supervisor.restarts.due() => match due {
+                Due::Settle => supervisor.settle(&threads).await,
+                Due::Request(request) => supervisor.on_request(request, &threads).await,
+            },
         }
     }
     threads.join().await;
@@ -95,8 +108,11 @@ pub(crate) async fn run(
 
 struct Supervisor {
     bindings: Bindings,
+    restarts: Restarts,
     config: Arc<TrafficConfig>,
     applied: Option<Generation>,
+    /// Whether there is no process before this one, or it has been told to go.
+    in_office: bool,
     metrics: Arc<ProxyMetrics>,
     health: Arc<Board>,
     limiters: Arc<Limiters>,
@@ -110,17 +126,47 @@ impl Supervisor {
         self.health.apply(&config);
         self.limiters.apply(&config);
         threads.configure(&config).await;
+        self.config = config;
+        self.settle(threads).await;
+    }
+
+    /// Opens what the configuration in force wants, and takes over from the process before if that
+    /// is due.
+    async fn settle(&mut self, threads: &Threads) {
+        let config = Arc::clone(&self.config);
+        // What needs nothing of the process before does not wait for it to go.
         self.bindings.open_changed(&config.listeners, threads, &self.metrics).await;
+        if self.restarts.waits(&config) {
+            return self.show(threads);
+        }
+        if !self.in_office {
+            self.in_office = true;
+            let groups = self.bindings.take_office(&config.listeners);
+            self.restarts.succeed(groups).await;
+            self.bindings.open_changed(&config.listeners, threads, &self.metrics).await;
+        }
         let generation = match (config.generation, self.applied) {
             (Some(generation), _) => generation,
             (None, Some(last)) => last.next(),
             (None, None) => Generation(1),
         };
-        self.config = config;
         self.applied = Some(generation);
         self.show(threads);
         self.gate.applied(generation);
         tracing::debug!(%generation, "proxy applied a configuration");
+    }
+
+    async fn on_request(&self, request: Request, threads: &Threads) {
+        // Whoever asked may have gone; the same below.
+        match request {
+            Request::Offer(answer) => {
+                let _gone = answer.send(self.bindings.offer(threads).await);
+            }
+            Request::Leave(groups, done) => {
+                self.bindings.leave(&groups, threads).await;
+                let _gone = done.send(());
+            }
+        }
     }
 
     async fn retry(&mut self, threads: &Threads) {

@@ -9,8 +9,10 @@ pub(crate) mod crew;
 pub(crate) mod endpoint;
 pub(crate) mod shared;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::io;
 use std::net::TcpListener;
+use std::os::fd::{AsFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -57,11 +59,11 @@ pub(crate) struct Seat {
 pub(crate) enum Command {
     /// Route by this configuration from now on.
     Configure { config: Arc<TrafficConfig>, done: oneshot::Sender<()> },
-    /// Accept on this socket.
+    /// Accept on these sockets.
     Open {
         binding: u64,
         listener: Arc<Listener>,
-        socket: Option<TcpListener>,
+        sockets: Vec<TcpListener>,
         done: oneshot::Sender<Result<(), String>>,
     },
     /// Serve what comes to the socket of the binding `old` by this listener from now on, as
@@ -76,6 +78,17 @@ pub(crate) enum Command {
     Close { binding: u64, done: oneshot::Sender<()> },
     /// Say how each cluster is balanced.
     Describe { done: oneshot::Sender<BTreeMap<ResourceName, Description>> },
+    /// Copies of the descriptors of all sockets, for another process.
+    Copy { done: oneshot::Sender<io::Result<Vec<Copied>>> },
+    /// The sockets of these live on elsewhere: what waits in them is not to be taken.
+    Leave { bindings: Arc<BTreeSet<u64>>, done: oneshot::Sender<()> },
+}
+
+/// A copy of a worker's descriptor.
+pub(crate) struct Copied {
+    pub(crate) worker: usize,
+    pub(crate) binding: u64,
+    pub(crate) socket: OwnedFd,
 }
 
 /// The body of a worker thread.
@@ -112,14 +125,14 @@ struct Open {
     /// Cancelled by the accept loop when its socket is closed.
     closed: CancellationToken,
     binding: Rc<Binding>,
-    /// `None` once it closes: the accept loop alone holds it then.
-    socket: Option<Rc<tokio::net::TcpListener>>,
+    /// `None` once they close: the accept loop alone holds them then.
+    sockets: Option<Rc<[tokio::net::TcpListener]>>,
 }
 
 impl Open {
-    /// Has the socket closed, and the connections drain.
+    /// Has the sockets closed, and the connections drain.
     fn close(&mut self) {
-        self.socket = None;
+        self.sockets = None;
         self.close.cancel();
     }
 }
@@ -171,14 +184,19 @@ impl Worker {
             Command::Describe { done } => {
                 let _gone = done.send(self.shared.describe());
             }
-            Command::Open { socket: None, done, .. } => {
-                let _gone = done.send(Err("no socket for this worker".to_owned()));
-            }
             Command::Open { done, .. } if draining => {
                 let _gone = done.send(Err("draining".to_owned()));
             }
-            Command::Open { binding, listener, socket: Some(socket), done } => {
-                let _gone = done.send(self.open(binding, listener, socket));
+            Command::Open { binding, listener, sockets, done } => {
+                let _gone = done.send(self.open(binding, listener, sockets));
+            }
+            Command::Copy { done } => {
+                let _gone = done.send(self.copy());
+            }
+            Command::Leave { bindings, done } => {
+                let left = self.open.iter().filter(|(number, _)| bindings.contains(number));
+                left.for_each(|(_, open)| open.binding.hand_over());
+                let _gone = done.send(());
             }
             Command::Replace { done, .. } if draining => {
                 let _gone = done.send(Err("draining".to_owned()));
@@ -204,36 +222,48 @@ impl Worker {
         &mut self,
         binding: u64,
         listener: Arc<Listener>,
-        socket: TcpListener,
+        sockets: Vec<TcpListener>,
     ) -> Result<(), String> {
-        let socket = tokio::net::TcpListener::from_std(socket).map_err(|e| e.to_string())?;
-        self.begin(binding, listener, Rc::new(socket));
+        let sockets = sockets.into_iter().map(tokio::net::TcpListener::from_std);
+        let sockets = sockets.collect::<io::Result<Rc<[_]>>>().map_err(|e| e.to_string())?;
+        self.begin(binding, listener, sockets);
         Ok(())
     }
 
     fn replace(&mut self, old: u64, binding: u64, listener: Arc<Listener>) -> Result<(), String> {
-        let found = self.open.get_mut(&old).and_then(|open| Some((open.socket.take()?, open)));
-        let Some((socket, open)) = found else {
+        let found = self.open.get_mut(&old).and_then(|open| Some((open.sockets.take()?, open)));
+        let Some((sockets, open)) = found else {
             return Err(format!("binding {old} is not open"));
         };
         open.binding.hand_over();
         open.close();
-        self.begin(binding, listener, socket);
+        self.begin(binding, listener, sockets);
         Ok(())
+    }
+
+    fn copy(&self) -> io::Result<Vec<Copied>> {
+        let mut copies = Vec::new();
+        for (binding, open) in &self.open {
+            for socket in open.sockets.iter().flat_map(|sockets| sockets.iter()) {
+                let socket = socket.as_fd().try_clone_to_owned()?;
+                copies.push(Copied { worker: self.shared.number, binding: *binding, socket });
+            }
+        }
+        Ok(copies)
     }
 
     fn begin(
         &mut self,
         binding: u64,
         listener: Arc<Listener>,
-        socket: Rc<tokio::net::TcpListener>,
+        sockets: Rc<[tokio::net::TcpListener]>,
     ) {
         let close = CancellationToken::new();
         let closed = CancellationToken::new();
         let number = binding;
         let binding = Binding::new(&self.shared, number, listener, close.clone());
-        let running = Rc::clone(&binding).run(Rc::clone(&socket), closed.clone());
-        self.open.insert(number, Open { close, closed, binding, socket: Some(socket) });
+        let running = Rc::clone(&binding).run(Rc::clone(&sockets), closed.clone());
+        self.open.insert(number, Open { close, closed, binding, sockets: Some(sockets) });
         self.listeners.spawn_local(async move {
             running.await;
             number
@@ -254,7 +284,7 @@ impl Worker {
         let binding = Binding::new(&self.shared, number, listener, close);
         binding.admit(stream, peer, counted);
         self.listeners.spawn_local(async move {
-            binding.emptied().await;
+            binding.end_late().await;
             // Not a binding: numbers start at 1.
             0
         });

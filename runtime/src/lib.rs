@@ -9,6 +9,7 @@ pub mod lifecycle;
 pub mod pause;
 pub mod publish;
 pub mod readiness;
+pub mod restart;
 pub mod tasks;
 pub mod telemetry;
 

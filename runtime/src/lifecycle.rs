@@ -75,22 +75,25 @@ impl Lifecycle {
 }
 
 impl Signals {
-    /// Turns a signal into drain, and a second one into abort. Runs until abort.
+    /// Turns a signal into drain, and a second one into abort. Runs until abort. A drain that
+    /// something else began, such as a restart, is not cut short by the first.
     ///
     /// # Errors
     /// Never; the form is that of every task.
     pub async fn run(mut self) -> Result<(), std::convert::Infallible> {
+        let mut seen = false;
         loop {
             let name = tokio::select! {
                 _ = self.term.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
                 () = self.lifecycle.aborted() => return Ok(()),
             };
-            if self.lifecycle.is_draining() {
+            if seen {
                 tracing::warn!(signal = name, "second signal: aborting what is in flight");
                 self.lifecycle.abort();
                 return Ok(());
             }
+            seen = true;
             tracing::info!(signal = name, "draining; a second signal aborts");
             self.lifecycle.drain();
         }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use portolan_control::report::{Refused, Reports};
 use portolan_runtime::Subscriber;
 use portolan_runtime::bind::announce;
+use portolan_runtime::restart::Purpose;
 use portolan_xds::server::authorize::{Authorization, TokenReview};
 use portolan_xds::{
     LoadConfig, LoadReports, ResourceConfig, SecretSet, Secrets, ServerConfig, XdsServer,
@@ -39,11 +40,12 @@ impl Start<'_> {
         let config = ServerConfig { limits: settings.limits.clone(), tls, authorization };
         let server = XdsServer::new(self.resources(), config, &self.metrics);
         let mut server = server.map_err(cannot_start)?;
-        let socket = listen(settings.address, "xds")?;
+        let socket = self.restart.listen(settings.address, Purpose::Xds)?;
         let mut address = local(&socket)?;
         announce("xds", address);
         let mut token = None;
-        if proxy && closed {
+        // At a socket that is shared with the process before, it may be that one that answers.
+        if proxy && (closed || self.restart.succeeds()) {
             let own = listen((Ipv4Addr::LOCALHOST, 0).into(), "xds of this process")?;
             address = local(&own)?;
             let secret: Arc<str> = unguessable().into();

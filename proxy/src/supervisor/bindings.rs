@@ -4,17 +4,20 @@
 //! cannot be bound is logged, counted and tried again without a limit on tries, at least every
 //! [`MAX_DELAY`]. It stands in nobody else's way, and the sockets it had before go on serving.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
 use imbl::OrdMap;
 use portolan_model::traffic::{Listener, ListenerKind, ResourceName};
 use portolan_runtime::bind::{self, Sharing};
+use portolan_runtime::restart::Label;
 use socket2::SockRef;
 use tokio::time::Instant;
 
+use super::takeover::{self, Inherited};
 use super::threads::Threads;
 use crate::metrics::ProxyMetrics;
 use crate::state::ListenerView;
@@ -31,6 +34,10 @@ pub(super) struct Bindings {
     /// Sockets of listeners that are no more, at addresses that new ones want.
     orphans: Vec<Bound>,
     next: u64,
+    /// Of the process before, until this one takes them over.
+    inherited: Inherited,
+    /// Whether it may.
+    in_office: bool,
 }
 
 /// A listener as it is wanted, and what of it is there.
@@ -45,8 +52,18 @@ struct Slot {
 #[derive(Debug)]
 struct Bound {
     binding: u64,
+    /// The binding that its sockets were opened for. A new process knows them by that.
+    group: u64,
     address: SocketAddr,
     listener: Arc<Listener>,
+}
+
+/// The sockets of a [`Bound`].
+#[derive(Clone, Copy, Debug)]
+struct Held {
+    binding: u64,
+    group: u64,
+    address: SocketAddr,
 }
 
 #[derive(Debug)]
@@ -57,6 +74,35 @@ struct Failure {
 }
 
 impl Bindings {
+    pub(super) fn new(inherited: Inherited) -> Self {
+        Self { inherited, ..Self::default() }
+    }
+
+    /// From now on sockets of the process before are used; those of them that none of these
+    /// listeners is to have are closed. The groups that stay.
+    pub(super) fn take_office(&mut self, wanted: &OrdMap<ResourceName, Arc<Listener>>) -> Vec<u64> {
+        self.in_office = true;
+        self.inherited.keep(wanted.values())
+    }
+
+    /// Copies of the descriptors of all sockets, for the process after.
+    pub(super) async fn offer(&self, threads: &Threads) -> Result<Vec<(Label, OwnedFd)>, String> {
+        let bound = |binding: u64| {
+            let mut bound = self.slots.values().filter_map(|slot| slot.bound.as_ref());
+            let bound = bound.find(|bound| bound.binding == binding)?;
+            Some((bound.group, Arc::clone(&bound.listener)))
+        };
+        let copies = threads.copy().await.map_err(|e| format!("cannot copy a socket: {e}"))?;
+        Ok(takeover::labelled(copies, bound))
+    }
+
+    /// What waits in the sockets of these groups is the process after's.
+    pub(super) async fn leave(&self, groups: &BTreeSet<u64>, threads: &Threads) {
+        let bound = self.slots.values().filter_map(|slot| slot.bound.as_ref());
+        let left = bound.filter(|bound| groups.contains(&bound.group)).map(|bound| bound.binding);
+        threads.leave(left.collect()).await;
+    }
+
     /// Closes the sockets of listeners that are no more; but where a new one wants the address it
     /// will have the sockets, so that what is on its way to them is not lost.
     pub(super) async fn close_removed(
@@ -87,8 +133,11 @@ impl Bindings {
         threads: &Threads,
         metrics: &ProxyMetrics,
     ) {
-        let changed: Vec<&ResourceName> =
-            wanted.iter().filter(|(_, l)| self.want(l)).map(|(name, _)| name).collect();
+        let changed: Vec<&ResourceName> = wanted
+            .iter()
+            .filter(|(_, l)| self.may_open(l) && self.want(l))
+            .map(|(name, _)| name)
+            .collect();
         for name in changed {
             self.open(name, threads, metrics).await;
         }
@@ -120,6 +169,11 @@ impl Bindings {
         self.slots.iter().map(|(name, slot)| (Arc::clone(name), slot.view())).collect()
     }
 
+    /// Whether it does not have to wait for the sockets of the process before.
+    fn may_open(&self, listener: &Listener) -> bool {
+        self.in_office || !self.inherited.covers(listener)
+    }
+
     /// Notes what is wanted; whether sockets have to be opened for it now.
     fn want(&mut self, listener: &Arc<Listener>) -> bool {
         let name = Arc::clone(&listener.name);
@@ -144,8 +198,8 @@ impl Bindings {
         let orphan = orphan.map(|at| self.orphans.swap_remove(at));
         let held = own.filter(|bound| bound.listener.address == listener.address);
         let held = held.or(orphan.as_ref());
-        if let Some((old, address)) = held.map(|bound| (bound.binding, bound.address)) {
-            return self.replace(&listener, old, address, threads, metrics).await;
+        if let Some(held) = held.map(Bound::sockets) {
+            return self.replace(&listener, held, threads, metrics).await;
         }
         let opened = self.bind(&listener, threads).await;
         let Some(slot) = self.slots.get_mut(name) else { return };
@@ -166,19 +220,20 @@ impl Bindings {
     async fn replace(
         &mut self,
         listener: &Arc<Listener>,
-        old: u64,
-        address: SocketAddr,
+        held: Held,
         threads: &Threads,
         metrics: &ProxyMetrics,
     ) {
         self.next += 1;
         let binding = self.next;
+        let Held { binding: old, group, address } = held;
         let replaced = threads.replace(old, binding, listener).await;
         let Some(slot) = self.slots.get_mut(&listener.name) else { return };
         match replaced {
             Ok(()) => {
                 slot.failure = None;
-                slot.bound = Some(Bound { binding, address, listener: Arc::clone(listener) });
+                let listener = Arc::clone(listener);
+                slot.bound = Some(Bound { binding, group, address, listener });
             }
             Err(error) => slot.fail(error, metrics),
         }
@@ -200,16 +255,28 @@ impl Bindings {
         }
         let ours = self.slots.values().filter_map(|slot| slot.bound.as_ref());
         let held = ours.into_iter().any(|bound| overlap(bound.address, address));
-        let (sockets, address) = sockets(listener, threads.len(), held)?;
+        let inherited = self.inherited.take(listener);
+        let (sockets, address) = match inherited.first() {
+            Some(_) => complete(listener, inherited, threads.len())?,
+            None => sockets(listener, threads.len(), held)?,
+        };
         self.next += 1;
         let binding = self.next;
         match threads.open(binding, listener, sockets).await {
-            Ok(()) => Ok(Bound { binding, address, listener: Arc::clone(listener) }),
+            Ok(()) => {
+                Ok(Bound { binding, group: binding, address, listener: Arc::clone(listener) })
+            }
             Err(error) => {
                 threads.close(binding).await;
                 Err(error)
             }
         }
+    }
+}
+
+impl Bound {
+    fn sockets(&self) -> Held {
+        Held { binding: self.binding, group: self.group, address: self.address }
     }
 }
 
@@ -269,13 +336,40 @@ fn sockets(
     }
     for _ in 0..workers {
         let socket = bind::tcp(address, purpose, Sharing::Shared).map_err(|e| e.to_string())?;
-        // Connections have it from the socket they come in by.
-        SockRef::from(&socket).set_tcp_nodelay(true).map_err(|e| e.to_string())?;
+        at_once(&socket)?;
         // With port 0 the first socket picks the port and the others join it.
         address = socket.local_addr().map_err(|e| e.to_string())?;
         sockets.push(socket);
     }
     Ok((sockets, address))
+}
+
+/// Adds sockets to those taken over until there is one per worker. Where that fails, the workers
+/// without one have what the others hand on.
+fn complete(
+    listener: &Listener,
+    mut sockets: Vec<TcpListener>,
+    workers: usize,
+) -> Result<(Vec<TcpListener>, SocketAddr), String> {
+    let first = sockets.first().map_or(Ok(listener.address), TcpListener::local_addr);
+    let address = first.map_err(|e| e.to_string())?;
+    while sockets.len() < workers {
+        let purpose = format_args!("proxy {} {}", word(&listener.kind), listener.name);
+        match bind::tcp(address, purpose, Sharing::Shared) {
+            Ok(socket) => sockets.push(socket),
+            Err(error) => {
+                tracing::warn!(%error, "fewer sockets than workers after a restart");
+                break;
+            }
+        }
+    }
+    sockets.iter().try_for_each(at_once)?;
+    Ok((sockets, address))
+}
+
+/// What is written leaves at once. Connections have it from the socket they come in by.
+fn at_once(socket: &TcpListener) -> Result<(), String> {
+    SockRef::from(socket).set_tcp_nodelay(true).map_err(|e| e.to_string())
 }
 
 /// Wait after a failure that `tries` others went before.

@@ -1,5 +1,7 @@
 //! The worker threads: started, spoken to through bounded channels, joined. Never blocks.
 
+use std::collections::BTreeSet;
+use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
@@ -19,7 +21,7 @@ use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::ProxyMetrics;
 use crate::worker::crew::Crew;
-use crate::worker::{self, Command, Seat};
+use crate::worker::{self, Command, Copied, Seat};
 
 /// Commands a worker may have before it; the sender waits at the bound.
 const COMMANDS: usize = 16;
@@ -96,18 +98,26 @@ impl Threads {
         self.all(|_, done| Command::Configure { config: Arc::clone(config), done }).await;
     }
 
-    /// Hands each worker its socket; `Err` with the first reason why one could not use it.
+    /// Hands each worker its sockets, one after the other in turn; `Err` with the first reason why
+    /// one could not use them.
     pub(super) async fn open(
         &self,
         binding: u64,
         listener: &Arc<Listener>,
         sockets: Vec<TcpListener>,
     ) -> Result<(), String> {
-        let mut sockets = sockets.into_iter();
+        let mut shares: Vec<Vec<TcpListener>> = Vec::new();
+        shares.resize_with(self.len(), Vec::new);
+        for (i, socket) in sockets.into_iter().enumerate() {
+            if let Some(share) = shares.get_mut(i % self.len().max(1)) {
+                share.push(socket);
+            }
+        }
+        let mut shares = shares.into_iter();
         let answers = self.all(|_, done| Command::Open {
             binding,
             listener: Arc::clone(listener),
-            socket: sockets.next(),
+            sockets: shares.next().unwrap_or_default(),
             done,
         });
         answers.await.into_iter().find_map(Result::err).map_or(Ok(()), Err)
@@ -135,6 +145,18 @@ impl Threads {
     /// A way to ask each worker something.
     pub(super) fn commands(&self) -> Vec<mpsc::Sender<Command>> {
         self.commands.clone()
+    }
+
+    /// Copies of the descriptors of all sockets.
+    pub(super) async fn copy(&self) -> io::Result<Vec<Copied>> {
+        let copies = self.all(|_, done| Command::Copy { done }).await;
+        Ok(copies.into_iter().collect::<io::Result<Vec<_>>>()?.into_iter().flatten().collect())
+    }
+
+    /// Returns once every worker leaves alone what waits in these sockets.
+    pub(super) async fn leave(&self, bindings: BTreeSet<u64>) {
+        let bindings = Arc::new(bindings);
+        self.all(|_, done| Command::Leave { bindings: Arc::clone(&bindings), done }).await;
     }
 
     pub(super) fn len(&self) -> usize {

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::future::{Future, poll_fn};
+use std::io;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::rc::Rc;
@@ -27,6 +28,10 @@ use crate::{http, tcp};
 /// Wait after the system failed to hand a connection over (no file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
+/// What a connection has for its first request where the sockets go on elsewhere behind it: by
+/// HTTP/2 it is lost if GOAWAY comes before it.
+const LAST_MOMENT: Duration = Duration::from_secs(1);
+
 /// What a connection needs to know of where it came in.
 pub(crate) struct Origin {
     pub(crate) shared: Rc<Shared>,
@@ -42,8 +47,10 @@ pub(crate) struct Origin {
 pub(crate) struct Binding {
     number: u64,
     origin: Rc<Origin>,
+    /// Accept no more.
+    stop: CancellationToken,
     live: Cell<usize>,
-    /// The socket is another's from now on.
+    /// The sockets are another's from now on.
     handed_over: Cell<bool>,
     /// Told when the last connection ends.
     empty: Notify,
@@ -62,14 +69,16 @@ impl Binding {
         shared: &Rc<Shared>,
         number: u64,
         listener: Arc<Listener>,
-        closing: CancellationToken,
+        stop: CancellationToken,
     ) -> Rc<Self> {
         let metrics = shared.metrics.listener(&listener.name);
         let (shared, routes) = (Rc::clone(shared), RefCell::default());
+        let closing = CancellationToken::new();
         let origin = Rc::new(Origin { shared, listener, metrics, routes, closing });
         Rc::new(Self {
             number,
             origin,
+            stop,
             live: Cell::new(0),
             handed_over: Cell::new(false),
             empty: Notify::new(),
@@ -77,45 +86,58 @@ impl Binding {
     }
 
     /// Accepts until the listener closes, then waits for the connections to end. `closed` is
-    /// cancelled when no socket is left.
-    pub(crate) async fn run(self: Rc<Self>, socket: Rc<TcpListener>, closed: CancellationToken) {
-        // Whatever happens, nobody waits for this socket to close for ever.
+    /// cancelled when no socket is left. Mostly there is one; after a restart with fewer workers
+    /// there are several, and none where the system gave none.
+    pub(crate) async fn run(self: Rc<Self>, sockets: Rc<[TcpListener]>, closed: CancellationToken) {
+        // Whatever happens, nobody waits for these sockets to close for ever.
         let closed = closed.drop_guard();
         {
-            let mut closing = pin!(self.origin.closing.cancelled());
+            let mut stopping = pin!(self.stop.cancelled());
+            let mut first = 0;
             // Asked first: a socket that was handed over may not be told to wake this task.
-            while !self.origin.closing.is_cancelled() {
-                let next = poll_fn(|cx| match socket.poll_accept(cx) {
+            while !self.stop.is_cancelled() {
+                let next = poll_fn(|cx| match poll_accept(&sockets, &mut first, cx) {
                     Poll::Ready(accepted) => Poll::Ready(Some(accepted)),
-                    Poll::Pending => closing.as_mut().poll(cx).map(|()| None),
+                    Poll::Pending => stopping.as_mut().poll(cx).map(|()| None),
                 });
                 match next.await {
                     None => break,
                     Some(Ok((stream, peer))) => self.on_accepted(stream, peer),
                     Some(Err(error)) => {
-                        if self.on_error(&error, &self.origin.closing).await {
+                        if self.on_error(&error, &self.stop).await {
                             break;
                         }
                     }
                 }
             }
         }
-        if !self.handed_over.get() {
-            self.take_backlog(&socket);
+        if self.handed_over.get() {
+            drop((sockets, closed));
+            return self.end_late().await;
         }
-        drop(socket);
-        drop(closed);
+        self.origin.closing.cancel();
+        sockets.iter().for_each(|socket| self.take_backlog(socket));
+        drop((sockets, closed));
         self.emptied().await;
     }
 
-    /// The socket goes on as another binding's: it is not this one's to empty. To be said before
-    /// `closing` is cancelled.
+    /// Has the connections end once those that came at the last moment had time for what they came
+    /// for.
+    pub(crate) async fn end_late(&self) {
+        // Empty or not, it is over then.
+        let _elapsed = tokio::time::timeout(LAST_MOMENT, self.emptied()).await;
+        self.origin.closing.cancel();
+        self.emptied().await;
+    }
+
+    /// The sockets go on as another binding's or process's: they are not this one's to empty. To be
+    /// said before `stop` is cancelled.
     pub(crate) fn hand_over(&self) {
         self.handed_over.set(true);
     }
 
     /// Completes when there is no connection.
-    pub(crate) async fn emptied(&self) {
+    async fn emptied(&self) {
         while self.live.get() > 0 {
             self.empty.notified().await;
         }
@@ -138,7 +160,7 @@ impl Binding {
         }
         let (crew, me) = (&origin.shared.crew, origin.shared.number);
         let counted = crew.next(me);
-        if counted.worker() == me || origin.closing.is_cancelled() {
+        if counted.worker() == me || self.stop.is_cancelled() {
             return self.admit(stream, peer, counted.moved(me));
         }
         // What cannot leave this worker's runtime is served by it.
@@ -167,7 +189,7 @@ impl Binding {
     }
 
     /// Waits before the next try; whether the listener closes meanwhile.
-    async fn on_error(&self, error: &std::io::Error, closing: &CancellationToken) -> bool {
+    async fn on_error(&self, error: &io::Error, closing: &CancellationToken) -> bool {
         self.origin.shared.metrics.accept_errors.add(1);
         tracing::warn!(listener = %self.origin.listener.name, %error, "cannot accept");
         tokio::time::timeout(ACCEPT_PAUSE, closing.cancelled()).await.is_ok()
@@ -194,6 +216,23 @@ impl Drop for Live {
             self.binding.empty.notify_one();
         }
     }
+}
+
+/// A connection of any of the sockets; each comes `first` in its turn, so that a busy one keeps
+/// none of the others waiting.
+fn poll_accept(
+    sockets: &[TcpListener],
+    first: &mut usize,
+    cx: &mut Context<'_>,
+) -> Poll<io::Result<(TcpStream, SocketAddr)>> {
+    let (before, from) = sockets.split_at_checked(*first).unwrap_or((&[], sockets));
+    for socket in from.iter().chain(before) {
+        *first = if *first + 1 < sockets.len() { *first + 1 } else { 0 };
+        if let Poll::Ready(accepted) = socket.poll_accept(cx) {
+            return Poll::Ready(accepted);
+        }
+    }
+    Poll::Pending
 }
 
 /// Serves one connection to its end. What each kind of it needs is in a box of its own, so that a
