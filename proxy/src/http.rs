@@ -15,6 +15,8 @@ mod forward;
 mod over_http1;
 mod over_http2;
 mod passing;
+mod paths;
+mod retrying;
 mod talk;
 mod timer;
 mod tunnel;

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 use portolan_model::policy::{HashOn, Retries, RetryOn};
-use portolan_model::traffic::{HashPolicy as Hash, Route as Taken};
+use portolan_model::traffic::{HashPolicy as Hash, PathMatch, Route as Taken};
 use portolan_proto::envoy::core::HeaderValueOption;
 use portolan_proto::envoy::protobuf::{Any, BoolValue};
 use portolan_proto::envoy::route::retry_policy::retry_host_predicate::ConfigType as PredicateConfig;
@@ -252,6 +252,25 @@ fn what_is_asked_of_filters_is_refused_unless_it_may_be_left_out() {
     }
 }
 
+#[test]
+fn paths_and_hosts_are_matched_as_the_table_says() {
+    for (said, expected) in [
+        (PathSpecifier::Prefix("/a".into()), PathMatch::Prefix("/a".into())),
+        (PathSpecifier::PathSeparatedPrefix("/a".into()), PathMatch::Under("/a".into())),
+        (PathSpecifier::Path("/a".into()), PathMatch::Exact("/a".into())),
+    ] {
+        let mut route = route(action());
+        route.r#match = Some(RouteMatch { path_specifier: Some(said), ..RouteMatch::default() });
+        assert_eq!(taken(&table(host(route))).map(|r| r.path), Ok(expected));
+    }
+    for (ignore, found) in [(false, false), (true, true)] {
+        let shop = VirtualHost { domains: vec!["web.shop".into()], ..host(route(action())) };
+        let config = RouteConfiguration { ignore_port_in_host_matching: ignore, ..table(shop) };
+        let (_, table) = decode::route::decode(&any(&config)).expect("taken");
+        assert_eq!(table.lookup("web.shop:8080").is_some(), found);
+    }
+}
+
 fn hashing(specifier: PolicySpecifier, terminal: bool) -> HashPolicy {
     HashPolicy { terminal, policy_specifier: Some(specifier) }
 }
@@ -352,6 +371,10 @@ fn what_would_change_a_request_or_where_it_goes_is_refused_by_name() {
         (by(RouteAction { hash_policy: vec![hashing(header("x"), false); 17], ..action() }),
             format!("{field}.route.hash_policy: 17 are more than 16")),
         (on(|m| m.case_sensitive = Some(BoolValue { value: false })), format!("{field}.match.case_sensitive: not supported")),
+        (on(|m| m.path_specifier = Some(PathSpecifier::PathSeparatedPrefix("/a/".into()))),
+            format!("{field}.match.path_separated_prefix: \"/a/\" is none")),
+        (on(|m| m.path_specifier = Some(PathSpecifier::SafeRegex(Default::default()))),
+            format!("{field}.match: only prefixes and paths are supported yet")),
         (on(|m| m.grpc = Some(Default::default())), format!("{field}.match.grpc: not supported")),
         (table(host(Route { request_headers_to_add: header_option(), ..route(action()) })),
             format!("{field}.request_headers_to_add: not supported")),
@@ -360,8 +383,6 @@ fn what_would_change_a_request_or_where_it_goes_is_refused_by_name() {
         (table(VirtualHost { require_tls: 2, ..host(route(action())) }), "virtual_hosts[0].require_tls: not supported".to_owned()),
         (RouteConfiguration { request_headers_to_add: header_option(), ..table(host(route(action()))) },
             "request_headers_to_add: not supported".to_owned()),
-        (RouteConfiguration { ignore_port_in_host_matching: true, ..table(host(route(action()))) },
-            "ignore_port_in_host_matching: not supported".to_owned()),
     ];
     for (table, reason) in cases {
         assert_eq!(taken(&table), Err(format!("t: {reason}")));

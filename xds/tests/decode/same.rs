@@ -177,7 +177,10 @@ const CASES: &[Case] = &[
         |c| c.upstream.max_requests = NonZeroU32::new(1000)),
     ("PROXY 1", |p| p.connections.send_proxy = Some(ProxyHeader::V1), |c| c.upstream.send_proxy = Some(ProxyHeader::V1)),
     ("PROXY 2", |p| p.connections.send_proxy = Some(ProxyHeader::V2), |c| c.upstream.send_proxy = Some(ProxyHeader::V2)),
-    ("health check", |p| p.health_check = Some(check()), |c| c.health_check = Some(check())),
+    ("health check", |p| p.health_check = Some(check()), |c| {
+        c.health_check = Some(check());
+        c.health_host = Some("web.shop.svc.cluster.local".into());
+    }),
     ("health check by TCP", |p| p.health_check = Some(HealthCheck { probe: Probe::Tcp, ..check() }),
         |c| c.health_check = Some(HealthCheck { probe: Probe::Tcp, ..check() })),
     ("errors in a row", |p| p.outlier_detection = Some(OutlierDetection { consecutive_errors: Some(7), ..outlier() }),

@@ -31,7 +31,6 @@ pub fn convert(config: &rds::RouteConfiguration, name: ResourceName) -> Result<R
     let asked = [
         ("vhds", config.vhds.is_some()),
         ("request_mirror_policies", !config.request_mirror_policies.is_empty()),
-        ("ignore_port_in_host_matching", config.ignore_port_in_host_matching),
         ("vhost_header", !config.vhost_header.is_empty()),
         ("ignore_path_parameters_in_path_matching", config.ignore_path_parameters_in_path_matching),
     ];
@@ -48,7 +47,8 @@ pub fn convert(config: &rds::RouteConfiguration, name: ResourceName) -> Result<R
         .enumerate()
         .map(|(i, host)| virtual_host(&format!("virtual_hosts[{i}]"), host).map(Arc::new))
         .collect();
-    RouteTable::new(name, hosts?).map_err(|e| e.to_string())
+    let table = RouteTable::new(name, hosts?).map_err(|e| e.to_string())?;
+    Ok(table.ignoring_port(config.ignore_port_in_host_matching))
 }
 
 #[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
@@ -120,7 +120,14 @@ fn path(field: &str, condition: &rds::RouteMatch) -> Result<PathMatch, String> {
     match &condition.path_specifier {
         Some(PathSpecifier::Prefix(prefix)) => Ok(PathMatch::Prefix(prefix.as_str().into())),
         Some(PathSpecifier::Path(path)) => Ok(PathMatch::Exact(path.as_str().into())),
-        Some(_) => Err(format!("{field}: only prefix and path are supported yet")),
+        Some(PathSpecifier::PathSeparatedPrefix(whole)) => {
+            // Envoy's own rule.
+            if whole.is_empty() || whole.ends_with('/') || whole.contains(['?', '#']) {
+                return Err(format!("{field}.path_separated_prefix: {whole:?} is none"));
+            }
+            Ok(PathMatch::Under(whole.as_str().into()))
+        }
+        Some(_) => Err(format!("{field}: only prefixes and paths are supported yet")),
         None => Err(format!("{field}.path_specifier: missing")),
     }
 }
