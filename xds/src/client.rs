@@ -207,7 +207,7 @@ impl XdsClient {
             outbox.put(step.requests);
             if session.is_complete() {
                 *hold = None;
-                self.publish(session);
+                self.sender.send_replace(Arc::new(session.config().clone()));
             } else {
                 let wait = if session.is_begun() { HOLD_INCOMPLETE } else { HOLD_FIRST };
                 let until = Instant::now() + wait;
@@ -216,7 +216,7 @@ impl XdsClient {
         }
     }
 
-    /// Puts what came in force.
+    /// Puts what came in force, as far as what it refers to is there.
     fn publish(&self, session: &Session) {
         let config = session.in_force(&self.sender.borrow());
         self.sender.send_replace(Arc::new(config));
