@@ -132,16 +132,22 @@ pub struct Timeouts {
 }
 
 /// When a request is sent again.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Retries {
     /// Tries after the first, 1 to 10.
     pub attempts: u32,
     /// What is a reason to try again.
     pub on: Vec<RetryOn>,
+    /// The answers that [`RetryOn::StatusCodes`] is about, in ascending order.
+    #[serde(default)]
+    pub status_codes: Vec<u16>,
     /// Limit on each try.
     pub per_try_timeout: Option<Duration>,
 }
+
+/// Statuses of answers that [`Retries::status_codes`] may name: of final responses (RFC 9110 §15).
+pub const RETRIABLE_STATUSES: std::ops::RangeInclusive<u16> = 200..=599;
 
 /// A reason to try a request again, by Envoy's word for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -153,11 +159,19 @@ pub enum RetryOn {
     RefusedStream,
     /// The connection ended without an answer.
     Reset,
+    /// The same before the request was written, so that the endpoint cannot have seen it.
+    ResetBeforeRequest,
     /// An answer of 502, 503 or 504.
     GatewayError,
     /// An answer of 500 or above.
     #[serde(rename = "5xx")]
     ServerError,
+    /// An answer of 409, which is all that Envoy means by it.
+    #[serde(rename = "retriable-4xx")]
+    Conflict,
+    /// An answer with one of [`Retries::status_codes`].
+    #[serde(rename = "retriable-status-codes")]
+    StatusCodes,
     /// gRPC status CANCELLED.
     Cancelled,
     /// gRPC status DEADLINE_EXCEEDED.
@@ -297,12 +311,15 @@ impl Balancer {
 
 impl RetryOn {
     /// Every reason with its word.
-    pub const WORDS: [(&str, Self); 10] = [
+    pub const WORDS: [(&str, Self); 13] = [
         ("connect-failure", Self::ConnectFailure),
         ("refused-stream", Self::RefusedStream),
         ("reset", Self::Reset),
+        ("reset-before-request", Self::ResetBeforeRequest),
         ("gateway-error", Self::GatewayError),
         ("5xx", Self::ServerError),
+        ("retriable-4xx", Self::Conflict),
+        ("retriable-status-codes", Self::StatusCodes),
         ("cancelled", Self::Cancelled),
         ("deadline-exceeded", Self::DeadlineExceeded),
         ("internal", Self::Internal),

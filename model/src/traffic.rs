@@ -20,7 +20,10 @@ pub use cluster::{
     SlowStart, SubsetKeys, Subsets, SuccessRate, Upstream, UpstreamProtocol,
 };
 pub use endpoints::{EndpointSet, Health, Locality, Target};
-pub use listener::{AcceptProxy, HttpOptions, Listener, ListenerKind, TcpOptions};
+pub use listener::{
+    AcceptProxy, EscapedSlashes, HttpOptions, Listener, ListenerKind, StripPort, TcpOptions,
+    Underscores,
+};
 pub use route::{HashPolicy, InvalidRoutes, PathMatch, Route, RouteTable, VirtualHost};
 
 /// Name of an xDS resource.

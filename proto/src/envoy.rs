@@ -4,6 +4,7 @@
 use envoy_types::pb;
 
 pub use pb::envoy::admin::v3 as admin;
+pub use pb::envoy::config::accesslog::v3 as accesslog;
 pub use pb::envoy::config::cluster::v3 as cluster;
 pub use pb::envoy::config::core::v3 as core;
 pub use pb::envoy::config::endpoint::v3 as endpoint;

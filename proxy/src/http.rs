@@ -16,6 +16,8 @@ mod forward;
 mod over_http1;
 mod over_http2;
 mod passing;
+mod paths;
+mod retrying;
 mod talk;
 mod timer;
 mod tunnel;
@@ -46,15 +48,7 @@ pub(crate) struct Client {
 
 impl Client {
     fn options(&self) -> &HttpOptions {
-        static NONE: HttpOptions = HttpOptions {
-            idle_timeout: None,
-            stream_idle_timeout: None,
-            header_timeout: None,
-            max_age: None,
-            max_requests: None,
-            trust_forwarded: false,
-            upgrades: Vec::new(),
-        };
+        static NONE: HttpOptions = HttpOptions::NONE;
         match &self.origin.listener.kind {
             ListenerKind::Http { options, .. } | ListenerKind::Detect { http: options, .. } => {
                 options

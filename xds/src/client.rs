@@ -8,6 +8,7 @@ pub mod connect;
 pub mod decode;
 pub mod session;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -31,12 +32,16 @@ use crate::metrics::ClientMetrics;
 pub use connect::{ClientTls, Token};
 use session::Session;
 
-/// Requests waiting to be written; the session makes at most three per response.
+/// Requests handed over to be written: room for the first ones of a stream. What does not fit
+/// waits in the [`Outbox`].
 const REQUESTS_WAITING: usize = 16;
 /// Largest response taken, in bytes.
 pub(crate) const MAX_RESPONSE_BYTES: usize = 256 * 1024 * 1024;
 /// How long a configuration whose parts refer to something still missing is held back.
 const HOLD_INCOMPLETE: Duration = Duration::from_millis(500);
+/// How long the first one is held back while listeners or clusters are missing altogether (Envoy's
+/// `initial_fetch_timeout`).
+const HOLD_FIRST: Duration = Duration::from_secs(15);
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_LIMIT: Duration = Duration::from_secs(10);
 /// A stream that lasted this long starts the pauses anew.
@@ -90,7 +95,7 @@ impl XdsClient {
         let invalid = |reason: String| InvalidControl { address: config.control.clone(), reason };
         let endpoint = Endpoint::from_shared(config.control.clone())
             .map_err(|e| invalid(e.to_string()))?
-            .connect_timeout(Duration::from_secs(5))
+            .connect_timeout(connect::TIMEOUT)
             .tcp_nodelay(true)
             .http2_keep_alive_interval(Duration::from_secs(20))
             .keep_alive_while_idle(true)
@@ -136,34 +141,56 @@ impl XdsClient {
     /// One stream, to its end; returns why it ended.
     async fn stream(&self, session: &mut Session) -> Status {
         self.metrics.connects.inc();
-        match self.try_stream(session).await {
+        let mut hold = None;
+        let ended = self.try_stream(session, &mut hold).await;
+        // Nothing more comes for now: what there is, is better than what was before.
+        if hold.is_some() && session.is_begun() {
+            self.publish(session);
+        }
+        match ended {
             Ok(()) => Status::unavailable("the control plane closed the stream"),
             Err(status) => status,
         }
     }
 
-    async fn try_stream(&self, session: &mut Session) -> Result<(), Status> {
+    /// `hold`: until when what came is held back, if it is.
+    async fn try_stream(
+        &self,
+        session: &mut Session,
+        hold: &mut Option<Instant>,
+    ) -> Result<(), Status> {
         let channel: Channel = connect::connect(&self.endpoint, &self.tls).await?;
         let bearer = connect::bearer(self.token.as_ref())?;
         let mut client = AggregatedDiscoveryServiceClient::with_interceptor(channel, bearer)
             .max_decoding_message_size(MAX_RESPONSE_BYTES);
         let (requests, receiver) = mpsc::channel(REQUESTS_WAITING);
-        let mut node = Some(self.node.clone());
-        for request in session.start() {
-            send(&requests, request, node.take()).await?;
+        let mut outbox = Outbox { waiting: VecDeque::new(), node: Some(self.node.clone()) };
+        outbox.put(session.start());
+        while let Ok(permit) = requests.try_reserve()
+            && let Some(request) = outbox.take()
+        {
+            permit.send(request);
         }
         let response = client.stream_aggregated_resources(ReceiverStream::new(receiver)).await?;
         let mut responses = response.into_inner();
         self.metrics.connected.set(1);
         tracing::info!(control = %self.endpoint.uri(), "connected to the control plane");
-        let mut hold: Option<Instant> = None;
         loop {
             let deadline = hold.unwrap_or_else(Instant::now);
             let message = tokio::select! {
                 message = responses.message() => message?,
+                // What a control plane does not read must not keep us from reading.
+                permit = requests.reserve(), if !outbox.waiting.is_empty() => {
+                    let closed = |_| Status::unavailable("the control plane closed the stream");
+                    let permit = permit.map_err(closed)?;
+                    if let Some(request) = outbox.take() {
+                        permit.send(request);
+                    }
+                    continue;
+                }
                 () = tokio::time::sleep_until(deadline), if hold.is_some() => {
-                    hold = None;
-                    self.sender.send_replace(Arc::new(session.config().clone()));
+                    *hold = None;
+                    self.publish(session);
                     continue;
                 }
             };
@@ -177,27 +204,47 @@ impl XdsClient {
                     tracing::warn!(kind = kind.name(), errors, "refused xDS resources");
                 }
             }
-            for request in step.requests {
-                send(&requests, request, None).await?;
-            }
+            outbox.put(step.requests);
             if session.is_complete() {
-                hold = None;
+                *hold = None;
                 self.sender.send_replace(Arc::new(session.config().clone()));
-            } else if hold.is_none() {
-                hold = Some(Instant::now() + HOLD_INCOMPLETE);
+            } else {
+                let wait = if session.is_begun() { HOLD_INCOMPLETE } else { HOLD_FIRST };
+                let until = Instant::now() + wait;
+                *hold = Some(hold.map_or(until, |earlier| earlier.min(until)));
             }
         }
     }
+
+    /// Puts what came in force, as far as what it refers to is there.
+    fn publish(&self, session: &Session) {
+        let config = session.in_force(&self.sender.borrow());
+        self.sender.send_replace(Arc::new(config));
+    }
 }
 
-async fn send(
-    requests: &mpsc::Sender<DiscoveryRequest>,
-    request: DiscoveryRequest,
+/// Requests that wait to be handed over: of each type the newest, which says all that an older one
+/// would. So there are never more than there are types, whatever a control plane reads.
+struct Outbox {
+    waiting: VecDeque<DiscoveryRequest>,
+    /// Goes with the first request of a stream.
     node: Option<Node>,
-) -> Result<(), Status> {
-    let request = DiscoveryRequest { node, ..request };
-    let closed = |_| Status::unavailable("the control plane closed the stream");
-    requests.send(request).await.map_err(closed)
+}
+
+impl Outbox {
+    fn put(&mut self, requests: Vec<DiscoveryRequest>) {
+        for request in requests {
+            match self.waiting.iter_mut().find(|older| older.type_url == request.type_url) {
+                Some(older) => *older = request,
+                None => self.waiting.push_back(request),
+            }
+        }
+    }
+
+    fn take(&mut self) -> Option<DiscoveryRequest> {
+        let request = self.waiting.pop_front()?;
+        Some(DiscoveryRequest { node: self.node.take(), ..request })
+    }
 }
 
 fn node(config: &ClientConfig) -> Node {

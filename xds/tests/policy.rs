@@ -68,6 +68,7 @@ fn a_policy_is_said_in_cluster_and_routes_alike_for_envoy_and_grpc() {
             attempts: 2,
             on: vec![RetryOn::ConnectFailure, RetryOn::ServerError, RetryOn::Unavailable],
             per_try_timeout: Some(secs_of(1)),
+            ..Retries::default()
         });
         policy.health_check = Some(HealthCheck {
             probe: Probe::Http("/healthz".into()),

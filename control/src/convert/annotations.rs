@@ -70,6 +70,7 @@ const KNOWN: &[&str] = &[
     "retry-budget-percent",
     "retry-on",
     "retry-per-try-timeout",
+    "retry-status-codes",
     "slow-start",
     "slow-start-aggression",
     "slow-start-min-percent",

@@ -53,6 +53,76 @@ pub struct HttpOptions {
     pub trust_forwarded: bool,
     /// Upgrades that are let through beside WebSocket, in lower case; `connect` for CONNECT.
     pub upgrades: Vec<String>,
+    /// Paths are normalized before anything is decided by them (RFC 3986 §6.2.2: dot segments,
+    /// escapes of unreserved characters), and go on so; one that cannot be is answered with 400.
+    pub normalize_path: bool,
+    /// Slashes in a row in a path become one, after normalization.
+    pub merge_slashes: bool,
+    /// What is done with `%2F` and `%5C` in a path, before normalization.
+    pub escaped_slashes: EscapedSlashes,
+    /// Whether the port is taken off the host, before routing and for the endpoint.
+    pub strip_port: StripPort,
+    /// What is done with field names that have an underscore.
+    pub underscores: Underscores,
+}
+
+impl HttpOptions {
+    /// Nothing is asked: the default, as a constant.
+    pub const NONE: Self = Self {
+        idle_timeout: None,
+        stream_idle_timeout: None,
+        header_timeout: None,
+        max_age: None,
+        max_requests: None,
+        trust_forwarded: false,
+        upgrades: Vec::new(),
+        normalize_path: false,
+        merge_slashes: false,
+        escaped_slashes: EscapedSlashes::Keep,
+        strip_port: StripPort::No,
+        underscores: Underscores::Allow,
+    };
+}
+
+/// What is done with slashes that stand escaped in a path (`%2F`, `%5C`, of either case).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum EscapedSlashes {
+    /// They stay.
+    #[default]
+    Keep,
+    /// The request is answered with 400.
+    Reject,
+    /// The client is sent to the path without the escapes, with 307 (gRPC requests are refused).
+    Redirect,
+    /// The escapes are undone, and the request goes on.
+    Unescape,
+}
+
+/// Whether the port is taken off a request's host.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum StripPort {
+    /// It stays.
+    #[default]
+    No,
+    /// If it is that of the listener.
+    Matching,
+    /// Whatever it is.
+    Any,
+}
+
+/// What is done with field names that have an underscore, which some endpoints take for a dash.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Underscores {
+    /// They pass.
+    #[default]
+    Allow,
+    /// The request is answered with 400, or its stream reset.
+    Reject,
+    /// They are left out.
+    Drop,
 }
 
 /// What is asked of TCP streams.
@@ -106,5 +176,15 @@ impl ListenerKind {
             Self::Http { routes, .. } | Self::Detect { routes, .. } => Some(routes),
             Self::Tcp { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_that_is_asked_is_the_default() {
+        assert_eq!(HttpOptions::NONE, HttpOptions::default());
     }
 }

@@ -16,6 +16,9 @@ pub struct RouteTable {
     pub name: ResourceName,
     /// The virtual hosts.
     pub hosts: Vec<Arc<VirtualHost>>,
+    /// Whether the port of an authority is left out when its virtual host is looked up.
+    #[serde(rename = "ignorePort")]
+    ignore_port: bool,
     /// Exact domains (lower case, with the port where the domain carries one) to `hosts`.
     #[serde(skip)]
     exact: std::collections::HashMap<Box<str>, usize>,
@@ -74,6 +77,8 @@ pub struct HashPolicy {
 pub enum PathMatch {
     /// Starts with these characters.
     Prefix(Arc<str>),
+    /// Is this, or goes on below it: `/a` for `/a` and `/a/b`, and not for `/ab`.
+    Under(Arc<str>),
     /// Is exactly this.
     Exact(Arc<str>),
 }
@@ -139,10 +144,25 @@ impl RouteTable {
         Ok(table)
     }
 
+    /// The same table, whose lookups leave out the port of an authority, or do not.
+    #[must_use]
+    pub fn ignoring_port(self, ignore_port: bool) -> Self {
+        Self { ignore_port, ..self }
+    }
+
     /// The virtual host for an authority (`host` or `host:port`, already in lower case): exact
     /// match, then longest suffix, then `*` (Envoy's order).
     #[must_use]
     pub fn lookup(&self, authority: &str) -> Option<&VirtualHost> {
+        let authority = match authority.rsplit_once(':') {
+            // An IPv6 address stands in brackets, whose last part is no port.
+            Some((host, port))
+                if self.ignore_port && port.bytes().all(|byte| byte.is_ascii_digit()) =>
+            {
+                host
+            }
+            _ => authority,
+        };
         let found = self.exact.get(authority).copied().or_else(|| {
             self.suffixes
                 .iter()
@@ -180,6 +200,9 @@ impl VirtualHost {
     pub fn route(&self, path: &[u8]) -> Option<&Route> {
         self.routes.iter().find(|r| match &r.path {
             PathMatch::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
+            PathMatch::Under(whole) => path
+                .strip_prefix(whole.as_bytes())
+                .is_some_and(|rest| matches!(rest, [] | [b'/', ..])),
             PathMatch::Exact(exact) => path == exact.as_bytes(),
         })
     }
@@ -216,6 +239,48 @@ mod tests {
             ("other", "any"),
         ] {
             assert_eq!(table.lookup(authority).map(|h| &*h.name), Some(expected), "{authority}");
+        }
+    }
+
+    #[test]
+    fn a_port_is_left_out_where_that_is_asked_for() {
+        let hosts =
+            vec![host("exact", &["web.shop"]), host("six", &["[::1]"]), host("any", &["*"])];
+        let table = RouteTable::new("r".into(), hosts).expect("valid");
+        for (authority, kept, ignored) in [
+            ("web.shop", "exact", "exact"),
+            ("web.shop:80", "any", "exact"),
+            ("web.shop:x", "any", "any"),
+            ("[::1]", "six", "six"),
+            ("[::1]:80", "any", "six"),
+            ("", "any", "any"),
+        ] {
+            for (ignore, expected) in [(false, kept), (true, ignored)] {
+                let table = table.clone().ignoring_port(ignore);
+                let found = table.lookup(authority).map(|host| &*host.name);
+                assert_eq!(found, Some(expected), "{authority} {ignore}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_path_meets_a_prefix_by_characters_or_by_segments() {
+        let prefix = || PathMatch::Prefix("/a".into());
+        let under = || PathMatch::Under("/a".into());
+        let exact = || PathMatch::Exact("/a".into());
+        for (path, matched) in [
+            ("/a", [true, true, true]),
+            ("/a/", [true, true, false]),
+            ("/a/b", [true, true, false]),
+            ("/ab", [true, false, false]),
+            ("/", [false, false, false]),
+        ] {
+            let met = [prefix(), under(), exact()].map(|condition| {
+                let routes = vec![Route::to(condition, "c".into())];
+                let host = VirtualHost { routes, ..(*host("h", &["*"])).clone() };
+                host.route(path.as_bytes()).is_some()
+            });
+            assert_eq!(met, matched, "{path}");
         }
     }
 

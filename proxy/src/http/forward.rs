@@ -10,7 +10,6 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 
 use base64::Engine as _;
-use portolan_model::policy::RetryOn;
 use portolan_model::traffic::UpstreamProtocol;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -21,6 +20,7 @@ use super::asked::Asked;
 use super::body::{Outgoing, Source};
 use super::exchange::{Fail, Tunnel, Way};
 use super::local::{Local, Reason};
+use super::retrying;
 use super::talk::{Answer, Reuse, Talk};
 use crate::balance::Outcome as LoadOutcome;
 use crate::health::outcome::Outcome;
@@ -208,26 +208,7 @@ impl Forward<'_> {
     /// Whether the route's policy asks for another try.
     pub(super) fn is_asked(&self, cause: Cause, tries: usize) -> bool {
         let Some(policy) = &self.way.retries else { return false };
-        let on = |reason| policy.on.contains(&reason);
-        tries <= usize::try_from(policy.attempts).unwrap_or(0)
-            && match cause {
-                Cause::Limit => false,
-                Cause::Connect => on(RetryOn::ConnectFailure) || on(RetryOn::ServerError),
-                Cause::Refused => on(RetryOn::RefusedStream) || on(RetryOn::ServerError),
-                Cause::Unsent | Cause::GoneAway | Cause::Closed | Cause::Invalid => {
-                    on(RetryOn::Reset) || on(RetryOn::ServerError)
-                }
-                Cause::TryTimeout => on(RetryOn::GatewayError) || on(RetryOn::ServerError),
-                Cause::Status(502..=504) => on(RetryOn::GatewayError) || on(RetryOn::ServerError),
-                Cause::Status(500..) => on(RetryOn::ServerError),
-                Cause::Status(_) => false,
-                Cause::Grpc(1) => on(RetryOn::Cancelled),
-                Cause::Grpc(4) => on(RetryOn::DeadlineExceeded),
-                Cause::Grpc(8) => on(RetryOn::ResourceExhausted),
-                Cause::Grpc(13) => on(RetryOn::Internal),
-                Cause::Grpc(14) => on(RetryOn::Unavailable),
-                Cause::Grpc(_) => false,
-            }
+        tries <= usize::try_from(policy.attempts).unwrap_or(0) && retrying::is_reason(policy, cause)
     }
 
     /// One try. `first`: a kept connection may be used; later tries open their own.

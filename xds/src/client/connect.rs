@@ -3,11 +3,15 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use portolan_runtime::causes::innermost;
 use tonic::metadata::{Ascii, MetadataValue};
 use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
 use tonic::{Request, Status};
+
+/// Longest time for a connection, TLS included.
+pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
 
 /// TLS of the client, used where the control plane's address begins with `https`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -55,7 +59,11 @@ pub(super) async fn connect(endpoint: &Endpoint, tls: &ClientTls) -> Result<Chan
         }
         endpoint = endpoint.tls_config(config).map_err(|e| failed(innermost(&e)))?;
     }
-    endpoint.connect().await.map_err(|e| failed(innermost(&e)))
+    // That of the endpoint is of TCP alone; a peer may be silent in the TLS handshake as well.
+    match tokio::time::timeout(TIMEOUT, endpoint.connect()).await {
+        Ok(connected) => connected.map_err(|e| failed(innermost(&e))),
+        Err(_) => Err(failed(format!("no connection within {} s", TIMEOUT.as_secs()))),
+    }
 }
 
 /// What adds the token to requests.

@@ -8,16 +8,20 @@ pub mod endpoints;
 pub mod generation;
 mod health;
 mod http;
+mod http_filters;
 mod labels;
 mod limits;
 pub mod listener;
+mod retry;
 pub mod route;
 mod subset;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Cow;
+use std::collections::BTreeSet;
 
 use portolan_model::traffic::ResourceName;
 use portolan_proto::envoy::Percent;
+use portolan_proto::envoy::discovery::Resource;
 use portolan_proto::envoy::protobuf::{Any, Duration, UInt32Value};
 use prost::{Message, Name};
 
@@ -28,19 +32,11 @@ pub struct Decoded<T> {
     pub good: Vec<T>,
     /// Names of the good ones.
     pub named: BTreeSet<ResourceName>,
-    /// Those that are not, by name.
-    pub refused: BTreeMap<ResourceName, Refused>,
+    /// Names of those that stay as they were: refused, or a sign of life without content. One
+    /// that is empty could be any.
+    pub unread: BTreeSet<ResourceName>,
     /// Why, a line each.
     pub errors: Vec<String>,
-}
-
-/// What is known of a refused resource.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Refused {
-    /// Which one it is.
-    Named,
-    /// Not even that.
-    Nameless,
 }
 
 /// A resource that is refused.
@@ -61,11 +57,23 @@ pub fn all<T>(
     let mut decoded = Decoded {
         good: Vec::with_capacity(resources.len()),
         named: BTreeSet::new(),
-        refused: BTreeMap::new(),
+        unread: BTreeSet::new(),
         errors: Vec::new(),
     };
-    for resource in resources {
-        match decode(resource) {
+    for (i, resource) in resources.iter().enumerate() {
+        let taken = match unwrap(resource) {
+            Ok((name, Some(resource))) => {
+                let taken = decode(&resource);
+                // What cannot be read has at least the name that the wrapper says.
+                taken.map_err(|e| if e.name.is_empty() { DecodeError { name, ..e } } else { e })
+            }
+            Ok((name, None)) => {
+                decoded.unread.insert(name.into());
+                continue;
+            }
+            Err(error) => Err(error),
+        };
+        match taken {
             Ok((name, _)) if decoded.named.contains(&name) => {
                 decoded.errors.push(format!("{name}: stands twice in the response"));
             }
@@ -74,13 +82,27 @@ pub fn all<T>(
                 decoded.good.push(value);
             }
             Err(error) => {
-                let known = if error.name.is_empty() { Refused::Nameless } else { Refused::Named };
-                decoded.errors.push(error.to_string());
-                decoded.refused.insert(error.name.into(), known);
+                decoded.errors.push(if error.name.is_empty() {
+                    format!("resources[{i}]: {}", error.reason)
+                } else {
+                    error.to_string()
+                });
+                decoded.unread.insert(error.name.into());
             }
         }
     }
     decoded
+}
+
+/// What is inside of a `Resource`, with the name that this says, or the resource itself; `None` for
+/// a sign of life without content. A time to live is not kept: the last good version stays in
+/// force.
+fn unwrap(any: &Any) -> Result<(String, Option<Cow<'_, Any>>), DecodeError> {
+    if any.type_url != Resource::type_url() {
+        return Ok((String::new(), Some(Cow::Borrowed(any))));
+    }
+    let wrapper: Resource = resource(any)?;
+    Ok((wrapper.name, wrapper.resource.map(Cow::Owned)))
 }
 
 /// Reads the message inside an `Any` of this type.

@@ -14,7 +14,7 @@ use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::rpc::Status;
 
-use super::decode::{self, Decoded, Refused, cluster, endpoints, generation, listener, route};
+use super::decode::{self, Decoded, cluster, endpoints, generation, listener, route};
 use crate::resource::ResourceType;
 
 /// Longest reason sent with a refusal, in bytes.
@@ -27,9 +27,10 @@ const INVALID_ARGUMENT: i32 = 3;
 pub struct Session {
     types: [TypeState; ResourceType::ALL.len()],
     config: TrafficConfig,
-    /// Route tables and endpoint sets that listeners and clusters carry in themselves.
+    /// Route tables and endpoint sets that listeners and clusters carry in themselves, by the name
+    /// of these.
     inline_routes: BTreeMap<ResourceName, ResourceName>,
-    inline_endpoints: BTreeSet<ResourceName>,
+    inline_endpoints: BTreeMap<ResourceName, ResourceName>,
     /// The generation last received; it is in force once the configuration is complete.
     generation: Option<Generation>,
 }
@@ -39,6 +40,8 @@ struct TypeState {
     version: String,
     nonce: String,
     names: BTreeSet<ResourceName>,
+    /// Whether a response came, on whichever stream.
+    answered: bool,
 }
 
 /// What a response led to.
@@ -71,12 +74,48 @@ impl Session {
         &self.config
     }
 
+    /// Whether the full sets came: before, a configuration without listeners says nothing.
+    #[must_use]
+    pub fn is_begun(&self) -> bool {
+        let mut full_sets = ResourceType::ALL.into_iter().filter(|kind| kind.is_full_set());
+        full_sets.all(|kind| self.types[kind.index()].answered)
+    }
+
+    /// What may be in force after `last` was: the configuration, but for listeners and clusters
+    /// that refer to something that is still missing. Those stay as they were, with what they
+    /// referred to (Envoy's warming).
+    #[must_use]
+    pub fn in_force(&self, last: &TrafficConfig) -> TrafficConfig {
+        let mut config = self.config.clone();
+        let is_cold = |routes: &ResourceName| !self.config.routes.contains_key(routes);
+        for (name, listener) in &self.config.listeners {
+            let cold = listener.kind.routes().is_some_and(is_cold);
+            let Some(old) = last.listeners.get(name).filter(|_| cold) else { continue };
+            if let Some(routes) = old.kind.routes().filter(|routes| is_cold(routes)) {
+                let Some(table) = last.routes.get(routes) else { continue };
+                config.routes.insert(routes.clone(), Arc::clone(table));
+            }
+            config.listeners.insert(name.clone(), Arc::clone(old));
+        }
+        for (name, cluster) in &self.config.clusters {
+            let cold = !self.config.endpoints.contains_key(&cluster.endpoints);
+            let Some(old) = last.clusters.get(name).filter(|_| cold) else { continue };
+            if !self.config.endpoints.contains_key(&old.endpoints) {
+                let Some(set) = last.endpoints.get(&old.endpoints) else { continue };
+                config.endpoints.insert(old.endpoints.clone(), Arc::clone(set));
+            }
+            config.clusters.insert(name.clone(), Arc::clone(old));
+        }
+        config
+    }
+
     /// Whether everything that is referred to is there.
     #[must_use]
     pub fn is_complete(&self) -> bool {
         let mut named = self.config.listeners.values().filter_map(|l| l.kind.routes());
         let routes = named.all(|routes| self.config.routes.contains_key(routes));
-        routes
+        self.is_begun()
+            && routes
             && self
                 .config
                 .clusters
@@ -100,6 +139,7 @@ impl Session {
         };
         let state = &mut self.types[kind.index()];
         state.nonce = response.nonce;
+        state.answered = true;
         if errors.is_empty() {
             state.version = response.version_info;
         }
@@ -142,7 +182,7 @@ impl Session {
     fn follow_up(&mut self, kind: ResourceType) -> Option<DiscoveryRequest> {
         let (kind, names): (_, BTreeSet<ResourceName>) = match kind {
             ResourceType::Cluster => {
-                let inline = &self.inline_endpoints;
+                let inline: BTreeSet<_> = self.inline_endpoints.values().collect();
                 let sets = self.config.clusters.values().map(|c| c.endpoints.clone());
                 (ResourceType::Endpoints, sets.filter(|n| !inline.contains(n)).collect())
             }
@@ -163,11 +203,11 @@ impl Session {
         let names = &self.types[kind.index()].names;
         match kind {
             ResourceType::Endpoints => {
-                let inline = &self.inline_endpoints;
+                let inline: BTreeSet<_> = self.inline_endpoints.values().collect();
                 retain(&mut self.config.endpoints, |n| names.contains(n) || inline.contains(n));
             }
             _ => {
-                let inline: BTreeSet<_> = self.inline_routes.values().cloned().collect();
+                let inline: BTreeSet<_> = self.inline_routes.values().collect();
                 retain(&mut self.config.routes, |n| names.contains(n) || inline.contains(n));
             }
         }
@@ -177,10 +217,11 @@ impl Session {
     fn take_clusters(&mut self, resources: &[Any]) -> Vec<String> {
         let decoded = decode::all(resources, cluster::decode);
         let mut kept = decoded.kept(&self.config.clusters);
-        self.inline_endpoints.retain(|name| decoded.refused.contains_key(name));
+        let stays = |name: &_| kept.contains_key(name) && !decoded.named.contains(name);
+        self.inline_endpoints.retain(|cluster, _| stays(cluster));
         for (cluster, assignment) in decoded.good {
             if let Some(set) = assignment {
-                self.inline_endpoints.insert(set.name.clone());
+                self.inline_endpoints.insert(cluster.name.clone(), set.name.clone());
                 self.config.endpoints.insert(set.name.clone(), Arc::new(set));
             }
             insert_changed(&mut kept, cluster.name.clone(), cluster);
@@ -192,7 +233,8 @@ impl Session {
     fn take_listeners(&mut self, resources: &[Any]) -> Vec<String> {
         let decoded = decode::all(resources, listener::decode);
         let mut kept = decoded.kept(&self.config.listeners);
-        self.inline_routes.retain(|name, _| decoded.refused.contains_key(name));
+        let stays = |name: &_| kept.contains_key(name) && !decoded.named.contains(name);
+        self.inline_routes.retain(|listener, _| stays(listener));
         for decoded_listener in decoded.good {
             let Some((listener, table)) = decoded_listener else { continue };
             if let Some(table) = table {
@@ -265,15 +307,14 @@ fn reason(errors: &[String]) -> Option<String> {
 }
 
 impl<T> Decoded<T> {
-    /// What of a full set stays as it was: the old values of refused resources; everything, if a
-    /// refused one did not say its name.
+    /// What of a full set stays as it was: the old values of what could not be read; everything,
+    /// if one of these did not say its name.
     fn kept<V: Clone>(&self, old: &OrdMap<ResourceName, V>) -> OrdMap<ResourceName, V> {
-        if self.refused.values().any(|r| *r == Refused::Nameless) {
+        if self.unread.iter().any(|name| name.is_empty()) {
             return old.clone();
         }
-        let names = self.refused.keys();
         let mut kept: OrdMap<ResourceName, V> =
-            names.filter_map(|n| Some((n.clone(), old.get(n)?.clone()))).collect();
+            self.unread.iter().filter_map(|n| Some((n.clone(), old.get(n)?.clone()))).collect();
         // Values that will be written again are put in as they were, to compare against.
         for (name, value) in old {
             if self.named.contains(name) {

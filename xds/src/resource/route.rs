@@ -151,6 +151,7 @@ fn retry_policy(retries: &Retries) -> RetryPolicy {
     RetryPolicy {
         retry_on: words.join(","),
         num_retries: Some(UInt32Value { value: retries.attempts }),
+        retriable_status_codes: retries.status_codes.iter().map(|code| u32::from(*code)).collect(),
         per_try_timeout: retries.per_try_timeout.map(duration),
         ..RetryPolicy::default()
     }

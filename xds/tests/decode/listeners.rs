@@ -4,12 +4,16 @@ use std::time::Duration;
 
 use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
-    AcceptProxy, HttpOptions, Listener as Taken, ListenerKind, TcpOptions,
+    AcceptProxy, EscapedSlashes, HttpOptions, Listener as Taken, ListenerKind, StripPort,
+    TcpOptions, Underscores,
 };
+use portolan_proto::envoy::accesslog::AccessLog;
 use portolan_proto::envoy::core::HttpProtocolOptions;
+use portolan_proto::envoy::core::http_protocol_options::HeadersWithUnderscoresAction;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
-    RouteSpecifier, UpgradeConfig,
+    PathWithEscapedSlashesAction, RouteSpecifier, StripPortMode, UpgradeConfig,
 };
+use portolan_proto::envoy::http_connection_manager::http_filter::ConfigType as HttpFilterConfig;
 use portolan_proto::envoy::http_connection_manager::{HttpConnectionManager, HttpFilter, Rds};
 use portolan_proto::envoy::http_inspector::HttpInspector;
 use portolan_proto::envoy::listener::listener_filter::ConfigType as ListenerFilterConfig;
@@ -21,7 +25,9 @@ use portolan_proto::envoy::protobuf::{Any, BoolValue};
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use portolan_proto::envoy::tls_inspector::TlsInspector;
 use portolan_proto::envoy::{ConnectionHashPolicy, connection_hash_policy};
+use portolan_proto::typed_struct::TypedStruct;
 use portolan_xds::client::decode;
+use prost::Message;
 
 use crate::{address, any, number, secs, yes};
 
@@ -78,6 +84,7 @@ fn what_is_asked_of_http_connections() {
         idle_timeout: secs(60),
         max_connection_duration: secs(600),
         max_requests_per_connection: number(1000),
+        headers_with_underscores_action: HeadersWithUnderscoresAction::RejectRequest.into(),
         ..HttpProtocolOptions::default()
     };
     let upgrade = |kind: &str, enabled| UpgradeConfig {
@@ -91,6 +98,15 @@ fn what_is_asked_of_http_connections() {
         stream_idle_timeout: secs(30),
         request_headers_timeout: secs(5),
         use_remote_address: off(),
+        normalize_path: yes(),
+        merge_slashes: true,
+        path_with_escaped_slashes_action: PathWithEscapedSlashesAction::UnescapeAndRedirect.into(),
+        strip_matching_host_port: true,
+        // What is said of the proxy itself changes no request.
+        stat_prefix: "http".into(),
+        server_header_transformation: 2,
+        generate_request_id: yes(),
+        access_log: vec![AccessLog::default()],
         upgrade_configs: vec![
             upgrade("websocket", None),
             upgrade("CONNECT", yes()),
@@ -108,10 +124,21 @@ fn what_is_asked_of_http_connections() {
         max_requests: Some(1000),
         trust_forwarded: true,
         upgrades: vec!["connect".into()],
+        normalize_path: true,
+        merge_slashes: true,
+        escaped_slashes: EscapedSlashes::Redirect,
+        strip_port: StripPort::Matching,
+        underscores: Underscores::Reject,
+    };
+    let any_port = HttpConnectionManager {
+        strip_port_mode: Some(StripPortMode::StripAnyHostPort(true)),
+        normalize_path: off(),
+        ..manager()
     };
     let trusts = HttpOptions { trust_forwarded: true, ..HttpOptions::default() };
     let cases = [
         ("nothing", manager(), HttpOptions::default()),
+        ("any port", any_port, HttpOptions { strip_port: StripPort::Any, ..HttpOptions::NONE }),
         ("all of it", whole, expected),
         ("hops", HttpConnectionManager { xff_num_trusted_hops: 1, ..manager() }, trusts),
         (
@@ -123,6 +150,49 @@ fn what_is_asked_of_http_connections() {
     for (about, manager, options) in cases {
         let listener = listener(vec![chain(any(&manager))]);
         assert_eq!(taken(&listener).map(|l| l.kind), Ok(http(options)), "{about}");
+    }
+}
+
+#[test]
+fn http_filters_that_do_nothing_or_may_be_left_out_are_passed_over() {
+    let filter = |kind: &str, value: &[u8]| HttpFilter {
+        name: "f".into(),
+        config_type: Some(HttpFilterConfig::TypedConfig(Any {
+            type_url: format!("type.googleapis.com/{kind}"),
+            value: value.to_vec(),
+        })),
+        ..HttpFilter::default()
+    };
+    let (cors, fault) = (
+        "envoy.extensions.filters.http.cors.v3.Cors",
+        "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    );
+    let inside = |url: &str| {
+        TypedStruct { type_url: format!("type.googleapis.com/{url}"), value: None }.encode_to_vec()
+    };
+    let json = "udpa.type.v1.TypedStruct";
+    let odd = || filter("example.Odd", &[]);
+    #[rustfmt::skip]
+    let cases = [
+        ("the router", filter("envoy.extensions.filters.http.router.v3.Router", &[0x08, 0]), true),
+        ("cors", filter(cors, &[]), true),
+        ("fault without a fault", filter(fault, &[]), true),
+        ("fault", filter(fault, &[0x12, 0]), false),
+        ("statistics", filter("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", &[0x08, 1]), true),
+        ("statistics of Istio", filter("stats.PluginConfig", &[]), true),
+        ("the same as JSON", filter(json, &inside("stats.PluginConfig")), true),
+        ("something else as JSON", filter(json, &inside("example.Odd")), false),
+        ("no JSON", filter(json, &[0xff]), false),
+        ("unknown", odd(), false),
+        ("optional", HttpFilter { is_optional: true, ..odd() }, true),
+        ("switched off", HttpFilter { disabled: true, ..odd() }, true),
+        ("no configuration", HttpFilter { name: "f".into(), ..HttpFilter::default() }, false),
+    ];
+    for (about, filter, passes) in cases {
+        let manager = HttpConnectionManager { http_filters: vec![filter], ..manager() };
+        let result = taken(&listener(vec![chain(any(&manager))])).map(|_| ());
+        let refused = Err("l: http_filters[0]: \"f\" is not supported".to_owned());
+        assert_eq!(result, if passes { Ok(()) } else { refused }, "{about}");
     }
 }
 
@@ -222,9 +292,9 @@ fn what_nobody_here_does_is_refused_by_name() {
     #[rustfmt::skip]
     let cases = [
         (by(HttpConnectionManager { http_filters: vec![filter], ..manager() }), "http_filters[0]: \"lua\" is not supported"),
-        (by(HttpConnectionManager { normalize_path: yes(), ..manager() }), "normalize_path: not supported"),
-        (by(HttpConnectionManager { merge_slashes: true, ..manager() }), "merge_slashes: not supported"),
-        (by(HttpConnectionManager { strip_matching_host_port: true, ..manager() }), "strip_matching_host_port: not supported"),
+        (by(HttpConnectionManager { path_with_escaped_slashes_action: 9, ..manager() }), "path_with_escaped_slashes_action: 9 is no action"),
+        (by(HttpConnectionManager { path_normalization_options: Some(Default::default()), ..manager() }), "path_normalization_options: not supported"),
+        (by(HttpConnectionManager { strip_trailing_host_dot: true, ..manager() }), "strip_trailing_host_dot: not supported"),
         (by(HttpConnectionManager { request_timeout: secs(1), ..manager() }), "request_timeout: not supported"),
         (to(TcpProxy { tunneling_config: Some(Default::default()), ..proxy() }), "tunneling_config: not supported"),
         (to(TcpProxy { hash_policy: vec![ConnectionHashPolicy::default()], ..proxy() }), "hash_policy[0]: only source_ip is supported"),

@@ -177,7 +177,10 @@ const CASES: &[Case] = &[
         |c| c.upstream.max_requests = NonZeroU32::new(1000)),
     ("PROXY 1", |p| p.connections.send_proxy = Some(ProxyHeader::V1), |c| c.upstream.send_proxy = Some(ProxyHeader::V1)),
     ("PROXY 2", |p| p.connections.send_proxy = Some(ProxyHeader::V2), |c| c.upstream.send_proxy = Some(ProxyHeader::V2)),
-    ("health check", |p| p.health_check = Some(check()), |c| c.health_check = Some(check())),
+    ("health check", |p| p.health_check = Some(check()), |c| {
+        c.health_check = Some(check());
+        c.health_host = Some("web.shop.svc.cluster.local".into());
+    }),
     ("health check by TCP", |p| p.health_check = Some(HealthCheck { probe: Probe::Tcp, ..check() }),
         |c| c.health_check = Some(HealthCheck { probe: Probe::Tcp, ..check() })),
     ("errors in a row", |p| p.outlier_detection = Some(OutlierDetection { consecutive_errors: Some(7), ..outlier() }),
@@ -263,7 +266,12 @@ fn what_a_service_asks_of_its_routes_arrives() {
     }
     fn retries() -> Option<Retries> {
         let on = vec![RetryOn::ConnectFailure, RetryOn::ServerError, RetryOn::Unavailable];
-        Some(Retries { attempts: 3, on, per_try_timeout: Some(SECOND) })
+        let per_try_timeout = Some(SECOND);
+        Some(Retries { attempts: 3, on, per_try_timeout, ..Retries::default() })
+    }
+    fn by_status() -> Option<Retries> {
+        let on = RetryOn::WORDS.map(|(_, reason)| reason).to_vec();
+        Some(Retries { attempts: 1, on, status_codes: vec![409, 429], ..Retries::default() })
     }
     #[rustfmt::skip]
     let cases: &[Case] = &[
@@ -271,6 +279,7 @@ fn what_a_service_asks_of_its_routes_arrives() {
         ("a time-out", |s| s.policy.timeouts.request = Some(3 * SECOND), |r| r.timeout = Some(3 * SECOND)),
         ("silence", |s| s.policy.timeouts.idle = Some(60 * SECOND), |r| r.idle_timeout = Some(60 * SECOND)),
         ("retries", |s| s.policy.retries = retries(), |r| r.retries = retries()),
+        ("every reason to retry", |s| s.policy.retries = by_status(), |r| r.retries = by_status()),
         ("a header", |s| s.policy.hash_on = Some(HashOn::Header("x-user".into())),
             |r| r.hash = hashed(HashOn::Header("x-user".into()))),
         ("the path", |s| s.policy.hash_on = Some(HashOn::Path), |r| r.hash = hashed(HashOn::Path)),
@@ -310,6 +319,7 @@ fn what_the_configuration_asks_of_a_listener_arrives() {
         max_requests: Some(1000),
         trust_forwarded: true,
         upgrades: vec!["connect".into()],
+        ..HttpOptions::default()
     };
     let tcp = TcpOptions {
         idle_timeout: Some(60 * SECOND),

@@ -5,13 +5,15 @@ use std::time::Duration;
 use portolan_model::policy::{CircuitBreaker, Retries, RetryBudget, RetryOn};
 use portolan_model::traffic::AdaptiveConcurrency;
 
-use super::values::{count, duration, number, on, percent, retry_on};
+use super::values::{count, duration, number, on, percent, retry_on, status_codes};
 use super::{PREFIX, Settings};
 
 /// Most tries after the first.
 const MAX_ATTEMPTS: u32 = 10;
 /// Tries after the first where only the reasons are given.
 const DEFAULT_ATTEMPTS: u32 = 2;
+/// The setting that lists the answers that are a reason.
+const CODES: &str = "retry-status-codes";
 /// What a budget always allows where only its share is given (Envoy's).
 const MIN_RETRIES: u32 = 3;
 /// The share of a budget of which only the least is given, in percent (Envoy's).
@@ -50,17 +52,33 @@ impl Settings<'_, '_> {
     /// When a request is sent again.
     pub(super) fn retries(&mut self) -> Option<Retries> {
         let reasons = self.take("retry-on", retry_on);
+        let codes = self.take(CODES, status_codes);
         let attempts = self.take("retry-attempts", |text| number(text, 0, MAX_ATTEMPTS));
-        if reasons.is_none() && attempts.is_none() {
+        if reasons.is_none() && codes.is_none() && attempts.is_none() {
             self.without("retry-attempts", "retry-");
             return None;
         }
         let per_try_timeout = self.take("retry-per-try-timeout", duration);
-        let on = reasons.unwrap_or_else(|| {
+        let mut on = reasons.unwrap_or_else(|| {
             vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::Unavailable]
         });
+        let word = RetryOn::StatusCodes;
+        match (&codes, on.contains(&word)) {
+            (Some(_), false) => on.push(word),
+            (None, true) => {
+                let reason = format!("{} has no effect without {PREFIX}{CODES}", word.word());
+                self.warn("retry-on", reason);
+                on.retain(|reason| *reason != word);
+            }
+            _ => {}
+        }
         let attempts = attempts.unwrap_or(DEFAULT_ATTEMPTS);
-        (attempts > 0).then_some(Retries { attempts, on, per_try_timeout })
+        (attempts > 0 && !on.is_empty()).then(|| Retries {
+            attempts,
+            on,
+            status_codes: codes.unwrap_or_default(),
+            per_try_timeout,
+        })
     }
 
     /// Whether requests in flight are held to what latency allows.

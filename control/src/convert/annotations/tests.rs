@@ -43,7 +43,8 @@ fn every_setting_is_read() {
         ("request-timeout", "1.5s"),
         ("idle-timeout", "2m"),
         ("retry-attempts", "3"),
-        ("retry-on", "5xx, unavailable,5xx"),
+        ("retry-on", "5xx, unavailable,5xx, retriable-status-codes"),
+        ("retry-status-codes", "429, 409,429"),
         ("retry-per-try-timeout", "1s"),
         ("health-check", "http:/healthz?deep=1"),
         ("health-check-interval", "5s"),
@@ -92,7 +93,8 @@ fn every_setting_is_read() {
         },
         retries: Some(Retries {
             attempts: 3,
-            on: vec![RetryOn::ServerError, RetryOn::Unavailable],
+            on: vec![RetryOn::ServerError, RetryOn::Unavailable, RetryOn::StatusCodes],
+            status_codes: vec![409, 429],
             per_try_timeout: Some(ms(1000)),
         }),
         health_check: Some(HealthCheck {
@@ -188,9 +190,11 @@ fn a_bad_value_costs_its_own_setting_and_says_what_would_be_right() {
         (
             "retry-on",
             "always",
-            "\"always\" is not one of connect-failure, refused-stream, reset, gateway-error, 5xx, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable",
+            "\"always\" is not one of connect-failure, refused-stream, reset, reset-before-request, gateway-error, 5xx, retriable-4xx, retriable-status-codes, cancelled, deadline-exceeded, internal, resource-exhausted, unavailable",
         ),
         ("retry-on", " , ", "names no reason"),
+        ("retry-status-codes", "409,1000", "\"1000\" is not a status in 200..=599"),
+        ("retry-status-codes", ",", "names no status"),
         ("retry-per-try-timeout", "1s", "has no effect without portolan.dev/retry-attempts"),
         ("health-check", "http:no", "\"http:no\" is not tcp, grpc or http:/path"),
         ("health-check", "http:/a b", "\"http:/a b\" is not tcp, grpc or http:/path"),
@@ -287,6 +291,24 @@ fn failures_are_judged_by_share_alone_from_few_endpoints_and_requests_on() {
 fn no_attempts_are_no_retries() {
     assert_eq!(read(&[("retry-attempts", "0"), ("retry-on", "5xx")]).0.retries, None);
     assert_eq!(read(&[("retry-on", "5xx")]).0.retries.map(|r| r.attempts), Some(2));
+}
+
+#[test]
+fn status_codes_and_their_word_go_together() {
+    use RetryOn::{ConnectFailure, RefusedStream, ServerError, StatusCodes, Unavailable};
+    let given = |annotations: &[(&str, &str)]| {
+        let (policy, _, warnings) = read(annotations);
+        (policy.retries.map(|r| (r.on, r.status_codes)), warnings)
+    };
+    let (codes, word) = (("retry-status-codes", "409"), "retriable-status-codes");
+    let default = vec![ConnectFailure, RefusedStream, Unavailable, StatusCodes];
+    assert_eq!(given(&[codes]), (Some((default, vec![409])), vec![]), "the list says it all");
+    let both = (Some((vec![ServerError, StatusCodes], vec![409])), vec![]);
+    assert_eq!(given(&[("retry-on", "5xx"), codes]), both);
+    let warning = format!("retry-on: {word} has no effect without portolan.dev/retry-status-codes");
+    let without = (Some((vec![ServerError], vec![])), vec![warning.clone()]);
+    assert_eq!(given(&[("retry-on", "5xx,retriable-status-codes")]), without);
+    assert_eq!(given(&[("retry-on", word)]), (None, vec![warning]));
 }
 
 #[test]

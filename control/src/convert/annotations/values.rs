@@ -4,7 +4,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use portolan_model::AppProtocol;
-use portolan_model::policy::{HashOn, Probe, RetryOn};
+use portolan_model::policy::{HashOn, Probe, RETRIABLE_STATUSES, RetryOn};
 use portolan_model::traffic::ProxyHeader;
 
 /// Longest time any setting may name.
@@ -27,6 +27,19 @@ pub(super) fn retry_on(text: &str) -> Result<Vec<RetryOn>, String> {
         }
     }
     if reasons.is_empty() { Err("names no reason".to_owned()) } else { Ok(reasons) }
+}
+
+/// Statuses of HTTP answers: `409,429`.
+pub(super) fn status_codes(text: &str) -> Result<Vec<u16>, String> {
+    let mut codes: Vec<u16> = Vec::new();
+    for item in text.split(',').map(str::trim).filter(|item| !item.is_empty()) {
+        let code = item.parse().ok().filter(|code| RETRIABLE_STATUSES.contains(code));
+        let (least, most) = (RETRIABLE_STATUSES.start(), RETRIABLE_STATUSES.end());
+        codes.push(code.ok_or_else(|| format!("{item:?} is not a status in {least}..={most}"))?);
+    }
+    codes.sort_unstable();
+    codes.dedup();
+    if codes.is_empty() { Err("names no status".to_owned()) } else { Ok(codes) }
 }
 
 pub(super) fn hash_on(text: &str) -> Result<HashOn, String> {

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portolan_model::policy::{HashOn, Retries, RetryOn};
+use portolan_model::policy::HashOn;
 use portolan_model::traffic::{HashPolicy, PathMatch, Route};
 use portolan_proto::envoy::route as rds;
 use portolan_proto::envoy::route::RouteAction;
@@ -11,15 +11,11 @@ use portolan_proto::envoy::route::route_action::{
     ClusterSpecifier, HashPolicy as EnvoyHashPolicy, HostRewriteSpecifier,
 };
 
-use super::{duration, labels, refuse, time};
+use super::{duration, labels, refuse, retry, time};
 use crate::resource::PATH;
 
 /// Envoy's default for a route without `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
-/// Envoy's default for `num_retries`.
-const DEFAULT_RETRIES: u32 = 1;
-/// Most tries after the first, whatever is asked for.
-const MAX_RETRIES: u32 = 10;
 /// Most hash policies of a route.
 const MAX_HASHES: usize = 16;
 
@@ -42,7 +38,7 @@ pub(super) fn convert(
         timeout: timeout(field, said)?,
         idle_timeout: time(&format!("{field}.idle_timeout"), said.idle_timeout.as_ref())?,
         retries: match retries {
-            Some(policy) => retry_policy(&format!("{field}.retry_policy"), policy)?,
+            Some(policy) => retry::convert(&format!("{field}.retry_policy"), policy)?,
             None => None,
         },
         hash: hash(&format!("{field}.hash_policy"), &said.hash_policy)?,
@@ -52,6 +48,7 @@ pub(super) fn convert(
 }
 
 /// What would change a request on its way, or send it somewhere else as well.
+#[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
 fn unsupported(field: &str, said: &RouteAction) -> Result<(), String> {
     let kept = matches!(
         &said.host_rewrite_specifier,
@@ -66,6 +63,7 @@ fn unsupported(field: &str, said: &RouteAction) -> Result<(), String> {
         ("path_rewrite_policy", said.path_rewrite_policy.is_some()),
         ("host_rewrite_specifier", !kept),
         ("retry_policy_typed_config", said.retry_policy_typed_config.is_some()),
+        ("cors", said.cors.is_some()),
         ("request_mirror_policies", !said.request_mirror_policies.is_empty()),
         ("internal_redirect_policy", said.internal_redirect_policy.is_some()),
         ("upgrade_configs", said.upgrade_configs.iter().any(|u| u.connect_config.is_some())),
@@ -83,31 +81,6 @@ fn timeout(field: &str, said: &RouteAction) -> Result<Option<Duration>, String> 
     let stream = said.max_stream_duration.as_ref().and_then(|d| d.max_stream_duration.as_ref());
     let stream = time(&format!("{field}.max_stream_duration"), stream)?;
     Ok(whole.into_iter().chain(stream).min())
-}
-
-/// Reasons that are not known are skipped, as Envoy and gRPC do; `None` when none is left.
-fn retry_policy(field: &str, policy: &rds::RetryPolicy) -> Result<Option<Retries>, String> {
-    let conditional = !policy.retriable_request_headers.is_empty();
-    refuse(&format!("{field}.retriable_request_headers"), conditional)?;
-    let mut on: Vec<RetryOn> = Vec::new();
-    for word in policy.retry_on.split(',').map(str::trim) {
-        let known = RetryOn::WORDS.iter().find(|(known, _)| *known == word);
-        if let Some((_, reason)) = known
-            && !on.contains(reason)
-        {
-            on.push(*reason);
-        }
-    }
-    let attempts = policy.num_retries.as_ref().map_or(DEFAULT_RETRIES, |n| n.value);
-    if on.is_empty() || attempts == 0 {
-        return Ok(None);
-    }
-    let limit = policy.per_try_timeout.as_ref();
-    Ok(Some(Retries {
-        attempts: attempts.min(MAX_RETRIES),
-        on,
-        per_try_timeout: time(&format!("{field}.per_try_timeout"), limit)?,
-    }))
 }
 
 fn hash(field: &str, policies: &[EnvoyHashPolicy]) -> Result<Vec<HashPolicy>, String> {

@@ -1,17 +1,16 @@
 //! `HttpConnectionManager` -> [`HttpOptions`], and which routes it goes by.
 
-use portolan_model::traffic::{HttpOptions, ResourceName, RouteTable};
+use portolan_model::traffic::{
+    EscapedSlashes, HttpOptions, ResourceName, RouteTable, StripPort, Underscores,
+};
 use portolan_proto::envoy::core::HttpProtocolOptions;
+use portolan_proto::envoy::core::http_protocol_options::HeadersWithUnderscoresAction;
 use portolan_proto::envoy::http_connection_manager::HttpConnectionManager;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
     CodecType, PathWithEscapedSlashesAction, RouteSpecifier, StripPortMode, UpgradeConfig,
 };
-use portolan_proto::envoy::http_connection_manager::http_filter::ConfigType;
-use portolan_proto::envoy::http_router::Router;
-use portolan_proto::envoy::protobuf::BoolValue;
-use prost::Name;
 
-use super::{refuse, route, time};
+use super::{http_filters, refuse, route, time};
 
 /// What is always let through.
 const WEBSOCKET: &str = "websocket";
@@ -30,7 +29,7 @@ pub(super) fn convert(
     manager: &HttpConnectionManager,
     listener: &ResourceName,
 ) -> Result<Decoded, String> {
-    filters(manager)?;
+    http_filters::check(&manager.http_filters)?;
     unsupported(manager)?;
     let options = options(manager)?;
     match &manager.route_specifier {
@@ -48,37 +47,11 @@ pub(super) fn convert(
     }
 }
 
-/// The router, and what may be left out.
-fn filters(manager: &HttpConnectionManager) -> Result<(), String> {
-    for (i, filter) in manager.http_filters.iter().enumerate() {
-        let router = matches!(
-            &filter.config_type,
-            Some(ConfigType::TypedConfig(any)) if any.type_url == Router::type_url()
-        );
-        if !router && !filter.is_optional && !filter.disabled {
-            return Err(format!("http_filters[{i}]: {:?} is not supported", filter.name));
-        }
-    }
-    Ok(())
-}
-
 /// What would change which requests are let through, or where they go.
 fn unsupported(manager: &HttpConnectionManager) -> Result<(), String> {
-    let on = |value: Option<&BoolValue>| value.is_some_and(|v| v.value);
-    let kept = [
-        PathWithEscapedSlashesAction::ImplementationSpecificDefault,
-        PathWithEscapedSlashesAction::KeepUnchanged,
-    ];
-    let slashes = manager.path_with_escaped_slashes_action;
-    let any_port = matches!(manager.strip_port_mode, Some(StripPortMode::StripAnyHostPort(true)));
     let asked = [
         ("codec_type: HTTP3", manager.codec_type == i32::from(CodecType::Http3)),
-        ("normalize_path", on(manager.normalize_path.as_ref())),
-        ("merge_slashes", manager.merge_slashes),
-        ("path_with_escaped_slashes_action", !kept.map(i32::from).contains(&slashes)),
         ("path_normalization_options", manager.path_normalization_options.is_some()),
-        ("strip_matching_host_port", manager.strip_matching_host_port),
-        ("strip_any_host_port", any_port),
         ("strip_trailing_host_dot", manager.strip_trailing_host_dot),
         ("original_ip_detection_extensions", !manager.original_ip_detection_extensions.is_empty()),
         ("early_header_mutation_extensions", !manager.early_header_mutation_extensions.is_empty()),
@@ -94,6 +67,14 @@ fn options(manager: &HttpConnectionManager) -> Result<HttpOptions, String> {
         // Only where it says so: by default Envoy believes whoever comes.
         trust_forwarded: manager.xff_num_trusted_hops > 0
             || manager.use_remote_address.is_some_and(|v| !v.value),
+        normalize_path: manager.normalize_path.is_some_and(|v| v.value),
+        merge_slashes: manager.merge_slashes,
+        escaped_slashes: escaped_slashes(manager.path_with_escaped_slashes_action)?,
+        strip_port: match manager.strip_port_mode {
+            Some(StripPortMode::StripAnyHostPort(true)) => StripPort::Any,
+            _ if manager.strip_matching_host_port => StripPort::Matching,
+            _ => StripPort::No,
+        },
         ..HttpOptions::default()
     };
     if let Some(common) = &manager.common_http_protocol_options {
@@ -101,6 +82,30 @@ fn options(manager: &HttpConnectionManager) -> Result<HttpOptions, String> {
     }
     options.upgrades = upgrades(&manager.upgrade_configs)?;
     Ok(options)
+}
+
+/// What is left to the implementation is that they stay, as with Envoy.
+fn escaped_slashes(action: i32) -> Result<EscapedSlashes, String> {
+    use PathWithEscapedSlashesAction as Action;
+    match Action::try_from(action) {
+        Ok(Action::ImplementationSpecificDefault | Action::KeepUnchanged) => {
+            Ok(EscapedSlashes::Keep)
+        }
+        Ok(Action::RejectRequest) => Ok(EscapedSlashes::Reject),
+        Ok(Action::UnescapeAndRedirect) => Ok(EscapedSlashes::Redirect),
+        Ok(Action::UnescapeAndForward) => Ok(EscapedSlashes::Unescape),
+        Err(_) => Err(format!("path_with_escaped_slashes_action: {action} is no action")),
+    }
+}
+
+fn underscores(field: &str, action: i32) -> Result<Underscores, String> {
+    use HeadersWithUnderscoresAction as Action;
+    match Action::try_from(action) {
+        Ok(Action::Allow) => Ok(Underscores::Allow),
+        Ok(Action::RejectRequest) => Ok(Underscores::Reject),
+        Ok(Action::DropHeader) => Ok(Underscores::Drop),
+        Err(_) => Err(format!("{field}.headers_with_underscores_action: {action} is no action")),
+    }
 }
 
 /// Zero stands for no limit, where the proxy's own setting holds.
@@ -111,8 +116,7 @@ fn connection(
 ) -> Result<(), String> {
     let most = time(&format!("{field}.max_stream_duration"), common.max_stream_duration.as_ref())?;
     refuse(&format!("{field}.max_stream_duration"), most.is_some())?;
-    let underscores = common.headers_with_underscores_action != 0;
-    refuse(&format!("{field}.headers_with_underscores_action"), underscores)?;
+    options.underscores = underscores(field, common.headers_with_underscores_action)?;
     options.idle_timeout = time(&format!("{field}.idle_timeout"), common.idle_timeout.as_ref())?;
     options.max_age =
         time(&format!("{field}.max_connection_duration"), common.max_connection_duration.as_ref())?;

@@ -10,7 +10,7 @@ use portolan_proto::envoy::route as rds;
 use portolan_proto::envoy::route::route::Action;
 use portolan_proto::envoy::route::route_match::PathSpecifier;
 
-use super::{DecodeError, action, named, refuse, resource};
+use super::{DecodeError, action, http_filters, named, refuse, resource};
 
 /// Decodes and checks a route table.
 ///
@@ -31,7 +31,6 @@ pub fn convert(config: &rds::RouteConfiguration, name: ResourceName) -> Result<R
     let asked = [
         ("vhds", config.vhds.is_some()),
         ("request_mirror_policies", !config.request_mirror_policies.is_empty()),
-        ("ignore_port_in_host_matching", config.ignore_port_in_host_matching),
         ("vhost_header", !config.vhost_header.is_empty()),
         ("ignore_path_parameters_in_path_matching", config.ignore_path_parameters_in_path_matching),
     ];
@@ -41,15 +40,18 @@ pub fn convert(config: &rds::RouteConfiguration, name: ResourceName) -> Result<R
         remove: [&config.request_headers_to_remove, &config.response_headers_to_remove],
     }
     .refuse("")?;
+    http_filters::check_asked("", &config.typed_per_filter_config)?;
     let hosts: Result<Vec<Arc<VirtualHost>>, String> = config
         .virtual_hosts
         .iter()
         .enumerate()
         .map(|(i, host)| virtual_host(&format!("virtual_hosts[{i}]"), host).map(Arc::new))
         .collect();
-    RouteTable::new(name, hosts?).map_err(|e| e.to_string())
+    let table = RouteTable::new(name, hosts?).map_err(|e| e.to_string())?;
+    Ok(table.ignoring_port(config.ignore_port_in_host_matching))
 }
 
+#[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
 fn virtual_host(field: &str, host: &rds::VirtualHost) -> Result<VirtualHost, String> {
     if host.domains.is_empty() {
         return Err(format!("{field}.domains: missing"));
@@ -57,6 +59,7 @@ fn virtual_host(field: &str, host: &rds::VirtualHost) -> Result<VirtualHost, Str
     let asked = [
         ("matcher", host.matcher.is_some()),
         ("require_tls", host.require_tls != 0),
+        ("cors", host.cors.is_some()),
         ("retry_policy_typed_config", host.retry_policy_typed_config.is_some()),
         ("request_mirror_policies", !host.request_mirror_policies.is_empty()),
     ];
@@ -66,6 +69,7 @@ fn virtual_host(field: &str, host: &rds::VirtualHost) -> Result<VirtualHost, Str
         remove: [&host.request_headers_to_remove, &host.response_headers_to_remove],
     }
     .refuse(&format!("{field}."))?;
+    http_filters::check_asked(&format!("{field}."), &host.typed_per_filter_config)?;
     let routes: Result<Vec<Route>, String> = host
         .routes
         .iter()
@@ -92,6 +96,7 @@ fn convert_route(
         remove: [&route.request_headers_to_remove, &route.response_headers_to_remove],
     }
     .refuse(&format!("{field}."))?;
+    http_filters::check_asked(&format!("{field}."), &route.typed_per_filter_config)?;
     let Some(Action::Route(said)) = &route.action else {
         return Err(format!("{field}: only routes to a cluster are supported yet"));
     };
@@ -115,7 +120,14 @@ fn path(field: &str, condition: &rds::RouteMatch) -> Result<PathMatch, String> {
     match &condition.path_specifier {
         Some(PathSpecifier::Prefix(prefix)) => Ok(PathMatch::Prefix(prefix.as_str().into())),
         Some(PathSpecifier::Path(path)) => Ok(PathMatch::Exact(path.as_str().into())),
-        Some(_) => Err(format!("{field}: only prefix and path are supported yet")),
+        Some(PathSpecifier::PathSeparatedPrefix(whole)) => {
+            // Envoy's own rule.
+            if whole.is_empty() || whole.ends_with('/') || whole.contains(['?', '#']) {
+                return Err(format!("{field}.path_separated_prefix: {whole:?} is none"));
+            }
+            Ok(PathMatch::Under(whole.as_str().into()))
+        }
+        Some(_) => Err(format!("{field}: only prefixes and paths are supported yet")),
         None => Err(format!("{field}.path_specifier: missing")),
     }
 }

@@ -1,0 +1,76 @@
+//! HTTP filters: the router, those that do nothing as they stand, and those that may be left out.
+//! None is run here, so any other is refused, as is what routes ask of any.
+
+use std::collections::HashMap;
+
+use portolan_proto::envoy::http_connection_manager::HttpFilter;
+use portolan_proto::envoy::http_connection_manager::http_filter::ConfigType;
+use portolan_proto::envoy::http_router::Router;
+use portolan_proto::envoy::protobuf::Any;
+use portolan_proto::envoy::route::FilterConfig;
+use portolan_proto::typed_struct::TypedStruct;
+use prost::{Message, Name};
+
+use super::{message, refuse};
+
+/// Filters that watch requests for statistics and leave them as they are, and one that is about the
+/// ALPN of TLS to endpoints, which there is none of.
+const WATCHERS: [&str; 4] = [
+    "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
+    "stats.PluginConfig",
+    "io.istio.http.peer_metadata.Config",
+    "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
+];
+/// Filters that do nothing without a configuration, but what routes ask of them.
+const IDLE_WHEN_EMPTY: [&str; 2] = [
+    "envoy.extensions.filters.http.cors.v3.Cors",
+    "envoy.extensions.filters.http.fault.v3.HTTPFault",
+];
+/// Messages as JSON, with the type inside.
+const TYPED_STRUCTS: [&str; 2] = ["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"];
+
+/// Refuses the first filter of a connection manager that would be missed.
+pub(super) fn check(filters: &[HttpFilter]) -> Result<(), String> {
+    for (i, filter) in filters.iter().enumerate() {
+        let harmless = match &filter.config_type {
+            Some(ConfigType::TypedConfig(any)) => is_harmless(any),
+            _ => false,
+        };
+        if !harmless && !filter.is_optional && !filter.disabled {
+            return Err(format!("http_filters[{i}]: {:?} is not supported", filter.name));
+        }
+    }
+    Ok(())
+}
+
+fn is_harmless(config: &Any) -> bool {
+    if config.type_url == Router::type_url() {
+        return true;
+    }
+    let kind = type_name(&config.type_url);
+    if TYPED_STRUCTS.contains(&kind) {
+        return TypedStruct::decode(&*config.value)
+            .is_ok_and(|inner| WATCHERS.contains(&type_name(&inner.type_url)));
+    }
+    WATCHERS.contains(&kind) || (IDLE_WHEN_EMPTY.contains(&kind) && config.value.is_empty())
+}
+
+fn type_name(url: &str) -> &str {
+    url.rsplit('/').next().unwrap_or_default()
+}
+
+/// Refuses what a route, host or table asks of a filter, but that it may be left out or be off.
+pub(super) fn check_asked(prefix: &str, asked: &HashMap<String, Any>) -> Result<(), String> {
+    // In order, so that the same resource has the same reason.
+    let mut asked: Vec<(&String, &Any)> = asked.iter().collect();
+    asked.sort_unstable_by_key(|(name, _)| *name);
+    for (name, any) in asked {
+        let field = format!("{prefix}typed_per_filter_config[{name}]");
+        let idle = any.type_url == FilterConfig::type_url() && {
+            let config: FilterConfig = message(any).map_err(|e| format!("{field}: {e}"))?;
+            config.disabled || config.is_optional
+        };
+        refuse(&field, !idle)?;
+    }
+    Ok(())
+}

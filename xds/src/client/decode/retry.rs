@@ -1,0 +1,108 @@
+//! `RetryPolicy` -> [`Retries`]: Envoy's words, and what of the policy beside them is done here.
+//!
+//! Passed over is what holds here anyway or costs nothing: another try goes at once to an endpoint
+//! that has not failed the request, so there is no pause (`retry_back_off`) and no limit on looking
+//! for one (`host_selection_retry_max_attempts`, the predicate of previous hosts).
+
+use portolan_model::policy::{RETRIABLE_STATUSES, Retries, RetryOn};
+use portolan_proto::envoy::route::RetryPolicy;
+use portolan_proto::envoy::route::retry_policy::RetryHostPredicate;
+use portolan_proto::envoy::route::retry_policy::retry_host_predicate::ConfigType;
+
+use super::{refuse, time};
+
+/// Envoy's default for `num_retries`.
+const DEFAULT_RETRIES: u32 = 1;
+/// Most tries after the first, whatever is asked for.
+const MAX_RETRIES: u32 = 10;
+/// Word by which answers with a header of the endpoint's are tried again.
+const RATE_LIMITED: &str = "envoy-ratelimited";
+/// Word by which answers with one of `retriable_headers` are.
+const HEADERS: &str = "retriable-headers";
+/// The predicate that is always met here.
+const PREVIOUS_HOSTS: [&str; 2] = [
+    "envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate",
+    "envoy.config.retry.previous_hosts.v2.PreviousHostsPredicate",
+];
+/// Its name, which is enough without a configuration.
+const PREVIOUS_HOSTS_NAME: &str = "envoy.retry_host_predicates.previous_hosts";
+
+/// Converts a policy; `None` when it names no reason. Words that Envoy does not know either are
+/// skipped, as it and gRPC do.
+///
+/// # Errors
+/// The first field that is malformed or not supported.
+pub(super) fn convert(field: &str, policy: &RetryPolicy) -> Result<Option<Retries>, String> {
+    let words: Vec<&str> = policy.retry_on.split(',').map(str::trim).collect();
+    unsupported(field, policy, &words)?;
+    let status_codes = status_codes(&format!("{field}.retriable_status_codes"), policy)?;
+    let mut on: Vec<RetryOn> = Vec::new();
+    for word in words {
+        let known = RetryOn::WORDS.iter().find(|(known, _)| *known == word);
+        if let Some((_, reason)) = known
+            && !on.contains(reason)
+        {
+            on.push(*reason);
+        }
+    }
+    if status_codes.is_empty() {
+        on.retain(|reason| *reason != RetryOn::StatusCodes);
+    }
+    let attempts = policy.num_retries.as_ref().map_or(DEFAULT_RETRIES, |n| n.value);
+    if on.is_empty() || attempts == 0 {
+        return Ok(None);
+    }
+    let limit = policy.per_try_timeout.as_ref();
+    Ok(Some(Retries {
+        attempts: attempts.min(MAX_RETRIES),
+        // The list means nothing without its word.
+        status_codes: if on.contains(&RetryOn::StatusCodes) { status_codes } else { Vec::new() },
+        on,
+        per_try_timeout: time(&format!("{field}.per_try_timeout"), limit)?,
+    }))
+}
+
+/// What would change what is tried again, where, or when.
+fn unsupported(field: &str, policy: &RetryPolicy, words: &[&str]) -> Result<(), String> {
+    if words.contains(&RATE_LIMITED) {
+        return Err(format!("{field}.retry_on: {RATE_LIMITED} is not supported"));
+    }
+    let by_header = words.contains(&HEADERS) && !policy.retriable_headers.is_empty();
+    let idle =
+        time(&format!("{field}.per_try_idle_timeout"), policy.per_try_idle_timeout.as_ref())?;
+    let asked = [
+        ("retriable_headers", by_header),
+        ("retriable_request_headers", !policy.retriable_request_headers.is_empty()),
+        ("per_try_idle_timeout", idle.is_some()),
+        ("retry_priority", policy.retry_priority.is_some()),
+        ("retry_options_predicates", !policy.retry_options_predicates.is_empty()),
+        ("rate_limited_retry_back_off", policy.rate_limited_retry_back_off.is_some()),
+    ];
+    asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
+    policy.retry_host_predicate.iter().enumerate().try_for_each(|(i, predicate)| {
+        refuse(&format!("{field}.retry_host_predicate[{i}]"), !is_previous_hosts(predicate))
+    })
+}
+
+fn is_previous_hosts(predicate: &RetryHostPredicate) -> bool {
+    match &predicate.config_type {
+        Some(ConfigType::TypedConfig(any)) => {
+            let name = any.type_url.rsplit('/').next().unwrap_or_default();
+            PREVIOUS_HOSTS.contains(&name)
+        }
+        None => predicate.name == PREVIOUS_HOSTS_NAME,
+    }
+}
+
+/// Those listed, each once and in ascending order.
+fn status_codes(field: &str, policy: &RetryPolicy) -> Result<Vec<u16>, String> {
+    let (least, most) = (RETRIABLE_STATUSES.start(), RETRIABLE_STATUSES.end());
+    let codes = policy.retriable_status_codes.iter().map(|said| {
+        let code = u16::try_from(*said).ok().filter(|code| RETRIABLE_STATUSES.contains(code));
+        code.ok_or_else(|| format!("{field}: {said} is not in {least}..={most}"))
+    });
+    let mut codes: Vec<u16> = codes.collect::<Result<_, _>>()?;
+    codes.sort_unstable();
+    codes.dedup();
+    Ok(codes)
+}
