@@ -30,6 +30,7 @@ use portolan_xds::{ClientConfig, ClientTls, XdsClient};
 use prost::{Message, Name};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::{Request, Response, Status, Streaming};
 
@@ -307,8 +308,9 @@ impl AggregatedDiscoveryService for Deaf {
 }
 
 /// A client of a control plane that says what is sent here.
-async fn followed()
--> (mpsc::Sender<Result<DiscoveryResponse, Status>>, watch::Receiver<Arc<TrafficConfig>>) {
+async fn followed(
+    tasks: &mut JoinSet<()>,
+) -> (mpsc::Sender<Result<DiscoveryResponse, Status>>, watch::Receiver<Arc<TrafficConfig>>) {
     let socket = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let control = format!("http://{}", socket.local_addr().expect("bound"));
     let (sender, responses) = mpsc::channel(16);
@@ -320,7 +322,7 @@ async fn followed()
         .initial_stream_window_size(WINDOW)
         .add_service(AggregatedDiscoveryServiceServer::new(deaf))
         .serve_with_incoming(TcpListenerStream::new(socket));
-    tokio::spawn(server);
+    tasks.spawn(async { drop(server.await) });
     let config = ClientConfig {
         control,
         node_id: "proxy-1".into(),
@@ -330,7 +332,7 @@ async fn followed()
         token: None,
     };
     let (client, traffic) = XdsClient::new(&config, &Metrics::new()).expect("an address");
-    tokio::spawn(client.run(Lifecycle::new()));
+    tasks.spawn(async { drop(client.run(Lifecycle::new()).await) });
     (sender, traffic)
 }
 
@@ -346,7 +348,8 @@ const RESPONSES: u32 = 4_000;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_control_plane_that_reads_nothing_is_followed_all_the_same() {
-    let (control, mut traffic) = followed().await;
+    let mut tasks = JoinSet::new();
+    let (control, mut traffic) = followed(&mut tasks).await;
     let listeners = response(1, Listener::type_url(), vec![]);
     control.send(Ok(listeners)).await.expect("the stream is open");
     for n in 1..=RESPONSES {
@@ -360,7 +363,8 @@ async fn a_control_plane_that_reads_nothing_is_followed_all_the_same() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_held_back_is_in_force_when_the_control_plane_goes() {
-    let (control, mut traffic) = followed().await;
+    let mut tasks = JoinSet::new();
+    let (control, mut traffic) = followed(&mut tasks).await;
     for (kind, resources) in [
         (Listener::type_url(), vec![listener("main", "never")]),
         (Cluster::type_url(), vec![static_cluster("web")]),
@@ -373,7 +377,8 @@ async fn what_is_held_back_is_in_force_when_the_control_plane_goes() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn half_of_a_first_configuration_is_not_in_force() {
-    let (control, mut traffic) = followed().await;
+    let mut tasks = JoinSet::new();
+    let (control, mut traffic) = followed(&mut tasks).await;
     let clusters = response(1, Cluster::type_url(), vec![static_cluster("web")]);
     control.send(Ok(clusters)).await.expect("the stream is open");
     let soon = tokio::time::timeout(Duration::from_secs(1), traffic.changed()).await;
