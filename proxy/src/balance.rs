@@ -31,7 +31,6 @@ use tokio::time::Instant;
 
 pub(crate) use describe::CountersView;
 pub(crate) use load::Load;
-#[cfg_attr(not(test), expect(unused_imports, reason = "nobody observes answers yet"))]
 pub(crate) use load::Outcome;
 pub(crate) use rng::Rng;
 

@@ -20,7 +20,9 @@ mod paths;
 mod retrying;
 mod talk;
 mod timer;
+mod trying;
 mod tunnel;
+mod wording;
 
 use std::net::SocketAddr;
 use std::rc::Rc;

@@ -28,4 +28,4 @@ pub(crate) use handle::{Event, RecvHead, RecvStream, SendStream};
 #[cfg(test)]
 pub(crate) use server::serve;
 pub(crate) use server::{Request, serve_counted};
-pub(crate) use settings::{Limits, Rate, Settings};
+pub(crate) use settings::Settings;

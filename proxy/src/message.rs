@@ -200,6 +200,7 @@ impl Fields {
     }
 
     /// Size as RFC 9113 §6.5.2 counts it: names, values and 32 bytes for each field.
+    #[cfg(test)]
     pub(crate) fn size(&self) -> usize {
         self.iter().map(|field| field.name.len() + field.value.len() + 32).sum()
     }

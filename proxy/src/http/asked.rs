@@ -1,5 +1,6 @@
 //! Whom a request is for. Owns what makes that ambiguous, and refuses it.
 
+use portolan_model::traffic::StripPort;
 use smallvec::SmallVec;
 
 use crate::message::{Known, RequestHead};
@@ -39,6 +40,23 @@ impl Asked {
         }
         let lower = text.iter().map(u8::to_ascii_lowercase).collect();
         Ok(Self { host: SmallVec::from_slice(text), lower })
+    }
+
+    /// Takes the port off, if that is asked for. `own` is the listener's.
+    pub(super) fn strip_port(&mut self, strip: StripPort, own: u16) {
+        let port = match strip {
+            StripPort::No => return,
+            StripPort::Matching => Some(own),
+            StripPort::Any => None,
+        };
+        let Some(colon) = self.host.iter().rposition(|byte| *byte == b':') else { return };
+        let digits = &self.host[colon + 1..];
+        let said = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u16>().ok());
+        // What has a colon and no port is an IPv6 address in brackets.
+        if said.is_some_and(|said| port.is_none_or(|port| port == said)) {
+            self.host.truncate(colon);
+            self.lower.truncate(colon);
+        }
     }
 
     pub(super) fn lower(&self) -> &str {
@@ -90,6 +108,26 @@ mod tests {
             head.fields.push(b"host", host.as_bytes());
         }
         Asked::of(&head, http2).map(|asked| asked.lower().to_owned())
+    }
+
+    #[test]
+    fn a_port_is_taken_off_where_that_is_asked_for() {
+        for (host, strip, expected) in [
+            ("web:80", StripPort::No, "web:80"),
+            ("web:80", StripPort::Any, "web"),
+            ("web:80", StripPort::Matching, "web"),
+            ("web:81", StripPort::Matching, "web:81"),
+            ("web", StripPort::Any, "web"),
+            ("[::1]", StripPort::Any, "[::1]"),
+            ("[::1]:80", StripPort::Any, "[::1]"),
+        ] {
+            let mut head = RequestHead::default();
+            head.fields.push(b"host", host.as_bytes());
+            let mut asked = Asked::of(&head, false).expect("valid");
+            asked.strip_port(strip, 80);
+            assert_eq!(asked.lower(), expected, "{host} {strip:?}");
+            assert_eq!(asked.host.as_slice(), expected.as_bytes());
+        }
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Owns who it is for, how long it may take, and what is answered when no endpoint does. Sending
 //! it is `forward`'s.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
@@ -10,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use portolan_model::policy::Retries;
-use portolan_model::traffic::{ListenerKind, ResourceName};
+use portolan_model::traffic::{HttpOptions, ListenerKind, ResourceName, Underscores};
 use tokio::time::Instant;
 
 use super::Client;
@@ -22,6 +23,7 @@ use super::body::{Incoming, Outgoing, Source};
 use super::forward::Forward;
 use super::local::{Local, Reason};
 use super::passing::{self, Passage};
+use super::paths;
 use super::timer::Timer;
 use crate::message::{Known, RequestHead};
 
@@ -154,13 +156,17 @@ async fn proxy(
         let detail = "this proxy has as many requests as it takes";
         return Err(Fail::Local(Local::new(Reason::Overloaded, detail)));
     }
-    let asked = Asked::of(head, meta.speaks == Speaks::Http2)
-        .map_err(|reason| Fail::Local(Local::new(Reason::BadRequest, reason)))?;
+    let bad = |reason| Fail::Local(Local::new(Reason::BadRequest, reason));
+    let mut asked = Asked::of(head, meta.speaks == Speaks::Http2).map_err(bad)?;
+    if head.method() != b"CONNECT" {
+        asked.strip_port(options.strip_port, client.origin.listener.address.port());
+    }
     let asked = account.asked.get_or_init(|| asked);
     if head.path().contains(&b'#') {
         // RFC 9112 §3.2: HTTP/1.1 refuses it when it reads the head.
-        return Err(Fail::Local(Local::new(Reason::BadRequest, "a fragment in the path")));
+        return Err(bad("a fragment in the path"));
     }
+    by_listener(head, options, grpc).map_err(Fail::Local)?;
     let upgrade = upgrade(client, head, meta, asked).map_err(|local| {
         // The client may send what is not HTTP without waiting for the answer.
         answer.keep_alive = false;
@@ -280,6 +286,32 @@ impl Clock {
         })
         .await
     }
+}
+
+/// Brings a request into the form that its listener wants, before anything is decided by it.
+fn by_listener(head: &mut RequestHead, options: &HttpOptions, grpc: bool) -> Result<(), Local> {
+    match options.underscores {
+        Underscores::Allow => {}
+        Underscores::Drop => head.fields.retain(|field| !field.name.contains(&b'_')),
+        Underscores::Reject => {
+            if head.fields.iter().any(|field| field.name.contains(&b'_')) {
+                return Err(Local::new(Reason::BadRequest, "a field name with an underscore"));
+            }
+        }
+    }
+    let path = match paths::normalize(head.path(), options) {
+        paths::Outcome::Goes(Cow::Borrowed(_)) => return Ok(()),
+        paths::Outcome::Goes(Cow::Owned(path)) => path,
+        paths::Outcome::Refused(why) => return Err(Local::new(Reason::BadRequest, why)),
+        paths::Outcome::Redirect(_) if grpc => {
+            return Err(Local::new(Reason::BadRequest, "escaped slashes in the path"));
+        }
+        paths::Outcome::Redirect(to) => {
+            return Err(Local::new(Reason::Redirect, String::from_utf8_lossy(&to)));
+        }
+    };
+    head.set_path(&path);
+    Ok(())
 }
 
 /// What a client that asks for a tunnel gets.

@@ -6,10 +6,10 @@
 //! reasons and tries. Each try is at an endpoint that has not failed this request yet while there
 //! is one, within the cluster's retry budget.
 
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use base64::Engine as _;
 use portolan_model::traffic::UpstreamProtocol;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -22,16 +22,15 @@ use super::exchange::{Fail, Tunnel, Way};
 use super::local::{Local, Reason};
 use super::retrying;
 use super::talk::{Answer, Reuse, Talk};
-use crate::balance::Outcome as LoadOutcome;
-use crate::health::outcome::Outcome;
-use crate::http1::{Length, Limits, Sending};
+use super::trying::Trying;
+use crate::http1::{Length, Limits};
 use crate::http2::Open;
 use crate::limit::breaker::Permit;
 use crate::message::{Known, RequestHead};
 use crate::metrics::cluster::Retried;
 use crate::upstream::{self, Cause, Failure, h1, h2};
 use crate::worker::cluster::{ActiveRequest, Choice, ClusterState};
-use crate::worker::endpoint::{Endpoint, InFlight};
+use crate::worker::endpoint::Endpoint;
 use crate::worker::shared::Shared;
 
 /// Tries of one request without a policy, the first included.
@@ -112,13 +111,7 @@ impl Forward<'_> {
             self.tries = tried.len();
             self.account.on_try(&endpoint);
             let first = tried.len() == 1;
-            let mut trying = Trying {
-                load: endpoint.begin(),
-                shared: self.shared,
-                account: self.account,
-                active: active.as_mut(),
-                told: false,
-            };
+            let mut trying = Trying::begin(&endpoint, self.shared, self.account, active.as_mut());
             let attempt = self.attempt(&state, &mut trying, first, retry, length, source, answer);
             let attempted = attempt.await;
             if !first {
@@ -294,32 +287,6 @@ impl Forward<'_> {
         Ok(())
     }
 
-    fn write_request(&self, sending: &mut Sending<'_>, length: Length) {
-        let extra: &[(&[u8], &[u8])] = match (self.upgrade, self.head.fields.contains(Known::Te)) {
-            (Some(_), _) => &[(b"connection", b"upgrade")],
-            // RFC 9110 §10.1.4: TE is for this connection only, and Connection says so.
-            (None, true) => &[(b"connection", b"te")],
-            (None, false) => &[],
-        };
-        sending.request(self.head, &self.asked.host, extra, length);
-    }
-
-    /// An extended CONNECT in the words of HTTP/1.1 (RFC 8441 §5).
-    fn write_upgrade(&self, sending: &mut Sending<'_>) {
-        let mut head = self.head.clone();
-        head.set_method(b"GET");
-        let protocol = self.head.protocol().unwrap_or(b"websocket");
-        let (high, low) = self.shared.random();
-        let nonce = [high.to_be_bytes(), low.to_be_bytes()].concat();
-        let key = base64::engine::general_purpose::STANDARD.encode(nonce);
-        let extra: [(&[u8], &[u8]); 3] = [
-            (b"connection", b"upgrade"),
-            (b"upgrade", protocol),
-            (b"sec-websocket-key", key.as_bytes()),
-        ];
-        sending.request(&head, &self.asked.host, &extra, Length::None);
-    }
-
     async fn over_http2(
         &mut self,
         state: &Rc<ClusterState>,
@@ -333,6 +300,15 @@ impl Forward<'_> {
         loop {
             let opened = h2::client(self.shared, endpoint, state).await;
             let (client, reused) = opened.map_err(|failure| tried(failure, false))?;
+            if client.room() == 0 {
+                // Its connections have as many streams as the endpoint allows: one has to end.
+                let limit = state.config.upstream.connect_timeout;
+                let room = tokio::time::timeout(limit, poll_fn(|cx| client.poll_ready(cx))).await;
+                if room.is_err() {
+                    let detail = format!("{}: no stream became free", endpoint.address);
+                    return Err(tried(Failure { cause: Cause::Limit, detail }, false));
+                }
+            }
             let end = length == Length::None;
             let address;
             // An HTTP/1.0 request may name no host; HTTP/2 needs some authority.
@@ -414,65 +390,6 @@ impl Forward<'_> {
             }
         };
         Local::new(reason, format!("{asked}: {what}: {detail}"))
-    }
-}
-
-/// A request at one endpoint: says once what became of it, to the balancer and to outlier
-/// detection. What the client ends says nothing of the endpoint but how long it took at least.
-pub(super) struct Trying<'a> {
-    pub(super) load: InFlight,
-    shared: &'a Shared,
-    account: &'a Account,
-    active: Option<&'a mut ActiveRequest>,
-    told: bool,
-}
-
-impl Trying<'_> {
-    /// It answered with this status.
-    pub(super) fn on_answered(&mut self, status: u16) {
-        self.account.on_head();
-        let failed = status >= 500;
-        self.load.observe(if failed { LoadOutcome::Failed } else { LoadOutcome::Answered });
-        if let Some(active) = &mut self.active {
-            active.on_answered();
-        }
-        self.tell(Outcome::of_status(status));
-    }
-
-    /// It answered with a head that says nothing yet: a gRPC status is to come.
-    pub(super) fn on_begun(&mut self) {
-        self.account.on_head();
-        self.load.observe(LoadOutcome::Answered);
-        if let Some(active) = &mut self.active {
-            active.on_answered();
-        }
-    }
-
-    /// It answered with this gRPC status.
-    pub(super) fn on_grpc(&mut self, status: u32) {
-        self.account.on_grpc(status);
-        self.on_begun();
-        self.tell(Outcome::of_grpc(status));
-    }
-
-    /// It did not answer.
-    pub(super) fn on_failed(&mut self, cause: Cause) {
-        match cause {
-            // It was never asked.
-            Cause::Limit => {}
-            Cause::Status(status) => self.on_answered(status),
-            Cause::Grpc(status) => self.on_grpc(status),
-            _ => {
-                self.load.observe(LoadOutcome::Failed);
-                self.tell(Outcome::LocalError);
-            }
-        }
-    }
-
-    fn tell(&mut self, outcome: Outcome) {
-        if !std::mem::replace(&mut self.told, true) {
-            self.load.endpoint().report(self.shared.number, outcome);
-        }
     }
 }
 

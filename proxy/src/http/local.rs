@@ -57,11 +57,13 @@ pub enum Reason {
     MaxAge,
     /// The PROXY header of a connection was missing or malformed.
     ProxyHeader,
+    /// The client is to ask for another path.
+    Redirect,
 }
 
 impl Reason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 21] = [
+    pub const ALL: [Self; 22] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoEndpoints,
@@ -83,6 +85,7 @@ impl Reason {
         Self::TryTimeout,
         Self::MaxAge,
         Self::ProxyHeader,
+        Self::Redirect,
     ];
 
     /// The word in [`REASON_HEADER`] and in `portolan_proxy_local_answers_total{reason}`.
@@ -110,6 +113,7 @@ impl Reason {
             Self::TryTimeout => "try_timeout",
             Self::MaxAge => "max_age",
             Self::ProxyHeader => "proxy_header",
+            Self::Redirect => "redirect",
         }
     }
 
@@ -134,6 +138,7 @@ impl Reason {
             Self::HeaderTimeout => 408,
             Self::HeadTooLarge => 431,
             Self::Version => 505,
+            Self::Redirect => 307,
         }
     }
 
@@ -141,7 +146,7 @@ impl Reason {
     /// grpc/doc/http-grpc-status-mapping.md.
     pub(super) fn grpc_status(self) -> &'static str {
         match self {
-            Self::NoRoute | Self::Method | Self::Upgrade => "12",
+            Self::NoRoute | Self::Method | Self::Upgrade | Self::Redirect => "12",
             Self::Timeout | Self::TryTimeout => GRPC_DEADLINE_EXCEEDED,
             Self::BadRequest
             | Self::HeadTooLarge
@@ -187,6 +192,10 @@ impl Local {
             return (head, Vec::new());
         }
         head.fields.push(b"content-type", b"text/plain; charset=utf-8");
+        if self.reason == Reason::Redirect {
+            // RFC 9110 §15.4.8.
+            head.fields.push(b"location", self.detail.as_bytes());
+        }
         if self.reason == Reason::Method {
             // RFC 9110 §15.5.6: a 405 says what is allowed; here, all but CONNECT.
             head.fields.push(b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");

@@ -6,12 +6,17 @@
 use std::future::poll_fn;
 use std::task::{Context, Poll, ready};
 
+use portolan_model::Balancer;
+use tokio::time::Instant;
+
 use super::answering::{Answering, Speaks};
 use super::body::{Download, Incoming, Outgoing, PumpError, ReadError, Source, Upload, WriteError};
 use super::exchange::{Fail, Tunnel};
-use super::forward::{Ended, Forward, Trying, tried};
+use super::forward::{Ended, Forward, tried};
 use super::local::{Local, Reason};
 use super::passing;
+use super::trying::Trying;
+use crate::balance::orca;
 use crate::http1::{self, Length, Limits};
 use crate::http2;
 use crate::message::{Fields, Known, ResponseHead};
@@ -140,6 +145,7 @@ impl Talk<'_, '_, '_> {
             None if self.forward.grpc && head.status == 200 => self.trying.on_begun(),
             None => self.trying.on_answered(head.status),
         }
+        self.report_load(&head.fields);
         source.settle();
         let from = match (from, stream) {
             (Answer::Http1(receiving), _) => Incoming::Http1(receiving),
@@ -242,6 +248,7 @@ impl Talk<'_, '_, '_> {
             moved.map(|moved| moved.map_err(|error| self.cut(error)))
         });
         let ended = moved.await;
+        download.seen.iter().for_each(|trailers| self.report_load(trailers));
         if self.forward.grpc {
             let status = download.seen.as_ref().and_then(grpc_status);
             match (&ended, status) {
@@ -253,6 +260,18 @@ impl Talk<'_, '_, '_> {
         ended.map_err(Ended::Over)?;
         let reusable = keep_alive && upload.is_done() && !unread && download.from.is_over();
         Ok(if reusable { Reuse::Yes } else { Reuse::No })
+    }
+
+    /// What the endpoint says of its load, to a balancer that goes by it (ORCA, gRFC A51).
+    fn report_load(&self, fields: &Fields) {
+        if self.state.config.balancing.balancer != Balancer::ClientSideWeightedRoundRobin {
+            return;
+        }
+        let binary = fields.get(Known::OrcaLoad).map(orca::parse::binary);
+        let text = || fields.named(b"endpoint-load-metrics").map(orca::parse::header);
+        if let Some(Ok(report)) = binary.or_else(text) {
+            self.trying.load.endpoint().load.report(&report, Instant::now());
+        }
     }
 
     /// Whether a response is a reason to try again instead.

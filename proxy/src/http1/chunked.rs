@@ -66,11 +66,6 @@ impl Decoder {
         }
     }
 
-    /// Bytes of the present chunk that have not come yet.
-    pub(super) fn is_in_data(&self) -> bool {
-        matches!(self.state, State::Data(_))
-    }
-
     fn size(&mut self, input: &[u8]) -> Result<Step, Malformed> {
         let window = &input[..input.len().min(LINE)];
         let digits = window.iter().take_while(|byte| byte.is_ascii_hexdigit()).count();

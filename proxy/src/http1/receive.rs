@@ -306,11 +306,6 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    /// Whether something of a message was read that was not used.
-    pub(crate) fn has_bytes(&self) -> bool {
-        !self.input.buffer.is_empty()
-    }
-
     /// Whether the body is over.
     pub(crate) fn is_over(&self) -> bool {
         matches!(self.input.body, Body::Over)

@@ -112,8 +112,9 @@ fn a_head_past_its_bound_is_refused_whole_or_not() {
 
 #[test]
 fn the_forms_of_a_target_come_down_to_authority_and_path() {
+    type Target = (&'static [u8], Option<&'static [u8]>, &'static [u8]);
     #[rustfmt::skip]
-    let cases: &[(&[u8], Option<&[u8]>, &[u8])] = &[
+    let cases: &[Target] = &[
         (b"GET /a?b HTTP/1.1", None, b"/a?b"),
         (b"GET http://Web:80/a HTTP/1.1", Some(b"Web:80"), b"/a"),
         (b"GET http://web HTTP/1.1", Some(b"web"), b"/"),
@@ -131,9 +132,10 @@ fn the_forms_of_a_target_come_down_to_authority_and_path() {
 
 #[test]
 fn responses_are_read_or_refused_by_rfc_9112_section_6() {
-    let get: &[u8] = b"GET";
+    let get: &'static [u8] = b"GET";
+    type Answer = (&'static [u8], &'static [u8], Result<Said, Malformed>);
     #[rustfmt::skip]
-    let cases: &[(&[u8], &[u8], Result<Said, Malformed>)] = &[
+    let cases: &[Answer] = &[
         (get, b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n", Ok((Length::Known(3), true))),
         (get, b"HTTP/1.1 200\r\nContent-Length: 3\r\n\r\n", Ok((Length::Known(3), true))),
         (get, b"HTTP/1.1 200 \r\n\r\n", Ok((Length::Close, false))),

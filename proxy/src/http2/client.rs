@@ -7,7 +7,7 @@ use std::task::{Context, Poll};
 use bytes::Bytes;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::connection::{Connection, Counters, Open, Role};
+use super::connection::{Connection, Open, Role};
 use super::driver::Driver;
 use super::error::Error;
 use super::handle::{RecvHead, SendStream, Shared};
@@ -76,6 +76,7 @@ impl Client {
     }
 
     /// The peer takes extended CONNECT (RFC 8441); unknown before its SETTINGS came.
+    #[cfg(test)]
     pub(crate) fn allows_connect_protocol(&self) -> bool {
         self.shared.look(Connection::allows_connect_protocol)
     }
@@ -86,12 +87,9 @@ impl Client {
     }
 
     /// Why the connection ended, if it did.
+    #[cfg(test)]
     pub(crate) fn failure(&self) -> Option<Error> {
         self.shared.look(Connection::failure)
-    }
-
-    pub(crate) fn counters(&self) -> Counters {
-        self.shared.look(Connection::counters)
     }
 }
 

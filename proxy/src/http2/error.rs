@@ -12,14 +12,12 @@ pub(crate) struct Code(pub(crate) u32);
 impl Code {
     pub(crate) const NO_ERROR: Self = Self(0);
     pub(crate) const PROTOCOL_ERROR: Self = Self(1);
-    pub(crate) const INTERNAL_ERROR: Self = Self(2);
     pub(crate) const FLOW_CONTROL_ERROR: Self = Self(3);
     pub(crate) const STREAM_CLOSED: Self = Self(5);
     pub(crate) const FRAME_SIZE_ERROR: Self = Self(6);
     pub(crate) const REFUSED_STREAM: Self = Self(7);
     pub(crate) const CANCEL: Self = Self(8);
     pub(crate) const COMPRESSION_ERROR: Self = Self(9);
-    pub(crate) const CONNECT_ERROR: Self = Self(10);
     pub(crate) const ENHANCE_YOUR_CALM: Self = Self(11);
 
     const NAMES: [&'static str; 14] = [
@@ -112,11 +110,6 @@ pub(crate) enum StreamError {
 }
 
 impl StreamError {
-    /// Whether the peer has surely done nothing for it.
-    pub(crate) fn is_unprocessed(&self) -> bool {
-        matches!(self, Self::Refused | Self::GoneAway)
-    }
-
     /// The code to tell someone else.
     pub(crate) fn code(&self) -> Code {
         match self {

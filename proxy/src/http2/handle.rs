@@ -144,6 +144,7 @@ impl SendStream {
     }
 
     /// Ends the stream both ways, unless both have ended.
+    #[cfg(test)]
     pub(crate) fn reset(&mut self, code: Code) {
         self.shared.with(|connection| connection.reset(self.key, code));
     }

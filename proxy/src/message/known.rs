@@ -35,6 +35,7 @@ pub(crate) enum Known {
 
 impl Known {
     /// Every known name, in lower case.
+    #[cfg(test)]
     pub(crate) const NAMES: [(&'static [u8], Self); 25] = [
         (b"connection", Self::Connection),
         (b"content-length", Self::ContentLength),

@@ -109,6 +109,7 @@ impl RouteName {
         let bounded = |text: &str| text.chars().take(MAX_NAME).collect::<String>();
         let path = match &route.path {
             PathMatch::Prefix(prefix) => format!("{}*", bounded(prefix)),
+            PathMatch::Under(path) => format!("{}/*", bounded(path)),
             PathMatch::Exact(exact) => bounded(exact),
         };
         let short = host.name.len() <= MAX_NAME;

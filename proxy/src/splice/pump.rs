@@ -104,6 +104,7 @@ impl Pump {
     }
 
     /// Whether the source has ended. With a limit not reached, it has ended early.
+    #[cfg(test)]
     pub(crate) fn ended(&self) -> bool {
         self.ended
     }

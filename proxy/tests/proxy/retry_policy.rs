@@ -13,7 +13,7 @@ use super::kit::*;
 use super::raw::*;
 
 fn policy(on: &[RetryOn], attempts: u32) -> Retries {
-    Retries { attempts, on: on.to_vec(), per_try_timeout: None }
+    Retries { attempts, on: on.to_vec(), ..Retries::default() }
 }
 
 fn with(plan: Plan, retries: Retries) -> Plan {

@@ -115,7 +115,7 @@ async fn soak(length: Duration) {
             route.retries = Some(Retries {
                 attempts: 2,
                 on: vec![RetryOn::ServerError, RetryOn::Reset],
-                per_try_timeout: None,
+                ..Retries::default()
             });
         });
     let workers = std::num::NonZeroUsize::new(2).expect("not zero");

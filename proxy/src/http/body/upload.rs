@@ -56,11 +56,6 @@ impl<'a> Source<'a> {
         !self.spent && !self.failed
     }
 
-    /// Whether the client failed to send it.
-    pub(crate) fn failed(&self) -> bool {
-        self.failed
-    }
-
     /// Whether there is no body at all.
     pub(crate) fn is_empty(&self) -> bool {
         self.bytes == 0 && !self.lent && self.incoming.is_over()

@@ -112,6 +112,7 @@ impl Connection {
     }
 
     /// The peer takes extended CONNECT (RFC 8441 §3).
+    #[cfg(test)]
     pub(in crate::http2) fn allows_connect_protocol(&self) -> bool {
         self.peer.connect_protocol
     }

@@ -65,10 +65,6 @@ impl Judge {
         self.length
     }
 
-    pub(super) fn is_discarded(&self) -> bool {
-        self.what == What::Discard
-    }
-
     /// A request, where `connect` says whether extended CONNECT is on.
     pub(super) fn request(self, connect: bool) -> Result<RequestHead, BadHead> {
         self.check()?;
