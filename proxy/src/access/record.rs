@@ -281,7 +281,7 @@ fn escaped(whole: &[u8], most: usize, out: &mut Vec<u8>) {
             0x80.. if is_text => out.push(*byte),
             byte if is_plain(*byte) => out.push(*byte),
             byte => {
-                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)])
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', hex(byte >> 4), hex(byte & 0xf)]);
             }
         }
     }

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
+use tokio::task::JoinSet;
 
 use super::log::{Log, LogMetrics};
 use super::{AccessLog, AccessTo};
@@ -30,15 +30,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Writing {
     pub(crate) log: Arc<Log>,
     ended: oneshot::Receiver<()>,
-    hangups: Option<AbortHandle>,
+    /// Hears of SIGHUP while this lives.
+    _hangups: JoinSet<()>,
 }
 
 impl Drop for Writing {
     fn drop(&mut self) {
         self.log.close();
-        if let Some(hangups) = &self.hangups {
-            hangups.abort();
-        }
     }
 }
 
@@ -70,9 +68,11 @@ impl Writing {
         let _ = log.writer.set(thread.thread().clone());
         // Records may have come before the thread was known.
         log.wake();
-        let hangups =
-            hangup.map(|signal| tokio::spawn(reopen_on(signal, Arc::clone(&log))).abort_handle());
-        Ok(Self { log, ended, hangups })
+        let mut hangups = JoinSet::new();
+        if let Some(signal) = hangup {
+            hangups.spawn(reopen_on(signal, Arc::clone(&log)));
+        }
+        Ok(Self { log, ended, _hangups: hangups })
     }
 
     /// Writes what is there, and waits for that for a while.

@@ -42,7 +42,6 @@ pub(crate) struct Shared {
 }
 
 impl Shared {
-    #[expect(clippy::too_many_arguments, reason = "what all tasks share, each once")]
     pub(crate) fn new(
         number: usize,
         config: Arc<ProxyConfig>,
