@@ -42,7 +42,15 @@ async fn a_request_is_seen_in_the_access_log_the_metrics_and_the_page() {
     for format in ["text", "json"] {
         let path = folder.path().join(format);
         let to = format!("proxy.access_log.to={}", path.display());
-        let set = ["--set", &to, "--set", &format!("proxy.access_log.format={format}")];
+        // Records of several workers need not be in order.
+        let set = [
+            "--set",
+            "proxy.workers=1",
+            "--set",
+            &to,
+            "--set",
+            &format!("proxy.access_log.format={format}"),
+        ];
         let mut process = Process::run(&manifests, &set);
         process.reach(1).await;
         assert_eq!(get(&mut process, "web.shop", "a\" b").await, 200);

@@ -210,7 +210,6 @@ fn cookie(ttl: Option<Duration>) -> PolicySpecifier {
 
 /// With a time to live the cookie is made where there is none (Envoy, "HashPolicy.Cookie").
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "bug: a cookie with a time to live is never given to the client"]
 async fn a_cookie_is_given_and_keeps_a_client_at_its_endpoint() {
     let ttl = Some(Duration::from_secs(60));
     for cluster in hashing() {
@@ -372,7 +371,6 @@ async fn the_policy_changes_while_it_is_in_use() {
 
 /// Two zones of the same size, and the proxy in one of them: nothing leaves it.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "bug: the zone in the configuration does not reach the balancer"]
 async fn traffic_stays_in_the_zone_where_that_is_asked_for() {
     let backends = Backend::several(4).await;
     let members = |from: usize| {

@@ -188,7 +188,6 @@ async fn one_listener_may_take_http_and_everything_else() {
 
 /// A resource of the state of the world may come in a wrapper (xDS, "Resource TTL").
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "bug: a wrapped resource is refused as of another type"]
 async fn a_wrapped_resource_is_taken() {
     let backends = Backend::several(1).await;
     let world = World::start().await;

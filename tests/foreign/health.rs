@@ -146,7 +146,6 @@ async fn what_a_retry_policy_names_is_tried_elsewhere() {
 
 /// Words of Envoy's that are neither refused nor heeded.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "bug: retriable-4xx and retriable-status-codes are passed over without a word"]
 async fn what_a_retry_policy_of_envoy_names_is_tried_elsewhere_or_refused() {
     let mut codes = retry("retriable-status-codes", 2);
     codes.retriable_status_codes = vec![418];

@@ -96,7 +96,6 @@ async fn more_connections_than_the_breaker_allows_are_closed() {
 
 /// Envoy lets requests wait for a connection, up to `max_pending_requests`.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "bug: nothing waits; max_pending_requests has no effect"]
 async fn requests_wait_for_one_of_the_connections_there_may_be() {
     let backends = Backend::several(1).await;
     let limit = Thresholds {
@@ -113,7 +112,6 @@ async fn requests_wait_for_one_of_the_connections_there_may_be() {
 
 /// Envoy passes on the answer that it may not ask for again.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "bug: the endpoint's 503 becomes 502 upstream_invalid when no retry may be made"]
 async fn retries_are_limited_by_the_breaker() {
     let backends = Backend::several(2).await;
     let limit = Thresholds { max_retries: number(0), ..Thresholds::default() };

@@ -192,7 +192,6 @@ async fn a_control_plane_that_hangs_from_the_start_is_given_up() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "bug: a TLS handshake that is never answered is waited for for ever"]
 async fn a_control_plane_that_hangs_in_its_tls_handshake_is_given_up() {
     hanging("https").await;
 }

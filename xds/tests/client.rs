@@ -332,7 +332,9 @@ async fn followed(
         token: None,
     };
     let (client, traffic) = XdsClient::new(&config, &Metrics::new()).expect("an address");
-    tasks.spawn(async { drop(client.run(Lifecycle::new()).await) });
+    tasks.spawn(async {
+        let _ended = client.run(Lifecycle::new()).await;
+    });
     (sender, traffic)
 }
 

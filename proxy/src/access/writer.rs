@@ -30,7 +30,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 pub(crate) struct Writing {
     pub(crate) log: Arc<Log>,
     ended: oneshot::Receiver<()>,
-    /// Reopens the file on a signal; ends with this.
+    /// Hears of SIGHUP while this lives.
     _hangups: JoinSet<()>,
 }
 

@@ -104,7 +104,7 @@ impl World {
             while let Some(Request::Offer(answer)) = requests.recv().await {
                 answer.send(Ok(Vec::new())).expect("wanted");
             }
-            std::future::pending().await
+            std::future::pending::<()>().await;
         };
         tokio::select! {
             found = tokio::time::timeout(PATIENCE, asked) => found.expect("in time"),

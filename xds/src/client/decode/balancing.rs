@@ -197,7 +197,7 @@ fn table(field: &str, size: Option<&UInt64Value>) -> Result<u32, String> {
 
 fn is_prime(number: u32) -> bool {
     let mut divisors = (2..).take_while(|d| d * d <= number);
-    number > 1 && divisors.all(|d| number % d != 0)
+    number > 1 && divisors.all(|d| !number.is_multiple_of(d))
 }
 
 fn balance_factor(field: &str, factor: Option<&UInt32Value>) -> Result<Option<u32>, String> {
