@@ -247,7 +247,7 @@ async fn a_bad_listener_is_named_with_its_field_and_stands_in_nobody_elses_way()
     let cases: Vec<(Resource, &[&str])> = vec![
         (with(&|m| m.http_filters.insert(0, lua.clone())), &["bad: http_filters[0]", "lua"]),
         (with(&|m| m.route_specifier = None), &["bad: rds"]),
-        (with(&|m| m.strip_trailing_host_dot = true), &["bad: merge_slashes"]),
+        (with(&|m| m.strip_trailing_host_dot = true), &["bad: strip_trailing_host_dot"]),
         (Resource::from(&homeless), &["bad: address"]),
         (Resource::from(&empty), &["bad: filter_chains"]),
         (Resource::from(&nothing), &["bad: cluster: missing"]),
