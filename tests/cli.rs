@@ -107,7 +107,7 @@ protocol = \"smtp\"
         "dns.ttl_secs: expected a whole number in 0..=3600, found 99999 (in the file)",
         "dns.workers: expected a whole number in 0..=1024, found \"many\" (in \
          PORTOLAN_DNS_WORKERS)",
-        "listeners[0]: protocol: \"smtp\" is not http or tcp (in the file)",
+        "listeners[0]: protocol: \"smtp\" is not http, tcp or detect (in the file)",
         "colour: unknown setting (in the file)",
         "dns.tll: unknown setting (in the file)",
         "PORTOLAN_DSN: unknown setting (in the environment)",

@@ -279,7 +279,10 @@ impl Forward<'_> {
         if spoke == Reuse::Yes && !endpoint.is_gone() {
             let upstream = &state.config.upstream;
             let config = &self.shared.config;
-            if !endpoint.h1.put(kept, upstream, config.pool_idle_per_endpoint) {
+            // What one worker keeps idle no other can have: of a limit, each keeps its share.
+            let limit = state.config.limits.breaker.connections;
+            let share = limit.map_or(usize::MAX, |n| n as usize / config.workers.get());
+            if !endpoint.h1.put(kept, upstream, config.pool_idle_per_endpoint.min(share)) {
                 self.shared.metrics.idle_dropped.add(1);
             }
             state.freed.notify_waiters();
