@@ -9,9 +9,12 @@ use std::io;
 use std::pin::pin;
 use std::time::Duration;
 
+use portolan_model::traffic::ProxyHeader;
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::proxy_protocol;
 use crate::worker::cluster::{ClusterState, Slot};
 use crate::worker::endpoint::Endpoint;
 use crate::worker::shared::Shared;
@@ -77,11 +80,36 @@ pub(crate) async fn connect_or_wait(
                     return Err(failure);
                 }
             }
-            connected => return connected.map(h1::Kept::new),
+            Err(failure) => return Err(failure),
+            Ok((mut stream, slot)) => {
+                introduce(&mut stream, endpoint, limits.send_proxy).await?;
+                return Ok(h1::Kept::new((stream, slot)));
+            }
         }
         // Told or not, it is looked again.
         let _told = tokio::time::timeout(LOOK, freed).await;
     }
+}
+
+/// Writes the PROXY header of a connection that many clients' requests share: it says that the
+/// proxy speaks for itself. Who asks stands in X-Forwarded-For.
+pub(crate) async fn introduce(
+    stream: &mut TcpStream,
+    endpoint: &Endpoint,
+    header: Option<ProxyHeader>,
+) -> Result<(), Failure> {
+    let version = match header {
+        None => return Ok(()),
+        Some(ProxyHeader::V1) => proxy_protocol::Version::V1,
+        Some(ProxyHeader::V2) => proxy_protocol::Version::V2,
+    };
+    let mut out = Vec::new();
+    proxy_protocol::write(version, None, &mut out);
+    // It fits into any socket's buffer: this does not wait.
+    stream.write_all(&out).await.map_err(|error| Failure {
+        cause: Cause::Connect,
+        detail: format!("{}: {error}", endpoint.address),
+    })
 }
 
 /// Opens a TCP connection to an endpoint of the cluster, and counts it while the slot lives.

@@ -161,7 +161,9 @@ async fn open(
     endpoint: Rc<Endpoint>,
     state: Rc<ClusterState>,
 ) -> Result<http2::Client, Rc<Failure>> {
-    let (stream, permit) = super::connect(&state, &endpoint, &shared).await.map_err(Rc::new)?;
+    let (mut stream, permit) = super::connect(&state, &endpoint, &shared).await.map_err(Rc::new)?;
+    let header = state.config.upstream.send_proxy;
+    super::introduce(&mut stream, &endpoint, header).await.map_err(Rc::new)?;
     let settings = http2::Settings {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,

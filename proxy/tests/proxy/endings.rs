@@ -437,3 +437,30 @@ async fn a_cluster_that_goes_lets_its_requests_finish_and_is_a_503_from_then_on(
     drop(connection);
     proxy.finish().await;
 }
+
+/// Answers requests of a connection that begins with a PROXY header.
+async fn introduced(mut wire: Wire, _before: usize) {
+    // haproxy's proxy-protocol.txt §2.1: the proxy speaks for itself.
+    if wire.through(b"\r\n").await.as_deref() != Some(b"PROXY UNKNOWN\r\n") {
+        return;
+    }
+    while wire.request().await.is_some() {
+        wire.send(OK).await;
+    }
+}
+
+#[tokio::test]
+async fn endpoints_that_want_a_proxy_header_are_told_that_the_proxy_asks() {
+    use portolan_model::traffic::ProxyHeader;
+    let backend = RawBackend::start(introduced).await;
+    let plan = Plan::http(&[backend.address])
+        .tune(|cluster| cluster.upstream.send_proxy = Some(ProxyHeader::V1));
+    let proxy = start(plan).await;
+    for client in [H1, H2] {
+        for _ in 0..3 {
+            assert_eq!(fetch(client, proxy.web(), get(client, "/")).await.text(), "ok");
+        }
+    }
+    assert_eq!(backend.connections(), 1, "one header for all requests of a connection");
+    proxy.finish().await;
+}
