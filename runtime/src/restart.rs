@@ -1,7 +1,7 @@
 //! Hot restart: a process that starts takes over the listening sockets of the one that runs.
 //!
 //! The two share the sockets themselves, so that what waits in their backlogs is lost by neither.
-//! Owns the Unix socket they meet at, what they say there ([`message`]), and that the old one goes
+//! Owns the Unix socket they meet at, what they say there (`message`), and that the old one goes
 //! on as if nothing had been until the new one has said that it serves. Refuses to know what the
 //! sockets are for: whoever has them offers them, whoever takes them asks by purpose and address.
 
