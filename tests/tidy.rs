@@ -42,7 +42,7 @@ const KNOWN_BY: &[(&str, &[&str])] = &[
     ("tonic", &["portolan-xds", "portolan-proto", "portolan-client", "portolan-backends"]),
     ("prost", &["portolan-xds", "portolan-proto", "portolan-backends"]),
     ("envoy-types", &["portolan-proto"]),
-    ("hyper", &["portolan-proxy", "portolan-backends"]),
+    ("hyper", &["portolan-backends"]),
     ("h2", &["portolan-proxy", "portolan-dns"]),
     ("quinn", &["portolan-dns"]),
     ("anyhow", &["portolan"]),

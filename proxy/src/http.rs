@@ -30,12 +30,20 @@ use std::time::Duration;
 
 use portolan_model::traffic::{HttpOptions, ListenerKind};
 
+use crate::config::ProxyConfig;
+use crate::http1::Limits;
 use crate::tcp::Start;
 use crate::worker::accept::Origin;
 use detect::Version;
 
 /// Fields a head may have.
 const MAX_FIELDS: usize = 128;
+
+/// What a head over HTTP/1.1 may take, a client's as an endpoint's.
+fn head_limits(config: &ProxyConfig) -> Limits {
+    let head = usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX);
+    Limits { head, fields: MAX_FIELDS }
+}
 
 /// How long a connection without a request is kept when its listener closes: one may be on its way.
 const GRACE: Duration = Duration::from_secs(1);

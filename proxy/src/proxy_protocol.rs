@@ -11,6 +11,8 @@ mod v2;
 
 use std::net::{IpAddr, SocketAddr};
 
+use portolan_model::traffic::ProxyHeader;
+
 pub(crate) use read::{Expect, read};
 
 /// The ends of a connection as the first proxy on its way saw it.
@@ -20,15 +22,6 @@ pub(crate) struct Addresses {
     pub(crate) source: SocketAddr,
     /// Where to.
     pub(crate) destination: SocketAddr,
-}
-
-/// A form of the header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Version {
-    /// A line of text.
-    V1,
-    /// Binary.
-    V2,
 }
 
 /// What the first bytes of a connection are.
@@ -82,11 +75,11 @@ pub(crate) fn parse(bytes: &[u8]) -> Result<Parsed, ProxyProtocolError> {
 }
 
 /// Appends a header. Without addresses it says that the proxy speaks for itself.
-pub(crate) fn write(version: Version, addresses: Option<Addresses>, out: &mut Vec<u8>) {
+pub(crate) fn write(version: ProxyHeader, addresses: Option<Addresses>, out: &mut Vec<u8>) {
     let addresses = addresses.map(Addresses::in_one_family);
     match version {
-        Version::V1 => v1::write(addresses, out),
-        Version::V2 => v2::write(addresses, out),
+        ProxyHeader::V1 => v1::write(addresses, out),
+        ProxyHeader::V2 => v2::write(addresses, out),
     }
 }
 
@@ -117,7 +110,9 @@ pub(crate) fn fuzz(data: &[u8]) {
             assert!(length <= data.len(), "a header beyond the bytes");
             let prefix = data.get(..length).unwrap_or_default();
             assert_eq!(parse(prefix), Ok(Parsed::Header { length, addresses }), "without the rest");
-            for version in [Version::V1, Version::V2].into_iter().filter(|_| addresses.is_some()) {
+            for version in
+                [ProxyHeader::V1, ProxyHeader::V2].into_iter().filter(|_| addresses.is_some())
+            {
                 let mut out = Vec::new();
                 write(version, addresses, &mut out);
                 let expected = addresses.map(Addresses::in_one_family);

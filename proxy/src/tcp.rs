@@ -22,7 +22,7 @@ use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::balance::hash;
-use crate::proxy_protocol::{self, Addresses, Expect, Version};
+use crate::proxy_protocol::{self, Addresses, Expect};
 use crate::splice::{self, Counters, Limits, bidirectional};
 use crate::worker::accept::{Origin, reset};
 use crate::worker::cluster::Choice;
@@ -155,8 +155,7 @@ async fn carry(
     let own = (Cell::new(u64::try_from(first.len()).unwrap_or(u64::MAX)), Cell::new(0));
     origin.metrics.bytes_in.add(own.0.get());
     let first = match held.send_proxy {
-        Some(ProxyHeader::V1) => announce(Version::V1, &client, addresses, first),
-        Some(ProxyHeader::V2) => announce(Version::V2, &client, addresses, first),
+        Some(version) => announce(version, &client, addresses, first),
         None => first,
     };
     let max_age = options.max_age.or(shared.config.tcp_max_age);
@@ -191,7 +190,7 @@ async fn carry(
 
 /// The header for the endpoint, then what the client has sent.
 fn announce(
-    version: Version,
+    version: ProxyHeader,
     client: &TcpStream,
     addresses: Option<Addresses>,
     first: Vec<u8>,

@@ -98,11 +98,7 @@ pub(crate) async fn introduce(
     endpoint: &Endpoint,
     header: Option<ProxyHeader>,
 ) -> Result<(), Failure> {
-    let version = match header {
-        None => return Ok(()),
-        Some(ProxyHeader::V1) => proxy_protocol::Version::V1,
-        Some(ProxyHeader::V2) => proxy_protocol::Version::V2,
-    };
+    let Some(version) = header else { return Ok(()) };
     let mut out = Vec::new();
     proxy_protocol::write(version, None, &mut out);
     // It fits into any socket's buffer: this does not wait.

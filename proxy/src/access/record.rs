@@ -8,6 +8,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::AccessFormat;
+use crate::message::decimal;
 
 /// Bytes of a path that are written; of any other value that a client chooses, a quarter.
 const MAX_PATH: usize = 2048;
@@ -76,16 +77,16 @@ impl Record<'_> {
         out.push(b' ');
         out.extend_from_slice(self.protocol.as_bytes());
         out.extend_from_slice(b"\" ");
-        or_dash(self.status != 0, out, |out| decimal(self.status.into(), out));
+        or_dash(self.status != 0, out, |out| decimal(out, self.status.into()));
         out.push(b' ');
         or_dash(self.grpc_status.is_some(), out, |out| {
-            decimal(self.grpc_status.unwrap_or(0).into(), out);
+            decimal(out, self.grpc_status.unwrap_or(0).into());
         });
         out.push(b' ');
         out.extend_from_slice(self.reason.unwrap_or("-").as_bytes());
         for number in [self.bytes_in, self.bytes_out] {
             out.push(b' ');
-            decimal(number, out);
+            decimal(out, number);
         }
         out.push(b' ');
         millis(self.took, out);
@@ -112,9 +113,9 @@ impl Record<'_> {
             out.push(b'"');
         }
         out.push(b' ');
-        decimal(self.tries.into(), out);
+        decimal(out, self.tries.into());
         out.push(b' ');
-        or_dash(generation.is_some(), out, |out| decimal(generation.unwrap_or(0), out));
+        or_dash(generation.is_some(), out, |out| decimal(out, generation.unwrap_or(0)));
         out.push(b'\n');
     }
 
@@ -132,7 +133,7 @@ impl Record<'_> {
         };
         let number = |name: &str, value: u64, out: &mut Vec<u8>| {
             key(name, out);
-            decimal(value, out);
+            decimal(out, value);
         };
         text("listener", self.listener.as_bytes(), MAX_VALUE, out);
         text("protocol", self.protocol.as_bytes(), MAX_VALUE, out);
@@ -180,7 +181,7 @@ impl Record<'_> {
         out.extend_from_slice(if v6 { b"[" } else { b"" });
         out.extend_from_slice(self.client.as_bytes());
         out.extend_from_slice(if v6 { b"]:" } else { b":" });
-        decimal(self.port.into(), out);
+        decimal(out, self.port.into());
     }
 }
 
@@ -198,24 +199,10 @@ fn key(name: &str, out: &mut Vec<u8>) {
     out.extend_from_slice(b"\":");
 }
 
-fn decimal(mut number: u64, out: &mut Vec<u8>) {
-    let mut digits = [0_u8; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[at..]);
-}
-
 /// Milliseconds with three places.
 fn millis(time: Duration, out: &mut Vec<u8>) {
     let micros = u64::try_from(time.as_micros()).unwrap_or(u64::MAX);
-    decimal(micros / 1000, out);
+    decimal(out, micros / 1000);
     let rest = micros % 1000;
     let digit = |number: u64| b'0' + u8::try_from(number % 10).unwrap_or(0);
     out.extend_from_slice(&[b'.', digit(rest / 100), digit(rest / 10), digit(rest)]);
@@ -227,10 +214,10 @@ fn address(address: SocketAddr, out: &mut Vec<u8>) {
             if at > 0 {
                 out.push(b'.');
             }
-            decimal(octet.into(), out);
+            decimal(out, octet.into());
         }
         out.push(b':');
-        return decimal(address.port().into(), out);
+        return decimal(out, address.port().into());
     }
     // Writing to a buffer does not fail.
     let _ = write!(out, "{address}");

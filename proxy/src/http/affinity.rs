@@ -7,7 +7,7 @@ use portolan_model::traffic::HashPolicy;
 
 use super::Client;
 use crate::balance::hash;
-use crate::message::{Fields, Known, RequestHead};
+use crate::message::{Fields, Known, RequestHead, without_query};
 
 /// What a request is told by, and the cookie its client is to be given so that the next is told by
 /// the same.
@@ -35,11 +35,7 @@ pub(super) fn tell(policies: &[HashPolicy], client: &Client, head: &RequestHead)
                 })
             }
             HashOn::SourceIp => Some(hash::of(&[client.peer_text.as_bytes()])),
-            HashOn::Path => {
-                let path = head.path();
-                let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
-                Some(hash::of(&[&path[..end]]))
-            }
+            HashOn::Path => Some(hash::of(&[without_query(head.path())])),
         };
         if let Some(found) = found {
             whole = Some(hash::combine(whole, found));

@@ -25,7 +25,7 @@ use super::local::{Local, Reason};
 use super::passing::{self, Passage};
 use super::paths;
 use super::timer::Timer;
-use crate::message::{Known, RequestHead};
+use crate::message::{Known, RequestHead, without_query};
 
 /// What a request's head says beside its fields.
 #[derive(Clone, Copy, Debug)]
@@ -196,26 +196,28 @@ async fn proxy(
     }
     let limits = Clock { started, given, allowed, idle };
     // What an endpoint is told of its time is the less of both, as if the request were sent.
-    let told = match (given, allowed) {
-        (Some(given), Some(allowed)) => Some(given.min(allowed)),
-        (given, allowed) => given.or(allowed),
-    };
-    let name = asked.lower().to_owned();
+    let told = least(given, allowed);
     let forward = Forward {
         shared,
         way: &way,
         asked,
         head,
-        grpc,
         upgrade,
         deadline: told.filter(|_| grpc).map(|told| started + told),
         account,
-        pulse,
         trailers: meta.trailers || meta.speaks == Speaks::Http2,
         tries: 0,
         granted: None,
     };
-    limits.run(timer, &account.pulse, &name, forward.run(source, answer)).await
+    limits.run(timer, pulse, asked.lower(), forward.run(source, answer)).await
+}
+
+/// The less of two limits, where there may be none.
+fn least<T: Ord>(one: Option<T>, other: Option<T>) -> Option<T> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
 }
 
 /// The limits in time of one request.
@@ -236,10 +238,7 @@ impl Clock {
         }
         let given = self.given.map(|given| self.started + given);
         let allowed = self.allowed.and_then(|allowed| Some(pulse.request_sent()? + allowed));
-        match (given, allowed) {
-            (Some(given), Some(allowed)) => Some(given.min(allowed)),
-            (given, allowed) => given.or(allowed),
-        }
+        least(given, allowed)
     }
 
     /// Runs a request until it ends or its time does.
@@ -259,11 +258,7 @@ impl Clock {
             }
             loop {
                 let deadline = self.deadline(pulse);
-                let next = match (deadline, quiet) {
-                    (Some(deadline), Some(quiet)) => deadline.min(quiet),
-                    (Some(at), None) | (None, Some(at)) => at,
-                    (None, None) => return Poll::Pending,
-                };
+                let Some(next) = least(deadline, quiet) else { return Poll::Pending };
                 if timer.poll(cx, next).is_pending() {
                     return Poll::Pending;
                 }
@@ -363,16 +358,15 @@ fn route(
     head: &RequestHead,
     account: &Account,
 ) -> Result<Way, Local> {
-    let path = head.path();
+    let path = without_query(head.path());
     let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
         &client.origin.listener.kind
     else {
         return Err(Local::new(Reason::NoRoute, "no routes"));
     };
-    let end = path.iter().position(|byte| *byte == b'?').unwrap_or(path.len());
     let found = client.origin.shared.with_routes(routes, |table| {
         let host = table.lookup(asked.lower())?;
-        let route = host.route(&path[..end])?;
+        let route = host.route(path)?;
         let mut routes = client.origin.routes.borrow_mut();
         account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
         Some(Way {
@@ -385,7 +379,7 @@ fn route(
         })
     });
     found.ok_or_else(|| {
-        let path = String::from_utf8_lossy(&path[..end]);
+        let path = String::from_utf8_lossy(path);
         Local::new(Reason::NoRoute, format!("{}{path}: no route", asked.lower()))
     })
 }

@@ -14,7 +14,7 @@ use portolan_model::traffic::UpstreamProtocol;
 use smallvec::SmallVec;
 use tokio::time::Instant;
 
-use super::account::{Account, Pulse};
+use super::account::Account;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Outgoing, Source};
@@ -23,7 +23,7 @@ use super::local::{Local, Reason};
 use super::retrying;
 use super::talk::{Answer, Reuse, Talk};
 use super::trying::Trying;
-use crate::http1::{Length, Limits};
+use crate::http1::Length;
 use crate::http2::Open;
 use crate::limit::breaker::Permit;
 use crate::message::{Known, RequestHead};
@@ -42,12 +42,10 @@ pub(super) struct Forward<'a> {
     pub(super) way: &'a Way,
     pub(super) asked: &'a Asked,
     pub(super) head: &'a mut RequestHead,
-    pub(super) grpc: bool,
     pub(super) upgrade: Option<Tunnel>,
     /// Told to gRPC endpoints.
     pub(super) deadline: Option<Instant>,
     pub(super) account: &'a Account,
-    pub(super) pulse: &'a Pulse,
     /// The client takes trailers.
     pub(super) trailers: bool,
     /// Tries so far.
@@ -162,22 +160,19 @@ impl Forward<'_> {
             self.shared.metrics.retries.add(1);
             return Ok(Some(granted));
         }
-        let charged = if last.reused { None } else { Some(state.retry()) };
-        match charged {
-            Some(None) => {
-                self.shared.metrics.retries_over_budget.add(1);
-                state.metrics.on_retried(Retried::OverBudget);
-                Err(())
-            }
-            Some(retry) => {
-                self.shared.metrics.retries.add(1);
-                Ok(retry)
-            }
-            None => {
-                self.shared.metrics.retries.add(1);
-                Ok(None)
-            }
+        let charged = if last.reused { None } else { Some(self.charge(state).ok_or(())?) };
+        self.shared.metrics.retries.add(1);
+        Ok(charged)
+    }
+
+    /// Leave for another try from the budget; counted where there is none.
+    pub(super) fn charge(&self, state: &ClusterState) -> Option<Permit> {
+        let permit = state.retry();
+        if permit.is_none() {
+            self.shared.metrics.retries_over_budget.add(1);
+            state.metrics.on_retried(Retried::OverBudget);
         }
+        permit
     }
 
     fn may_retry(&self, failure: &Failure, tries: usize, source: &Source<'_>) -> bool {
@@ -222,11 +217,12 @@ impl Forward<'_> {
             let stream = Box::pin(upstream::connect(state, endpoint, self.shared)).await;
             let (stream, _permit) = stream.map_err(|failure| tried(failure, false))?;
             trying.on_answered(200);
-            return Box::pin(super::tunnel::connect(stream, source, answer, self.pulse)).await;
+            return Box::pin(super::tunnel::connect(stream, source, answer, &self.account.pulse))
+                .await;
         }
         let http2 = self.upgrade.is_none()
             && match state.config.upstream.protocol {
-                UpstreamProtocol::Auto => self.grpc,
+                UpstreamProtocol::Auto => self.account.grpc,
                 UpstreamProtocol::Http1 => false,
                 UpstreamProtocol::Http2 => true,
                 UpstreamProtocol::Downstream => answer.speaks == Speaks::Http2,
@@ -369,11 +365,6 @@ impl Forward<'_> {
             format!("{millis}m")
         };
         self.head.fields.push_as(Known::GrpcTimeout, b"grpc-timeout", text.as_bytes());
-    }
-
-    pub(super) fn limits(&self) -> Limits {
-        let head = usize::try_from(self.shared.config.max_header_bytes).unwrap_or(usize::MAX);
-        Limits { head, fields: super::MAX_FIELDS }
     }
 
     fn give_up(&self, last: Option<Tried>) -> Local {

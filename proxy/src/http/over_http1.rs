@@ -17,7 +17,7 @@ use super::body::{Incoming, Outgoing};
 use super::exchange::{self, Ended, Meta};
 use super::local::{Local, Reason};
 use super::timer::Timer;
-use crate::http1::{Connection, Limits, Malformed, ReadError, Request};
+use crate::http1::{Connection, Malformed, ReadError, Request};
 use crate::message::RequestHead;
 use crate::worker::accept::reset;
 
@@ -117,10 +117,7 @@ async fn next(
 ) -> Next {
     let config = &client.origin.shared.config;
     let options = client.options();
-    let limits = Limits {
-        head: usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX),
-        fields: super::MAX_FIELDS,
-    };
+    let limits = super::head_limits(config);
     let since = Instant::now();
     let idle_until = since + options.idle_timeout.unwrap_or(config.idle_timeout);
     let idle_until = options.max_age.map_or(idle_until, |age| idle_until.min(opened + age));

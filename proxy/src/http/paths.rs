@@ -6,6 +6,8 @@ use std::borrow::Cow;
 
 use portolan_model::traffic::{EscapedSlashes, HttpOptions};
 
+use crate::message::without_query;
+
 /// What becomes of a request by its path.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Outcome<'a> {
@@ -26,8 +28,8 @@ pub(super) fn normalize<'a>(target: &'a [u8], options: &HttpOptions) -> Outcome<
     if !asked || target.first() != Some(&b'/') {
         return Outcome::Goes(Cow::Borrowed(target));
     }
-    let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
-    let (path, query) = target.split_at(end);
+    let path = without_query(target);
+    let query = &target[path.len()..];
     let mut now = Cow::Borrowed(path);
     let mut redirect = false;
     if options.escaped_slashes != EscapedSlashes::Keep

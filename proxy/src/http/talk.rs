@@ -113,7 +113,7 @@ impl Talk<'_, '_, '_> {
                     passing::response(&mut head.fields, true);
                     answer.tunnel(&mut head, true);
                     let Answer::Http1(receiving) = from else { return Ok(Reuse::No) };
-                    let pulse = self.forward.pulse;
+                    let pulse = &self.forward.account.pulse;
                     let from = Incoming::Http1(receiving);
                     Box::pin(super::tunnel::run(from, to, source, answer, pulse)).await?;
                     return Ok(Reuse::No);
@@ -138,11 +138,11 @@ impl Talk<'_, '_, '_> {
             let detail = format!("answered {} to an upgrade", head.status);
             return Err(self.failed(Cause::Invalid, detail));
         }
-        let status = grpc_status(&head.fields).filter(|_| self.forward.grpc);
+        let status = grpc_status(&head.fields).filter(|_| self.forward.account.grpc);
         self.refuse(&head, status, source)?;
         match status {
             Some(status) => self.trying.on_grpc(status),
-            None if self.forward.grpc && head.status == 200 => self.trying.on_begun(),
+            None if self.forward.account.grpc && head.status == 200 => self.trying.on_begun(),
             None => self.trying.on_answered(head.status),
         }
         self.report_load(&head.fields);
@@ -173,9 +173,8 @@ impl Talk<'_, '_, '_> {
         answer: &mut Answering<'_>,
         head: &mut ResponseHead,
     ) -> Waited {
-        let limits = self.forward.limits();
+        let limits = super::head_limits(&self.forward.shared.config);
         let method = self.forward.head.method();
-        let trailers = true;
         poll_fn(|cx| {
             // An interim response may wait to go out.
             if matches!(answer.out.poll_flush(cx), Poll::Ready(Err(_)))
@@ -185,17 +184,17 @@ impl Talk<'_, '_, '_> {
             }
             if unwritten.is_none() && !upload.is_done() {
                 let before = source.bytes;
-                match upload.poll(cx, source, to, trailers) {
+                match upload.poll(cx, source, to) {
                     Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Waited::Client),
                     // The endpoint may have said why before it stopped reading.
                     Poll::Ready(Err(PumpError::Write(error))) => *unwritten = Some(error),
                     Poll::Ready(Ok(())) | Poll::Pending => {}
                 }
                 if source.bytes != before {
-                    self.forward.pulse.beat();
+                    self.forward.account.pulse.beat();
                 }
                 if upload.is_done() {
-                    self.forward.pulse.on_sent();
+                    self.forward.account.pulse.on_sent();
                 }
             }
             if upload.is_done() && source.poll_gone(cx).is_ready() {
@@ -219,14 +218,14 @@ impl Talk<'_, '_, '_> {
         answer: &mut Answering<'_>,
         keep_alive: bool,
     ) -> Result<Reuse, Ended> {
-        let pulse = self.forward.pulse;
+        let pulse = &self.forward.account.pulse;
         let mut download = Download::new(from, self.forward.trailers);
         let mut unread = false;
         let moved = poll_fn(|cx| {
             let before = (download.bytes, source.bytes);
             let moved = download.poll(cx, &mut answer.out);
             if moved.is_pending() && !unread {
-                match upload.poll(cx, source, &mut to, true) {
+                match upload.poll(cx, source, &mut to) {
                     Poll::Ready(Err(PumpError::Read(_))) => {
                         return Poll::Ready(Err(Fail::Client));
                     }
@@ -249,7 +248,7 @@ impl Talk<'_, '_, '_> {
         });
         let ended = moved.await;
         download.seen.iter().for_each(|trailers| self.report_load(trailers));
-        if self.forward.grpc {
+        if self.forward.account.grpc {
             let status = download.seen.as_ref().and_then(grpc_status);
             match (&ended, status) {
                 (_, Some(status)) => self.trying.on_grpc(status),
@@ -293,10 +292,7 @@ impl Talk<'_, '_, '_> {
             return Ok(());
         }
         // Without leave to try again this answer is better than none.
-        let Some(permit) = self.state.retry() else {
-            self.forward.shared.metrics.retries_over_budget.add(1);
-            return Ok(());
-        };
+        let Some(permit) = self.forward.charge(self.state) else { return Ok(()) };
         self.forward.granted = Some(permit);
         Err(self.failed(cause, format!("answered {cause:?}")))
     }

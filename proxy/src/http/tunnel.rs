@@ -52,7 +52,7 @@ pub(super) async fn run(
                 Poll::Pending => {}
             }
         }
-        let up = match upload.poll(cx, source, &mut to, false) {
+        let up = match upload.poll(cx, source, &mut to) {
             Poll::Ready(Ok(())) => true,
             Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
             Poll::Pending => false,

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::net::tcp::WriteHalf;
 
 use super::framing::Length;
-use crate::message::{Fields, Known, RequestHead, ResponseHead};
+use crate::message::{Fields, Known, RequestHead, ResponseHead, decimal};
 
 /// A piece up to this size is copied behind what is queued already.
 const SMALL: usize = 4 * 1024;
@@ -263,20 +263,6 @@ impl<'a> Sending<'a> {
         ready!(self.poll_flush(cx))?;
         Pin::new(&mut self.writer).poll_shutdown(cx)
     }
-}
-
-fn decimal(into: &mut Vec<u8>, mut number: u64) {
-    let mut digits = [b'0'; 20];
-    let mut at = digits.len();
-    loop {
-        at -= 1;
-        digits[at] = b'0' + u8::try_from(number % 10).unwrap_or(0);
-        number /= 10;
-        if number == 0 {
-            break;
-        }
-    }
-    into.extend_from_slice(&digits[at..]);
 }
 
 fn hexadecimal(into: &mut Vec<u8>, number: usize) {

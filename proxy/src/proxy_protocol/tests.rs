@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 
 use super::crc32c::Crc32c;
 use super::read::ReadError;
-use super::{Addresses, Expect, Parsed, ProxyProtocolError as Error, Version};
+use super::{Addresses, Expect, Parsed, ProxyHeader, ProxyProtocolError as Error};
 use super::{fuzz, parse, read, write};
 
 const SIGNATURE: &[u8] = b"\r\n\r\n\0\r\nQUIT\n";
@@ -132,10 +132,10 @@ fn a_header_written_is_the_one_read() {
         (addresses("[::ffff:10.0.0.1]:1", "10.0.0.2:2"), "PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n"),
         (addresses("10.0.0.1:1", "[::2]:2"), "PROXY TCP6 ::ffff:10.0.0.1 ::2 1 2\r\n"),
     ] {
-        for version in [Version::V1, Version::V2] {
+        for version in [ProxyHeader::V1, ProxyHeader::V2] {
             let mut out = Vec::new();
             write(version, ends, &mut out);
-            if version == Version::V1 {
+            if version == ProxyHeader::V1 {
                 assert_eq!(String::from_utf8_lossy(&out), v1_line);
             }
             let addresses = ends.map(Addresses::in_one_family);

@@ -194,10 +194,8 @@ impl Bindings {
             return;
         };
         let own = self.slots.get(name).and_then(|slot| slot.bound.as_ref());
-        let orphan = self.orphans.iter().position(|o| o.listener.address == listener.address);
-        let orphan = orphan.map(|at| self.orphans.swap_remove(at));
-        let held = own.filter(|bound| bound.listener.address == listener.address);
-        let held = held.or(orphan.as_ref());
+        let mut candidates = own.into_iter().chain(&self.orphans);
+        let held = candidates.find(|bound| bound.listener.address == listener.address);
         if let Some(held) = held.map(Bound::sockets) {
             return self.replace(&listener, held, threads, metrics).await;
         }
@@ -233,7 +231,12 @@ impl Bindings {
             Ok(()) => {
                 slot.failure = None;
                 let listener = Arc::clone(listener);
-                slot.bound = Some(Bound { binding, group, address, listener });
+                let before = slot.bound.replace(Bound { binding, group, address, listener });
+                self.orphans.retain(|orphan| orphan.binding != old);
+                // What it had elsewhere closes, as when it is bound anew.
+                if let Some(before) = before.filter(|before| before.binding != old) {
+                    threads.close(before.binding).await;
+                }
             }
             Err(error) => slot.fail(error, metrics),
         }

@@ -332,15 +332,7 @@ async fn below_the_panic_threshold_all_are_used() {
 #[tokio::test]
 async fn a_circuit_breaker_answers_what_is_over_its_limit() {
     for upstream in [H1, H2] {
-        let (gate, opened) = tokio::sync::watch::channel(false);
-        let backend = Backend::start(upstream, move |_, _| {
-            let mut opened = opened.clone();
-            async move {
-                drop(opened.wait_for(|open| *open).await);
-                respond(200, full("done"))
-            }
-        })
-        .await;
+        let (gate, backend) = gated_backend(upstream).await;
         let plan = Plan::http(&[backend.address]).speaking(upstream).tune(|cluster| {
             cluster.limits.breaker =
                 CircuitBreaker { requests: Some(3), ..CircuitBreaker::default() };
@@ -368,15 +360,7 @@ async fn a_circuit_breaker_answers_what_is_over_its_limit() {
 
 #[tokio::test]
 async fn connections_over_a_circuit_breakers_limit_are_not_opened() {
-    let (gate, opened) = tokio::sync::watch::channel(false);
-    let backend = Backend::start(H1, move |_, _| {
-        let mut opened = opened.clone();
-        async move {
-            drop(opened.wait_for(|open| *open).await);
-            respond(200, full("done"))
-        }
-    })
-    .await;
+    let (gate, backend) = gated_backend(H1).await;
     let plan = Plan::http(&[backend.address]).tune(|cluster| {
         cluster.limits.breaker = CircuitBreaker {
             connections: Some(2),
@@ -432,15 +416,7 @@ async fn weights_are_kept() {
 async fn limits_and_hashes_are_those_of_all_workers_together() {
     let four = std::num::NonZeroUsize::new(4).expect("not zero");
     // A limit of three requests, asked from many connections, which the workers share.
-    let (gate, opened) = tokio::sync::watch::channel(false);
-    let backend = Backend::start(H1, move |_, _| {
-        let mut opened = opened.clone();
-        async move {
-            drop(opened.wait_for(|open| *open).await);
-            respond(200, full("done"))
-        }
-    })
-    .await;
+    let (gate, backend) = gated_backend(H1).await;
     let plan = Plan::http(&[backend.address]).tune(|cluster| {
         cluster.limits.breaker = CircuitBreaker { requests: Some(3), ..CircuitBreaker::default() };
     });

@@ -1,23 +1,10 @@
 //! The way out: what is in flight finishes, nothing new begins, and abort waits for nobody.
 
-use bytes::Bytes;
 use http_body_util::BodyExt;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 use super::kit::*;
-
-/// A backend whose one response the test feeds.
-async fn fed_backend(version: Version) -> (tokio::sync::mpsc::Sender<Bytes>, Backend) {
-    let (feed, body) = fed();
-    let body = std::sync::Mutex::new(Some(body));
-    let backend = Backend::start(version, move |_, _| {
-        let body = body.lock().expect("not poisoned").take().expect("one request");
-        async move { respond(200, body) }
-    })
-    .await;
-    (feed, backend)
-}
 
 #[tokio::test]
 async fn a_request_in_flight_finishes_and_its_connection_closes() {

@@ -82,13 +82,7 @@ fn chunked_with_status() -> http::Response<Body> {
 
 #[tokio::test]
 async fn a_grpc_stream_past_its_time_ends_with_a_status() {
-    let (feed, body) = fed();
-    let body = std::sync::Mutex::new(Some(body));
-    let backend = Backend::start(H2, move |_: Request<_>, _| {
-        let body = body.lock().expect("not poisoned").take().expect("one request");
-        async move { respond(200, body) }
-    })
-    .await;
+    let (feed, backend) = fed_backend(H2).await;
     let plan = Plan::http(&[backend.address]).route("/", Some(Duration::from_millis(100)));
     let proxy = start(plan).await;
     feed.send("part".into()).await.expect("room");
@@ -134,15 +128,7 @@ async fn requests_that_cannot_be_forwarded_are_refused_by_name() {
 
 #[tokio::test]
 async fn a_worker_with_as_many_requests_as_it_takes_says_so() {
-    let (gate, opened) = tokio::sync::watch::channel(false);
-    let backend = Backend::start(H1, move |_: Request<_>, _| {
-        let mut opened = opened.clone();
-        async move {
-            drop(opened.wait_for(|open| *open).await);
-            respond(200, full("done"))
-        }
-    })
-    .await;
+    let (gate, backend) = gated_backend(H1).await;
     let proxy = start_with(Plan::http(&[backend.address]), |c| c.max_requests = 1).await;
     let mut first = Client::connect(H1, proxy.web()).await;
     let held = async {

@@ -398,6 +398,32 @@ pub(crate) async fn fetch(version: Version, to: SocketAddr, request: Request<Bod
     collect(Client::connect(version, to).await.send(request).await).await
 }
 
+/// A backend whose one response the test feeds.
+pub(crate) async fn fed_backend(version: Version) -> (tokio::sync::mpsc::Sender<Bytes>, Backend) {
+    let (feed, body) = fed();
+    let body = std::sync::Mutex::new(Some(body));
+    let backend = Backend::start(version, move |_, _| {
+        let body = body.lock().expect("not poisoned").take().expect("one request");
+        async move { respond(200, body) }
+    })
+    .await;
+    (feed, backend)
+}
+
+/// A backend that answers "done" once the test opens its gate.
+pub(crate) async fn gated_backend(version: Version) -> (watch::Sender<bool>, Backend) {
+    let (gate, opened) = watch::channel(false);
+    let backend = Backend::start(version, move |_, _| {
+        let mut opened = opened.clone();
+        async move {
+            drop(opened.wait_for(|open| *open).await);
+            respond(200, full("done"))
+        }
+    })
+    .await;
+    (gate, backend)
+}
+
 /// A configuration to build up.
 #[derive(Clone, Default)]
 pub(crate) struct Plan(pub(crate) TrafficConfig);

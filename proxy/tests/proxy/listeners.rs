@@ -87,6 +87,25 @@ async fn two_listeners_may_swap_their_addresses() {
 }
 
 #[tokio::test]
+async fn a_listener_that_takes_the_sockets_of_one_that_is_gone_closes_its_own() {
+    let backend = Backend::named(H1, "a").await;
+    let plan = Plan::http(&[backend.address]);
+    let both =
+        plan.clone().listener("gone", loopback(0), None).listener("moves", loopback(0), None);
+    let proxy = start(both.clone()).await;
+    let (gone, own) = (proxy.address("gone"), proxy.address("moves"));
+    proxy.apply(both.listener("gone", gone, None).listener("moves", own, None)).await;
+    // A new listener wants the address too, which is why its sockets are kept for a moment.
+    proxy.apply(plan.listener("moves", gone, None).listener("new", gone, None)).await;
+    assert_eq!(proxy.address("moves"), gone);
+    let new = proxy.state.view().listeners["new"].clone();
+    assert!(new.error.is_some_and(|e| e.contains("moves")), "one address has one listener");
+    assert_eq!(fetch(H1, gone, get(H1, "/")).await.text(), "a");
+    assert!(TcpStream::connect(own).await.is_err(), "nobody serves its old address");
+    proxy.finish().await;
+}
+
+#[tokio::test]
 async fn a_listener_that_cannot_be_bound_is_reported_retried_and_in_nobodys_way() {
     let backend = Backend::named(H1, "a").await;
     let taken = std::net::TcpListener::bind(loopback(0)).expect("a free port");

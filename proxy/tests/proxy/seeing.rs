@@ -254,15 +254,7 @@ async fn streams_have_records_and_say_why_they_were_reset() {
 
 #[tokio::test]
 async fn the_page_shows_how_a_cluster_is_balanced_and_what_is_in_flight() {
-    let (gate, opened) = tokio::sync::watch::channel(false);
-    let backend = Backend::start(H1, move |_: Request<_>, _| {
-        let mut opened = opened.clone();
-        async move {
-            drop(opened.wait_for(|open| *open).await);
-            respond(200, full("done"))
-        }
-    })
-    .await;
+    let (gate, backend) = gated_backend(H1).await;
     let proxy = start(Plan::http(&[backend.address])).await;
     let page = async || serde_json::to_value(proxy.state.details().await).expect("JSON");
     let before = page().await;
@@ -292,13 +284,7 @@ async fn the_page_shows_how_a_cluster_is_balanced_and_what_is_in_flight() {
 
 #[tokio::test]
 async fn a_response_that_is_cut_is_counted_as_cut() {
-    let (feed, body) = fed();
-    let body = std::sync::Mutex::new(Some(body));
-    let backend = Backend::start(H1, move |_: Request<_>, _| {
-        let body = body.lock().expect("not poisoned").take().expect("one request");
-        async move { respond(200, body) }
-    })
-    .await;
+    let (feed, backend) = fed_backend(H1).await;
     let plan = Plan::http(&[backend.address]).route("/", Some(Duration::from_millis(200)));
     let proxy = start(plan).await;
     feed.send("part".into()).await.expect("room");

@@ -151,7 +151,6 @@ impl Upload {
         cx: &mut Context<'_>,
         source: &mut Source<'_>,
         to: &mut Outgoing<'_>,
-        trailers: bool,
     ) -> Poll<Result<(), PumpError>> {
         if self.done {
             return Poll::Ready(Ok(()));
@@ -195,7 +194,7 @@ impl Upload {
                 Poll::Ready(Ok(Some(piece))) => to.data(piece),
                 Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
                 Poll::Ready(Ok(None)) => {
-                    self.trailers = source.incoming.take_trailers().filter(|_| trailers);
+                    self.trailers = source.incoming.take_trailers();
                     self.trailers.iter_mut().for_each(passing::trailers);
                     if self.trailers.is_none() {
                         to.finish(None);
