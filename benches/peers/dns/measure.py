@@ -6,7 +6,7 @@ import statistics
 import subprocess
 from pathlib import Path
 
-import install
+import daemons
 
 # How long dnsperf waits for an answer before it counts it as lost.
 LOST_SECS = 2
@@ -40,7 +40,7 @@ def dnsperf(server, questions, cores, secs, passes, args):
     command += ["-Q", args.rate] if args.rate else []
     command += ["-e"] if args.edns else []
     command += ["-n", passes] if passes else []
-    env = os.environ | {"PATH": install.path(), "LC_ALL": "C"}
+    env = daemons.environment() | {"LC_ALL": "C"}
     before = cpu_secs(server.pid)
     done = subprocess.run(list(map(str, command)), env=env, capture_output=True, text=True)
     cpu = cpu_secs(server.pid) - before

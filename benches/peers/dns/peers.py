@@ -1,22 +1,18 @@
 """How each server is configured and started: with the cluster's names, as a caching forwarder, or
-as the origin behind the forwarders. Each runs in the foreground, as a child that is ended by pid."""
+as the origin behind the forwarders."""
 
 import contextlib
-import os
 import socket
-import subprocess
-import sys
 import time
 
-import install
 import wire
 from cluster import TTL_SECS, ZONE
+from daemons import LeftOut, Server, logged
 
 # Above Linux' ephemeral range, so that no client's socket is in the way.
 PORTS = iter(range(61_000, 65_000))
 # Loading 150,000 endpoints of YAML takes seconds, on a busy machine many.
 READY_SECS = 180
-END_SECS = 10
 SOA = f"ns.dns.{ZONE}. hostmaster.{ZONE}. 1 7200 1800 86400 {TTL_SECS}"
 # What each forwarder's cache may hold, as near to each other as they can be told.
 CACHE_BYTES = 64 << 20
@@ -24,15 +20,12 @@ CACHE_BYTES = 64 << 20
 DNSMASQ_NAMES = 10_000
 
 
-class LeftOut(Exception):
-    """A server that is not measured, and why."""
-
-
-class Server:
-    """A running one."""
+class Listening(Server):
+    """A running one and where it answers."""
 
     def __init__(self, name, folder, process, port, log):
-        self.name, self.folder, self.process, self.port, self.log = name, folder, process, port, log
+        super().__init__(name, process, log)
+        self.folder, self.port = folder, port
 
     @property
     def pid(self):
@@ -43,50 +36,20 @@ class Server:
         """Returns once it has the right answer; `LeftOut` if it ends or never has."""
         end, last = time.monotonic() + READY_SECS, None
         while time.monotonic() < end:
-            if self.process.poll() is not None:
-                raise LeftOut(f"ended with {self.process.returncode}: {self._tail()}")
+            self.leave_out_if_ended()
             with contextlib.suppress(OSError):
                 last = wire.ask(self.port, *question)
                 if last == expected:
                     return
             time.sleep(0.1)
-        raise LeftOut(f"{question} is {last}, not {expected}, after {READY_SECS} s: {self._tail()}")
-
-    def expect_alive(self):
-        """Ends the run if the server has ended: what was measured then is not its work."""
-        if self.process.poll() is not None:
-            sys.exit(f"{self.name} ended with {self.process.returncode}: {self._tail()}")
-
-    def _tail(self):
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return " / ".join(lines[-3:])
+        raise LeftOut(f"{question} is {last}, not {expected}, after {READY_SECS} s: {self.tail()}")
 
 
 @contextlib.contextmanager
 def running(name, folder, port, cores, command, env=()):
     """Runs it pinned to these cores; at the end it is gone."""
-    log = folder / "log"
-    command = ["taskset", "--cpu-list", cores, *map(str, command)]
-    env = os.environ | {"PATH": install.path()} | dict(env)
-    with log.open("wb") as output:
-        # taskset becomes the server, so the child's pid is the server's.
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-        )
-    try:
-        yield Server(name, folder, process, port, log)
-    finally:
-        process.terminate()
-        try:
-            process.wait(END_SECS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+    with logged(command, folder, cores, env) as (process, log):
+        yield Listening(name, folder, process, port, log)
 
 
 def free_port():

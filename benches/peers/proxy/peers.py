@@ -6,11 +6,10 @@ import json
 import os
 import resource
 import socket
-import subprocess
-import sys
 import time
 
 import install
+from daemons import LeftOut, Server, logged
 
 # Above Linux' ephemeral range, so that no client's socket is in the way.
 BACKEND_PORT = 61_000
@@ -37,12 +36,7 @@ MANY = 1_000_000_000
 # Of one proxy at once. A container's limit of open files may be 20,000, and so many do with it.
 CONNECTIONS = 16_000
 READY_SECS = 30
-END_SECS = 10
 NAMES = ["portolan", "haproxy", "nginx", "envoy"]
-
-
-class LeftOut(Exception):
-    """A proxy that is not measured, and why."""
 
 
 def authority(listener):
@@ -53,11 +47,12 @@ def backend(kind):
     return BACKEND_PORT + kind
 
 
-class Proxy:
-    """A running one."""
+class Proxy(Server):
+    """A running one and where it listens."""
 
     def __init__(self, name, process, ports, log):
-        self.name, self.process, self.ports, self.log = name, process, ports, log
+        super().__init__(name, process, log)
+        self.ports = ports
 
     def address(self, listener):
         return f"127.0.0.1:{self.ports[listener]}"
@@ -76,41 +71,13 @@ class Proxy:
         end = time.monotonic() + READY_SECS
         for port in self.ports.values():
             while True:
-                if self.process.poll() is not None:
-                    raise LeftOut(f"ended with {self.process.returncode}: {self.tail()}")
+                self.leave_out_if_ended()
                 with contextlib.suppress(OSError):
                     socket.create_connection(("127.0.0.1", port), timeout=1).close()
                     break
                 if time.monotonic() > end:
                     raise LeftOut(f"port {port} is closed after {READY_SECS} s: {self.tail()}")
                 time.sleep(0.05)
-
-    def expect_alive(self):
-        """Ends the run if the proxy has ended: what was measured then is not its work."""
-        if self.process.poll() is not None:
-            sys.exit(f"{self.name} ended with {self.process.returncode}: {self.tail()}")
-
-    def tail(self):
-        lines = self.log.read_text(errors="replace").strip().splitlines()
-        return " / ".join(lines[-3:])
-
-
-@contextlib.contextmanager
-def child(command, folder, cores, **more):
-    """Runs it pinned to these cores; at the end it is gone."""
-    command = ["taskset", "--cpu-list", cores, *map(str, command)]
-    env = os.environ | {"PATH": install.path()}
-    # taskset becomes the program, so the child's pid is the program's.
-    process = subprocess.Popen(command, cwd=folder, env=env, **more)
-    try:
-        yield process
-    finally:
-        process.terminate()
-        try:
-            process.wait(END_SECS)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
 
 
 @contextlib.contextmanager
@@ -121,13 +88,10 @@ def running(name, folder, workers, cores, programs):
     command = MAKERS[name](folder, ports, workers, programs)
     if programs.get("realtime"):
         command = ["chrt", "--rr", 1, *command]
-    log = folder / "log"
-    with log.open("wb") as output:
-        streams = {"stdin": subprocess.DEVNULL, "stdout": output, "stderr": subprocess.STDOUT}
-        with child(command, folder, cores, **streams) as process:
-            proxy = Proxy(name, process, ports, log)
-            proxy.wait_until_listening()
-            yield proxy
+    with logged(command, folder, cores) as (process, log):
+        proxy = Proxy(name, process, ports, log)
+        proxy.wait_until_listening()
+        yield proxy
 
 
 def _ports(name):
