@@ -376,7 +376,7 @@ impl Answer<'_> {
                 }
                 http2::Event::Final(read, stream) => {
                     *head = read;
-                    let length = if stream.is_end() && !stream.has_trailers() {
+                    let length = if stream.is_end() {
                         Length::None
                     } else {
                         stream.content_length().map_or(Length::Chunked, Length::Known)

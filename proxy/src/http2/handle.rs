@@ -179,17 +179,12 @@ impl RecvStream {
         self.shared.with(|connection| connection.trailers(self.key))
     }
 
-    /// Whether there are trailers to read.
-    pub(crate) fn has_trailers(&self) -> bool {
-        self.shared.look(|connection| connection.has_trailers(self.key))
-    }
-
     /// Lets the peer send `count` bytes more, which were taken and are out of the way.
     pub(crate) fn release(&mut self, count: usize) {
         self.shared.with(|connection| connection.release(self.key, count));
     }
 
-    /// Everything has been read (trailers apart), or there was nothing to read.
+    /// Everything has been read, trailers too, or there was nothing to read.
     pub(crate) fn is_end(&self) -> bool {
         self.shared.look(|connection| connection.is_input_over(self.key))
     }

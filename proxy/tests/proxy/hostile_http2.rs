@@ -211,6 +211,24 @@ async fn what_is_allowed_though_odd_is_served() {
 }
 
 #[tokio::test]
+async fn trailers_that_come_right_after_the_head_are_passed_on() {
+    let tap = Tap::ok().await;
+    let proxy = start(Plan::http(&[tap.address])).await;
+    for length in [None, Some(("content-length", "0"))] {
+        tap.clear();
+        let list = method_with("POST", length.as_slice());
+        // In one piece, so that all of it is there when the request begins.
+        let whole = [headers(1, false, &list), headers(1, true, &[("x-sum", "9")])].concat();
+        let mut peer = Peer::client(proxy.web(), &[]).await;
+        peer.send(whole).await;
+        assert_eq!(peer.outcome(1).await, Status(200), "{length:?}");
+        let seen = tap.whole();
+        assert_eq!((seen.len(), &*seen[0].trailers), (1, "x-sum: 9\r\n"), "{length:?}");
+    }
+    proxy.finish().await;
+}
+
+#[tokio::test]
 async fn a_body_must_be_as_long_as_it_says_and_trailers_must_be_trailers() {
     let tap = Tap::ok().await;
     let proxy = start(Plan::http(&[tap.address])).await;

@@ -123,6 +123,33 @@ async fn a_small_body_is_sent_again_whole_and_a_large_one_is_not() {
 }
 
 #[tokio::test]
+async fn trailers_are_sent_again_with_their_body() {
+    for upstream in [H1, H2] {
+        for client in [H1, H2] {
+            for body in ["", "part"] {
+                let backend = Backend::start(upstream, async |request: Request<Incoming>, n| {
+                    let body = request.into_body().collect().await.expect("a whole body");
+                    let sum = body.trailers().and_then(|t| t.get("x-sum")).cloned();
+                    let text = format!("{:?} {sum:?}", body.to_bytes());
+                    respond(if n == 0 { 503 } else { 200 }, full(text))
+                })
+                .await;
+                let plan = Plan::http(&[backend.address]).speaking(upstream);
+                let proxy = start(with(plan, policy(&[RetryOn::ServerError], 1))).await;
+                let parts = Some(bytes::Bytes::from(body)).filter(|part| !part.is_empty());
+                let mut asked = request(client, "POST", "/", chunks(parts, &[("x-sum", "9")]));
+                asked.headers_mut().insert("trailer", "x-sum".parse().expect("a value"));
+                let answer = fetch(client, proxy.web(), asked).await;
+                let context = format!("{client:?} -> {upstream:?} {body:?}");
+                assert_eq!(answer.status, 200, "{context}");
+                assert_eq!(answer.text(), format!("b{body:?} Some(\"9\")"), "{context}");
+                proxy.finish().await;
+            }
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_reset_is_tried_again_for_any_method_if_the_policy_says_so() {
     for method in ["GET", "POST"] {
         for (on, status, tries) in [

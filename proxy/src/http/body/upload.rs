@@ -19,6 +19,8 @@ pub(crate) struct Source<'a> {
     kept_bytes: usize,
     /// Pieces of `kept` that this try has had.
     next: usize,
+    /// What came after the last piece, for this try and the next.
+    trailers: Option<Fields>,
     /// More was read than is kept: there is no other try.
     spent: bool,
     /// The body was sent from where it was read into; it is passed over at the end.
@@ -37,6 +39,7 @@ impl<'a> Source<'a> {
             kept: Vec::new(),
             kept_bytes: 0,
             next: 0,
+            trailers: None,
             spent: false,
             lent: false,
             failed: false,
@@ -58,7 +61,7 @@ impl<'a> Source<'a> {
 
     /// Whether there is no body at all.
     pub(crate) fn is_empty(&self) -> bool {
-        self.bytes == 0 && !self.lent && self.incoming.is_over()
+        self.bytes == 0 && !self.lent && self.trailers.is_none() && self.incoming.is_over()
     }
 
     /// Whether all of it was read.
@@ -104,6 +107,15 @@ impl<'a> Source<'a> {
         Poll::Ready(Ok(piece))
     }
 
+    /// The trailers, once the data has ended.
+    fn trailers(&mut self) -> Option<&Fields> {
+        if let Some(mut trailers) = self.incoming.take_trailers() {
+            passing::trailers(&mut trailers);
+            self.trailers = Some(trailers);
+        }
+        self.trailers.as_ref()
+    }
+
     fn keep(&mut self, piece: &Bytes) {
         if self.spent {
             return;
@@ -123,8 +135,8 @@ impl<'a> Source<'a> {
 #[derive(Default)]
 pub(crate) struct Upload {
     begun: bool,
-    /// The body is over; its end, with these trailers, is still to be queued.
-    trailers: Option<Fields>,
+    /// The body is over; its end, with the trailers, is still to be queued.
+    ending: bool,
     finished: bool,
     done: bool,
     tunnel: bool,
@@ -163,7 +175,7 @@ impl Upload {
                 source.bytes = u64::try_from(whole.len()).unwrap_or(0);
                 to.copy(whole);
                 source.lent = true;
-            } else if source.incoming.is_over() && source.kept.is_empty() {
+            } else if source.is_empty() {
                 self.finished = true;
                 to.finish(None);
             }
@@ -179,8 +191,8 @@ impl Upload {
                 self.done = true;
                 return Poll::Ready(Ok(()));
             }
-            if let Some(trailers) = self.trailers.take() {
-                to.finish(Some(&trailers));
+            if self.ending {
+                to.finish(source.trailers());
                 self.finished = true;
                 continue;
             }
@@ -194,9 +206,8 @@ impl Upload {
                 Poll::Ready(Ok(Some(piece))) => to.data(piece),
                 Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
                 Poll::Ready(Ok(None)) => {
-                    self.trailers = source.incoming.take_trailers();
-                    self.trailers.iter_mut().for_each(passing::trailers);
-                    if self.trailers.is_none() {
+                    self.ending = source.trailers().is_some();
+                    if !self.ending {
                         to.finish(None);
                         self.finished = true;
                     }

@@ -138,14 +138,12 @@ impl Connection {
         self.streams.get_mut(key)?.trailers.take()
     }
 
-    pub(in crate::http2) fn has_trailers(&self, key: Key) -> bool {
-        self.streams.get(key).is_some_and(|stream| stream.trailers.is_some())
-    }
-
-    /// All was read, and it ended as it should.
+    /// All was read, trailers too, and it ended as it should.
     pub(in crate::http2) fn is_input_over(&self, key: Key) -> bool {
-        let over =
-            |stream: &Stream| stream.recv_end && stream.queue.is_empty() && stream.tail.is_empty();
+        let over = |stream: &Stream| {
+            let read = stream.queue.is_empty() && stream.tail.is_empty();
+            stream.recv_end && read && stream.trailers.is_none()
+        };
         self.streams.get(key).is_none_or(over)
     }
 
