@@ -95,8 +95,11 @@ pub(super) async fn drink(body: &mut RecvStream) -> Result<(Vec<u8>, Option<Fiel
         body.release(data.len());
         all.extend_from_slice(&data);
     }
+    let over = body.is_end();
+    let trailers = body.trailers();
+    assert_eq!(over, trailers.is_none(), "trailers are part of what is read");
     assert!(body.is_end());
-    Ok((all, body.trailers()))
+    Ok((all, trailers))
 }
 
 /// Sends within the windows.
