@@ -176,7 +176,6 @@ async fn an_endpoint_that_does_not_read_stops_the_client() {
 }
 
 #[tokio::test]
-#[ignore = "not done: a reset is not seen while the client's bytes are not read; only limits of time end it"]
 async fn a_client_that_goes_while_it_is_held_back_is_noticed() {
     let deaf = RawBackend::start(async |mut wire: Wire, _| {
         wire.through(b"\r\n\r\n").await;

@@ -10,7 +10,6 @@ import io.grpc.MethodDescriptor;
 import io.grpc.Server;
 import io.grpc.ServerServiceDefinition;
 import io.grpc.Status;
-import io.grpc.StatusRuntimeException;
 import io.grpc.stub.ClientCalls;
 import io.grpc.stub.ServerCalls;
 import io.grpc.xds.XdsServerBuilder;
@@ -23,7 +22,9 @@ import java.io.InputStream;
 import java.io.InputStreamReader;
 import java.io.UncheckedIOException;
 import java.nio.charset.StandardCharsets;
+import java.util.concurrent.ExecutionException;
 import java.util.concurrent.TimeUnit;
+import java.util.concurrent.TimeoutException;
 
 /**
  * Our Echo with gRPC for Java, for tests/interop/grpc_clients.py: a client whose target, or a
@@ -49,10 +50,13 @@ public final class Echo {
           .setResponseMarshaller(new SaidMarshaller())
           .build();
 
+  /** How long after its deadline a call is taken for lost. */
+  private static final long PAST_DEADLINE_MILLIS = 1000;
+
   private static final BufferedReader LINES =
       new BufferedReader(new InputStreamReader(System.in, StandardCharsets.UTF_8));
 
-  public static void main(String[] args) throws IOException {
+  public static void main(String[] args) throws IOException, InterruptedException {
     if (args[0].equals("serve")) {
       serve(args[1]);
     } else {
@@ -63,25 +67,35 @@ public final class Echo {
   }
 
   /** Makes a call for each line. */
-  private static void call(String target) throws IOException {
+  private static void call(String target) throws IOException, InterruptedException {
     Channel channel = Grpc.newChannelBuilder(target, InsecureChannelCredentials.create()).build();
     tellPeer();
     for (String line = LINES.readLine(); line != null; line = LINES.readLine()) {
       String[] words = line.split(" ");
+      long limitMillis = Long.parseLong(words[1]);
       CallOptions options =
-          CallOptions.DEFAULT.withDeadlineAfter(Long.parseLong(words[1]), TimeUnit.MILLISECONDS);
-      say(channel, words[0].equals("wait") ? options.withWaitForReady() : options);
+          CallOptions.DEFAULT.withDeadlineAfter(limitMillis, TimeUnit.MILLISECONDS);
+      say(channel, words[0].equals("wait") ? options.withWaitForReady() : options, limitMillis);
     }
   }
 
-  /** Makes one call and tells how it ended. */
-  private static void say(Channel channel, CallOptions options) {
+  /**
+   * Makes one call and tells how it ended. Of some ten thousand calls one never ends, whatever its
+   * deadline (grpc-java issue 12456, open with 1.85.1): this one is lost.
+   */
+  private static void say(Channel channel, CallOptions options, long limitMillis)
+      throws InterruptedException {
     try {
-      Said reply = ClientCalls.blockingUnaryCall(channel, SAY, options, new Said("ahoy", ""));
+      var call = channel.newCall(SAY, options);
+      Said reply =
+          ClientCalls.futureUnaryCall(call, new Said("ahoy", ""))
+              .get(limitMillis + PAST_DEADLINE_MILLIS, TimeUnit.MILLISECONDS);
       tell("text", reply.text(), "endpoint", reply.endpoint());
-    } catch (StatusRuntimeException error) {
-      Status status = error.getStatus();
+    } catch (ExecutionException error) {
+      Status status = Status.fromThrowable(error.getCause());
       tell("code", status.getCode().name(), "message", status.getDescription());
+    } catch (TimeoutException error) {
+      tell("lost", "no outcome " + PAST_DEADLINE_MILLIS + " ms after the deadline");
     }
   }
 

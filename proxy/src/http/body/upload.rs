@@ -1,16 +1,23 @@
 //! A request's body towards an endpoint, and again towards another while that is possible.
 
+use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::time::{Instant, Sleep};
 
 use super::super::passing;
 use super::{Incoming, Outgoing, PumpError, ReadError};
-use crate::http1::Length;
+use crate::http1::{self, Length};
 use crate::message::Fields;
 
 /// Bytes of a request's body that are kept for another try.
 const REPLAY: usize = 64 * 1024;
+
+/// How often a client whose bytes are not taken is looked at. Reading would tell that it has gone;
+/// the readiness of its socket, which has bytes, does not change.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A request's body, of which the beginning can be sent again.
 pub(crate) struct Source<'a> {
@@ -140,6 +147,8 @@ pub(crate) struct Upload {
     finished: bool,
     done: bool,
     tunnel: bool,
+    /// When the client is looked at next, once it has had to wait.
+    look: Option<Pin<Box<Sleep>>>,
 }
 
 impl Upload {
@@ -217,13 +226,29 @@ impl Upload {
     }
 
     fn poll_flush(
-        &self,
+        &mut self,
         cx: &mut Context<'_>,
         source: &mut Source<'_>,
         to: &mut Outgoing<'_>,
     ) -> Poll<Result<(), PumpError>> {
-        ready!(to.poll_flush(cx)).map_err(PumpError::Write)?;
+        if to.poll_flush(cx).map_err(PumpError::Write)?.is_pending() {
+            return self.poll_reset(cx, source).map(Err);
+        }
         source.incoming.release(std::mem::take(&mut source.held));
         Poll::Ready(Ok(()))
+    }
+
+    /// Completes when a client that is held back has reset its connection.
+    fn poll_reset(&mut self, cx: &mut Context<'_>, source: &Source<'_>) -> Poll<PumpError> {
+        let Incoming::Http1(body) = &source.incoming else { return Poll::Pending };
+        let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
+        while look.as_mut().poll(cx).is_ready() {
+            if !source.is_over() && matches!(body.socket().take_error(), Ok(Some(_)) | Err(_)) {
+                let gone = ReadError::Http1(http1::ReadError::Incomplete);
+                return Poll::Ready(PumpError::Read(gone));
+            }
+            look.as_mut().reset(Instant::now() + LOOK);
+        }
+        Poll::Pending
     }
 }
