@@ -32,5 +32,7 @@ mod order;
 mod outage;
 #[path = "foreign/refusals.rs"]
 mod refusals;
+#[path = "foreign/routes.rs"]
+mod routes;
 #[path = "foreign/rubbish.rs"]
 mod rubbish;

@@ -24,7 +24,11 @@ pub use listener::{
     AcceptProxy, EscapedSlashes, HttpOptions, Listener, ListenerKind, StripPort, TcpOptions,
     Underscores,
 };
-pub use route::{HashPolicy, InvalidRoutes, PathMatch, Route, RouteTable, VirtualHost};
+pub use route::{
+    Action, Asked, Conditions, Edits, HashPolicy, HeaderEdit, HeaderMatch, HeaderTest,
+    InvalidRoutes, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Respond, Route, RouteTable,
+    Share, TextMatch, TextTest, VirtualHost, pick,
+};
 
 /// Name of an xDS resource.
 pub type ResourceName = Arc<str>;

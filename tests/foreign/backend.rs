@@ -20,6 +20,11 @@ use tokio::task::{JoinHandle, JoinSet};
 pub(crate) const ENDPOINT: &str = "x-endpoint";
 pub(crate) const VERSION: &str = "x-version";
 pub(crate) const FORWARDED: &str = "x-got-forwarded";
+pub(crate) const GOT_TARGET: &str = "x-got-target";
+pub(crate) const GOT_HOST: &str = "x-got-host";
+/// A field of requests that routes change, and what the endpoint got of it.
+pub(crate) const CHANGED: &str = "x-changed";
+pub(crate) const GOT_CHANGED: &str = "x-got-changed";
 /// Milliseconds that a request asks it to take.
 pub(crate) const DELAY: &str = "x-delay-ms";
 /// Where it is probed.
@@ -137,8 +142,16 @@ async fn answer(
     tokio::time::sleep(Duration::from_millis(delay)).await;
     let forwarded = text("x-forwarded-for").unwrap_or_default().to_owned();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let changed: Vec<_> =
+        head.headers.get_all(CHANGED).iter().filter_map(|value| value.to_str().ok()).collect();
+    let authority = head.uri.authority().map(|authority| authority.as_str());
+    let host = authority.or(text("host")).unwrap_or_default().to_owned();
+    let target = head.uri.path_and_query().map(|target| target.as_str()).unwrap_or_default();
     let response = response
         .status(behaviour.status.load(Ordering::Relaxed))
+        .header(GOT_TARGET, target)
+        .header(GOT_HOST, host)
+        .header(GOT_CHANGED, changed.join(","))
         .header(VERSION, format!("{:?}", head.version))
         .header(FORWARDED, forwarded)
         .body(Full::new(body));

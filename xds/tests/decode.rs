@@ -15,6 +15,8 @@ mod listeners;
 mod policies;
 #[path = "decode/routes.rs"]
 mod routes;
+#[path = "decode/routes_asked.rs"]
+mod routes_asked;
 #[path = "decode/same.rs"]
 mod same;
 

@@ -1,5 +1,8 @@
 //! Virtual hosts and routes: which cluster a request goes to, and what is asked of the way there.
 
+mod action;
+mod condition;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,6 +11,11 @@ use serde::Serialize;
 
 use super::ResourceName;
 use crate::policy::{HashOn, Retries};
+
+pub use action::{Action, Edits, HeaderEdit, PathEdit, Redirect, Respond, Share, pick};
+pub use condition::{
+    Asked, Conditions, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, TextMatch, TextTest,
+};
 
 /// Virtual hosts, and the index that finds one by its domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -41,13 +49,15 @@ pub struct VirtualHost {
     pub routes: Vec<Route>,
 }
 
-/// Where requests under a path go.
+/// Which requests it is for, and what becomes of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Route {
     /// How the path must look.
     pub path: PathMatch,
-    /// Name of the cluster.
-    pub cluster: ResourceName,
+    /// What else the request must be; `None`: nothing.
+    pub conditions: Option<Box<Conditions>>,
+    /// What becomes of it.
+    pub action: Action,
     /// From the end of the request to the whole of the response; `None` for no limit.
     pub timeout: Option<Duration>,
     /// A request on which nothing moves for this long is ended; `None`: the listener's.
@@ -69,18 +79,6 @@ pub struct HashPolicy {
     pub on: HashOn,
     /// If it gave a hash, what follows is not asked.
     pub terminal: bool,
-}
-
-/// A condition on the path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub enum PathMatch {
-    /// Starts with these characters.
-    Prefix(Arc<str>),
-    /// Is this, or goes on below it: `/a` for `/a` and `/a/b`, and not for `/ab`.
-    Under(Arc<str>),
-    /// Is exactly this.
-    Exact(Arc<str>),
 }
 
 /// Why virtual hosts do not make a route table.
@@ -184,7 +182,8 @@ impl Route {
     pub fn to(path: PathMatch, cluster: ResourceName) -> Self {
         Self {
             path,
-            cluster,
+            conditions: None,
+            action: Action::to(cluster),
             timeout: None,
             idle_timeout: None,
             retries: None,
@@ -195,15 +194,14 @@ impl Route {
 }
 
 impl VirtualHost {
-    /// The first route whose condition the path meets. `path` is without the query.
-    #[must_use]
-    pub fn route(&self, path: &[u8]) -> Option<&Route> {
-        self.routes.iter().find(|r| match &r.path {
-            PathMatch::Prefix(prefix) => path.starts_with(prefix.as_bytes()),
-            PathMatch::Under(whole) => path
-                .strip_prefix(whole.as_bytes())
-                .is_some_and(|rest| matches!(rest, [] | [b'/', ..])),
-            PathMatch::Exact(exact) => path == exact.as_bytes(),
+    /// The first route that takes the request.
+    pub fn route(&self, asked: &impl Asked) -> Option<&Route> {
+        let path = asked.path();
+        self.routes.iter().find(|route| match &route.conditions {
+            None => route.path.matches(path, false),
+            Some(conditions) => {
+                route.path.matches(path, conditions.ignore_case) && conditions.hold(asked)
+            }
         })
     }
 }
@@ -260,27 +258,6 @@ mod tests {
                 let found = table.lookup(authority).map(|host| &*host.name);
                 assert_eq!(found, Some(expected), "{authority} {ignore}");
             }
-        }
-    }
-
-    #[test]
-    fn a_path_meets_a_prefix_by_characters_or_by_segments() {
-        let prefix = || PathMatch::Prefix("/a".into());
-        let under = || PathMatch::Under("/a".into());
-        let exact = || PathMatch::Exact("/a".into());
-        for (path, matched) in [
-            ("/a", [true, true, true]),
-            ("/a/", [true, true, false]),
-            ("/a/b", [true, true, false]),
-            ("/ab", [true, false, false]),
-            ("/", [false, false, false]),
-        ] {
-            let met = [prefix(), under(), exact()].map(|condition| {
-                let routes = vec![Route::to(condition, "c".into())];
-                let host = VirtualHost { routes, ..(*host("h", &["*"])).clone() };
-                host.route(path.as_bytes()).is_some()
-            });
-            assert_eq!(met, matched, "{path}");
         }
     }
 

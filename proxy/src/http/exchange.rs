@@ -1,31 +1,28 @@
 //! One request from its head to the end of its response.
 //!
-//! Owns who it is for, how long it may take, and what is answered when no endpoint does. Sending
-//! it is `forward`'s.
+//! Owns how long it may take, and what is answered when no endpoint does. Who it is for is
+//! `routing`'s, sending it `forward`'s.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::future::{Future, poll_fn};
 use std::pin::pin;
 use std::task::Poll;
 use std::time::Duration;
 
-use portolan_model::policy::Retries;
-use portolan_model::traffic::{HttpOptions, ListenerKind, ResourceName, Underscores};
+use portolan_model::traffic::{HttpOptions, Underscores};
 use tokio::time::Instant;
 
 use super::Client;
 use super::account::{Account, Pulse};
-use super::affinity;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Incoming, Outgoing, Source};
 use super::forward::Forward;
 use super::local::{Local, Reason};
 use super::passing::{self, Passage};
-use super::paths;
 use super::timer::Timer;
-use crate::message::{Known, RequestHead, without_query};
+use super::{edits, paths, routing};
+use crate::message::{Known, RequestHead};
 
 /// What a request's head says beside its fields.
 #[derive(Clone, Copy, Debug)]
@@ -48,18 +45,6 @@ pub(super) enum Ended {
     Close,
     /// It is of no more use; what was sent is not the whole of it.
     Abort,
-}
-
-/// Where a request goes.
-pub(super) struct Way {
-    pub(super) cluster: ResourceName,
-    pub(super) retries: Option<Retries>,
-    /// What hashed balancers pick by.
-    pub(super) told: affinity::Told,
-    /// Labels that the endpoint must have.
-    pub(super) labels: BTreeMap<String, String>,
-    timeout: Option<Duration>,
-    idle_timeout: Option<Duration>,
 }
 
 /// Why a request did not come to its end.
@@ -172,7 +157,7 @@ async fn proxy(
         answer.keep_alive = false;
         Fail::Local(local)
     })?;
-    let way = route(client, asked, head, account).map_err(Fail::Local)?;
+    let way = routing::route(client, asked, head, account).map_err(Fail::Local)?;
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let allowed = way.timeout.or(shared.config.request_timeout);
     let (high, low) = shared.random();
@@ -188,6 +173,9 @@ async fn proxy(
             request_id: &passing::request_id(high, low),
         },
     );
+    if let Some(edits) = &way.edits {
+        edits::apply(&edits.request, &mut head.fields);
+    }
     account.on_passed();
     let idle = way.idle_timeout.or(options.stream_idle_timeout);
     let pulse = &account.pulse;
@@ -349,39 +337,6 @@ fn upgrade(
     let to = String::from_utf8_lossy(protocol);
     let detail = format!("{}: upgrade to {to} is not served", asked.lower());
     Err(Local::new(Reason::Upgrade, detail))
-}
-
-/// The cluster for a request, and what its route allows.
-fn route(
-    client: &Client,
-    asked: &Asked,
-    head: &RequestHead,
-    account: &Account,
-) -> Result<Way, Local> {
-    let path = without_query(head.path());
-    let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
-        &client.origin.listener.kind
-    else {
-        return Err(Local::new(Reason::NoRoute, "no routes"));
-    };
-    let found = client.origin.shared.with_routes(routes, |table| {
-        let host = table.lookup(asked.lower())?;
-        let route = host.route(path)?;
-        let mut routes = client.origin.routes.borrow_mut();
-        account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
-        Some(Way {
-            cluster: ResourceName::clone(&route.cluster),
-            retries: route.retries.clone(),
-            told: affinity::tell(&route.hash, client, head),
-            labels: route.labels.clone(),
-            timeout: route.timeout,
-            idle_timeout: route.idle_timeout,
-        })
-    });
-    found.ok_or_else(|| {
-        let path = String::from_utf8_lossy(path);
-        Local::new(Reason::NoRoute, format!("{}{path}: no route", asked.lower()))
-    })
 }
 
 /// `grpc-timeout` (gRPC over HTTP/2, "Timeout"): at most eight digits and a unit.

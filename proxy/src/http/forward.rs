@@ -18,9 +18,10 @@ use super::account::Account;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Outgoing, Source};
-use super::exchange::{Fail, Tunnel, Way};
+use super::exchange::{Fail, Tunnel};
 use super::local::{Local, Reason};
 use super::retrying;
+use super::routing::Way;
 use super::talk::{Answer, Reuse, Talk};
 use super::trying::Trying;
 use crate::http1::Length;
@@ -311,17 +312,17 @@ impl Forward<'_> {
             let end = length == Length::None;
             let address;
             // An HTTP/1.0 request may name no host; HTTP/2 needs some authority.
-            let authority: &[u8] = if self.asked.host.is_empty() {
+            let authority: &[u8] = if self.host().is_empty() {
                 address = endpoint.address.to_string();
                 address.as_bytes()
             } else {
-                &self.asked.host
+                self.host()
             };
             let open = Open {
                 method: self.head.method(),
                 scheme: Some(b"http"),
                 authority: Some(authority),
-                path: Some(self.head.path()),
+                path: Some(self.target()),
                 protocol: None,
                 fields: &self.head.fields,
             };
@@ -351,6 +352,17 @@ impl Forward<'_> {
                 result => return result.map(|_| ()),
             }
         }
+    }
+
+    /// The host that the endpoint is asked for.
+    pub(super) fn host(&self) -> &[u8] {
+        let rewritten = self.way.edits.as_ref().and_then(|edits| edits.host.as_deref());
+        rewritten.map_or(&self.asked.host, str::as_bytes)
+    }
+
+    /// The target that the endpoint is asked for.
+    pub(super) fn target(&self) -> &[u8] {
+        self.way.target.as_deref().unwrap_or(self.head.path())
     }
 
     /// Tells a gRPC endpoint how much of its time is left.

@@ -4,9 +4,12 @@
 //! names what was asked.
 
 use std::fmt::Write as _;
+use std::sync::Arc;
 
 use http::HeaderName;
+use portolan_model::traffic::Edits;
 
+use super::edits;
 use crate::message::{Fields, ResponseHead};
 
 /// Carries the [`Reason`] of an answer the proxy made itself.
@@ -57,13 +60,15 @@ pub enum Reason {
     MaxAge,
     /// The PROXY header of a connection was missing or malformed.
     ProxyHeader,
-    /// The client is to ask for another path.
+    /// The client is to ask for something else.
     Redirect,
+    /// The route says what is answered.
+    DirectResponse,
 }
 
 impl Reason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoEndpoints,
@@ -86,6 +91,7 @@ impl Reason {
         Self::MaxAge,
         Self::ProxyHeader,
         Self::Redirect,
+        Self::DirectResponse,
     ];
 
     /// The word in [`REASON_HEADER`] and in `portolan_proxy_local_answers_total{reason}`.
@@ -114,6 +120,7 @@ impl Reason {
             Self::MaxAge => "max_age",
             Self::ProxyHeader => "proxy_header",
             Self::Redirect => "redirect",
+            Self::DirectResponse => "direct_response",
         }
     }
 
@@ -139,6 +146,7 @@ impl Reason {
             Self::HeadTooLarge => 431,
             Self::Version => 505,
             Self::Redirect => 307,
+            Self::DirectResponse => 200,
         }
     }
 
@@ -146,7 +154,11 @@ impl Reason {
     /// grpc/doc/http-grpc-status-mapping.md.
     pub(super) fn grpc_status(self) -> &'static str {
         match self {
-            Self::NoRoute | Self::Method | Self::Upgrade | Self::Redirect => "12",
+            Self::NoRoute
+            | Self::Method
+            | Self::Upgrade
+            | Self::Redirect
+            | Self::DirectResponse => "12",
             Self::Timeout | Self::TryTimeout => GRPC_DEADLINE_EXCEEDED,
             Self::BadRequest
             | Self::HeadTooLarge
@@ -175,11 +187,28 @@ pub(super) const GRPC_DEADLINE_EXCEEDED: &str = "4";
 pub(crate) struct Local {
     pub(crate) reason: Reason,
     pub(crate) detail: String,
+    /// What a route says of it.
+    given: Option<Box<Given>>,
+}
+
+/// An answer that a route asks for.
+#[derive(Clone, Debug)]
+pub(crate) struct Given {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
+    pub(crate) location: Option<String>,
+    /// Changes of its fields.
+    pub(crate) edits: Option<Arc<Edits>>,
 }
 
 impl Local {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into() }
+        Self { reason, detail: detail.into(), given: None }
+    }
+
+    /// An answer that a route asks for.
+    pub(crate) fn given(reason: Reason, detail: impl Into<String>, given: Given) -> Self {
+        Self { given: Some(Box::new(given)), ..Self::new(reason, detail) }
     }
 
     /// The head and the body of the answer.
@@ -190,6 +219,9 @@ impl Local {
             head.fields.push(b"content-type", b"application/grpc");
             self.push_status(&mut head.fields);
             return (head, Vec::new());
+        }
+        if let Some(given) = &self.given {
+            return given.response(head);
         }
         head.fields.push(b"content-type", b"text/plain; charset=utf-8");
         if self.reason == Reason::Redirect {
@@ -211,8 +243,42 @@ impl Local {
     }
 
     fn push_status(&self, fields: &mut Fields) {
-        fields.push(b"grpc-status", self.reason.grpc_status().as_bytes());
+        let status = match &self.given {
+            Some(given) => grpc_status_of(given.status),
+            None => self.reason.grpc_status(),
+        };
+        fields.push(b"grpc-status", status.as_bytes());
         fields.push(b"grpc-message", percent_encode(&self.detail).as_bytes());
+    }
+}
+
+impl Given {
+    /// RFC 9110 §6.4.1: a 204 and a 304 have no body.
+    fn response(&self, mut head: ResponseHead) -> (ResponseHead, Vec<u8>) {
+        head.status = self.status;
+        let body = if matches!(self.status, 204 | 304) { Vec::new() } else { self.body.clone() };
+        if !body.is_empty() {
+            head.fields.push(b"content-type", b"text/plain; charset=utf-8");
+        }
+        if let Some(location) = &self.location {
+            head.fields.push(b"location", location.as_bytes());
+        }
+        if let Some(edits) = &self.edits {
+            edits::apply(&edits.response, &mut head.fields);
+        }
+        (head, body)
+    }
+}
+
+/// What a status of HTTP is to gRPC (grpc/doc/http-grpc-status-mapping.md).
+fn grpc_status_of(status: u16) -> &'static str {
+    match status {
+        400 => "13",
+        401 => "16",
+        403 => "7",
+        404 => "12",
+        429 | 502 | 503 | 504 => "14",
+        _ => "2",
     }
 }
 

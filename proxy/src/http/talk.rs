@@ -14,8 +14,8 @@ use super::body::{Download, Incoming, Outgoing, PumpError, ReadError, Source, Up
 use super::exchange::{Fail, Tunnel};
 use super::forward::{Ended, Forward, tried};
 use super::local::{Local, Reason};
-use super::passing;
 use super::trying::Trying;
+use super::{edits, passing};
 use crate::balance::orca;
 use crate::http1::{self, Length, Limits};
 use crate::http2;
@@ -153,6 +153,9 @@ impl Talk<'_, '_, '_> {
             (Answer::Http2(_), None) => return Ok(Reuse::No),
         };
         passing::response(&mut head.fields, false);
+        if let Some(edits) = &self.forward.way.edits {
+            edits::apply(&edits.response, &mut head.fields);
+        }
         if let Some(cookie) = &self.forward.way.told.cookie {
             head.fields.push_as(Known::SetCookie, b"set-cookie", cookie.as_bytes());
         }

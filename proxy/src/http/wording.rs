@@ -14,7 +14,7 @@ impl Forward<'_> {
             (None, true) => &[(b"connection", b"te")],
             (None, false) => &[],
         };
-        sending.request(self.head, &self.asked.host, extra, length);
+        sending.request(self.head, self.host(), self.target(), extra, length);
     }
 
     /// An extended CONNECT in the words of HTTP/1.1 (RFC 8441 §5).
@@ -30,6 +30,6 @@ impl Forward<'_> {
             (b"upgrade", protocol),
             (b"sec-websocket-key", key.as_bytes()),
         ];
-        sending.request(&head, &self.asked.host, &extra, Length::None);
+        sending.request(&head, self.host(), self.target(), &extra, Length::None);
     }
 }

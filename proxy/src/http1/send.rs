@@ -139,12 +139,14 @@ impl<'a> Sending<'a> {
         Self { writer, output }
     }
 
-    /// Queues the head of a request. `host`, `extra` and `length` stand for what the fields do
-    /// not say: those hold neither Host nor Transfer-Encoding.
+    /// Queues the head of a request for a target, which need not be the head's own. `host`, `extra`
+    /// and `length` stand for what the fields do not say: those hold neither Host nor
+    /// Transfer-Encoding.
     pub(crate) fn request(
         &mut self,
         head: &RequestHead,
         host: &[u8],
+        target: &[u8],
         extra: &[(&[u8], &[u8])],
         length: Length,
     ) {
@@ -152,8 +154,7 @@ impl<'a> Sending<'a> {
         output.make_room();
         output.queue.extend_from_slice(head.method());
         output.queue.push(b' ');
-        let path = head.path();
-        output.queue.extend_from_slice(if path.is_empty() { b"/" } else { path });
+        output.queue.extend_from_slice(if target.is_empty() { b"/" } else { target });
         output.queue.extend_from_slice(b" HTTP/1.1\r\n");
         output.written = false;
         output.field(b"host", host);

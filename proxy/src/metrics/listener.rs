@@ -111,6 +111,7 @@ impl RouteName {
             PathMatch::Prefix(prefix) => format!("{}*", bounded(prefix)),
             PathMatch::Under(path) => format!("{}/*", bounded(path)),
             PathMatch::Exact(exact) => bounded(exact),
+            PathMatch::Regex(pattern) => format!("~{}", bounded(pattern.as_str())),
         };
         let short = host.name.len() <= MAX_NAME;
         let host = if short { Arc::clone(&host.name) } else { bounded(&host.name).into() };

@@ -2,8 +2,11 @@
 //! the field and the reason, never half-applied.
 
 mod action;
+mod answer;
 mod balancing;
 pub mod cluster;
+mod condition;
+mod edits;
 pub mod endpoints;
 pub mod generation;
 mod health;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use portolan_model::policy::{HashOn, Retries, RetryOn};
 use portolan_model::traffic::{HashPolicy as Hash, PathMatch, Route as Taken};
 use portolan_proto::envoy::core::HeaderValueOption;
-use portolan_proto::envoy::protobuf::{Any, BoolValue};
+use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::route::retry_policy::retry_host_predicate::ConfigType as PredicateConfig;
 use portolan_proto::envoy::route::retry_policy::{
     RateLimitedRetryBackOff, RetryBackOff, RetryHostPredicate,
@@ -336,7 +336,7 @@ fn what_would_change_a_request_or_where_it_goes_is_refused_by_name() {
     };
     let by = |action| table(host(route(action)));
     let header_option = || vec![HeaderValueOption::default()];
-    let literal = HostRewriteSpecifier::HostRewriteLiteral("other".into());
+    let by_header = HostRewriteSpecifier::HostRewriteHeader("x-host".into());
     let conditional = RetryPolicy {
         retry_on: "5xx".into(),
         retriable_request_headers: vec![Default::default()],
@@ -352,8 +352,8 @@ fn what_would_change_a_request_or_where_it_goes_is_refused_by_name() {
         (by(RouteAction { cors: Some(Default::default()), ..action() }), format!("{field}.route.cors: not supported")),
         (table(VirtualHost { cors: Some(Default::default()), ..host(route(action())) }),
             "virtual_hosts[0].cors: not supported".to_owned()),
-        (by(RouteAction { prefix_rewrite: "/x".into(), ..action() }), format!("{field}.route.prefix_rewrite: not supported")),
-        (by(RouteAction { host_rewrite_specifier: Some(literal), ..action() }),
+        (by(RouteAction { prefix_rewrite: "x".into(), ..action() }), format!("{field}.route.prefix_rewrite: \"x\" is no path")),
+        (by(RouteAction { host_rewrite_specifier: Some(by_header), ..action() }),
             format!("{field}.route.host_rewrite_specifier: not supported")),
         (by(RouteAction { request_mirror_policies: vec![RequestMirrorPolicy::default()], ..action() }),
             format!("{field}.route.request_mirror_policies: not supported")),
@@ -362,7 +362,7 @@ fn what_would_change_a_request_or_where_it_goes_is_refused_by_name() {
         (by(RouteAction { metadata_match: lb_metadata(number_label), ..action() }),
             format!("{field}.route.metadata_match.filter_metadata[envoy.lb].shard: only strings are supported")),
         (by(RouteAction { cluster_specifier: Some(ClusterSpecifier::ClusterHeader("x".into())), ..action() }),
-            format!("{field}.route: only `cluster` is supported yet")),
+            format!("{field}.route: only `cluster` and `weighted_clusters` are supported")),
         (by(hashed(PolicySpecifier::QueryParameter(QueryParameter { name: "q".into() }))),
             format!("{field}.route.hash_policy[0].query_parameter: not supported")),
         (by(hashed(PolicySpecifier::FilterState(FilterState { key: "k".into() }))),
@@ -370,19 +370,18 @@ fn what_would_change_a_request_or_where_it_goes_is_refused_by_name() {
         (by(hashed(header(""))), format!("{field}.route.hash_policy[0].header.header_name: missing")),
         (by(RouteAction { hash_policy: vec![hashing(header("x"), false); 17], ..action() }),
             format!("{field}.route.hash_policy: 17 are more than 16")),
-        (on(|m| m.case_sensitive = Some(BoolValue { value: false })), format!("{field}.match.case_sensitive: not supported")),
         (on(|m| m.path_specifier = Some(PathSpecifier::PathSeparatedPrefix("/a/".into()))),
             format!("{field}.match.path_separated_prefix: \"/a/\" is none")),
         (on(|m| m.path_specifier = Some(PathSpecifier::SafeRegex(Default::default()))),
-            format!("{field}.match: only prefixes and paths are supported yet")),
-        (on(|m| m.grpc = Some(Default::default())), format!("{field}.match.grpc: not supported")),
+            format!("{field}.match.safe_regex.regex: missing")),
+        (on(|m| m.tls_context = Some(Default::default())), format!("{field}.match.tls_context: not supported")),
         (table(host(Route { request_headers_to_add: header_option(), ..route(action()) })),
-            format!("{field}.request_headers_to_add: not supported")),
-        (table(VirtualHost { response_headers_to_remove: vec!["x".into()], ..host(route(action())) }),
-            "virtual_hosts[0].response_headers_to_remove: not supported".to_owned()),
+            format!("{field}.request_headers_to_add[0].header: missing")),
+        (table(VirtualHost { response_headers_to_remove: vec!["x y".into()], ..host(route(action())) }),
+            "virtual_hosts[0].response_headers_to_remove[0]: \"x y\" is no field name that can be changed".to_owned()),
         (table(VirtualHost { require_tls: 2, ..host(route(action())) }), "virtual_hosts[0].require_tls: not supported".to_owned()),
         (RouteConfiguration { request_headers_to_add: header_option(), ..table(host(route(action()))) },
-            "request_headers_to_add: not supported".to_owned()),
+            "request_headers_to_add[0].header: missing".to_owned()),
     ];
     for (table, reason) in cases {
         assert_eq!(taken(&table), Err(format!("t: {reason}")));

@@ -1,25 +1,31 @@
-//! `RouteAction` -> [`Route`]: the cluster, limits in time, retries, what is hashed, labels.
+//! `RouteAction` -> [`Route`]: clusters and their shares, what is changed on the way, limits in time,
+//! retries, what is hashed, labels.
 
 use std::time::Duration;
 
 use portolan_model::policy::HashOn;
-use portolan_model::traffic::{HashPolicy, PathMatch, Route};
+use portolan_model::traffic::{Action, Edits, HashPolicy, PathEdit, PathMatch, Route, Share};
 use portolan_proto::envoy::route as rds;
-use portolan_proto::envoy::route::RouteAction;
 use portolan_proto::envoy::route::route_action::hash_policy::PolicySpecifier;
 use portolan_proto::envoy::route::route_action::{
     ClusterSpecifier, HashPolicy as EnvoyHashPolicy, HostRewriteSpecifier,
 };
+use portolan_proto::envoy::route::weighted_cluster::ClusterWeight;
+use portolan_proto::envoy::route::weighted_cluster::cluster_weight::HostRewriteSpecifier as ShareHost;
+use portolan_proto::envoy::route::{RouteAction, WeightedCluster};
 
-use super::{duration, labels, refuse, retry, time};
+use super::edits::{self, Around, Level};
+use super::{answer, duration, http_filters, labels, refuse, retry, time};
 use crate::resource::PATH;
 
 /// Envoy's default for a route without `timeout`.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 /// Most hash policies of a route.
 const MAX_HASHES: usize = 16;
+/// Most clusters of a route.
+const MAX_SHARES: usize = 64;
 
-/// Converts a route to a cluster.
+/// Converts a route to clusters; `level` is what the route itself asks for.
 ///
 /// # Errors
 /// The first field that is malformed or not supported.
@@ -28,11 +34,40 @@ pub(super) fn convert(
     said: &RouteAction,
     host: &rds::VirtualHost,
     path: PathMatch,
+    around: Around<'_>,
+    level: &Level,
 ) -> Result<Route, String> {
-    let Some(ClusterSpecifier::Cluster(cluster)) = &said.cluster_specifier else {
-        return Err(format!("{field}: only `cluster` is supported yet"));
-    };
     unsupported(field, said)?;
+    let rewritten = Edits {
+        host: match &said.host_rewrite_specifier {
+            Some(HostRewriteSpecifier::HostRewriteLiteral(host)) => {
+                answer::host(&format!("{field}.host_rewrite_literal"), host)?
+            }
+            _ => None,
+        },
+        path: match said.prefix_rewrite.as_str() {
+            "" => None,
+            prefix => {
+                Some(PathEdit::Matched(answer::target(&format!("{field}.prefix_rewrite"), prefix)?))
+            }
+        },
+        ..Edits::default()
+    };
+    let shares = match &said.cluster_specifier {
+        Some(ClusterSpecifier::Cluster(cluster)) => {
+            let changed = around.with(level, &Level::default());
+            let edits = edits::shared(Edits {
+                request: changed.request,
+                response: changed.response,
+                ..rewritten
+            });
+            vec![Share { cluster: cluster.as_str().into(), weight: 1, edits }]
+        }
+        Some(ClusterSpecifier::WeightedClusters(said)) => {
+            shares(&format!("{field}.weighted_clusters"), said, around, level, &rewritten)?
+        }
+        _ => return Err(format!("{field}: only `cluster` and `weighted_clusters` are supported")),
+    };
     let retries = said.retry_policy.as_ref().or(host.retry_policy.as_ref());
     Ok(Route {
         timeout: timeout(field, said)?,
@@ -43,21 +78,84 @@ pub(super) fn convert(
         },
         hash: hash(&format!("{field}.hash_policy"), &said.hash_policy)?,
         labels: labels::asked(&format!("{field}.metadata_match"), said.metadata_match.as_ref())?,
-        ..Route::to(path, cluster.as_str().into())
+        action: Action::Forward(shares),
+        ..Route::to(path, "".into())
     })
 }
 
-/// What would change a request on its way, or send it somewhere else as well.
+fn shares(
+    field: &str,
+    said: &WeightedCluster,
+    around: Around<'_>,
+    level: &Level,
+    rewritten: &Edits,
+) -> Result<Vec<Share>, String> {
+    refuse(&format!("{field}.random_value_specifier"), said.random_value_specifier.is_some())?;
+    if said.clusters.len() > MAX_SHARES {
+        return Err(format!(
+            "{field}: {} clusters are more than {MAX_SHARES}",
+            said.clusters.len()
+        ));
+    }
+    let one = |(i, said)| share(&format!("{field}.clusters[{i}]"), said, around, level, rewritten);
+    let shares: Vec<Share> = said.clusters.iter().enumerate().map(one).collect::<Result<_, _>>()?;
+    let sum = shares.iter().try_fold(0_u32, |sum, share| sum.checked_add(share.weight));
+    match sum {
+        None => Err(format!("{field}: the weights are more than {} together", u32::MAX)),
+        Some(0) => Err(format!("{field}: no cluster has a weight")),
+        Some(_) => Ok(shares),
+    }
+}
+
+fn share(
+    field: &str,
+    said: &ClusterWeight,
+    around: Around<'_>,
+    level: &Level,
+    rewritten: &Edits,
+) -> Result<Share, String> {
+    refuse(&format!("{field}.cluster_header"), !said.cluster_header.is_empty())?;
+    refuse(&format!("{field}.metadata_match"), said.metadata_match.is_some())?;
+    http_filters::check_asked(&format!("{field}."), &said.typed_per_filter_config)?;
+    if said.name.is_empty() {
+        return Err(format!("{field}.name: missing"));
+    }
+    let asked = edits::Said {
+        add: [&said.request_headers_to_add, &said.response_headers_to_add],
+        remove: [&said.request_headers_to_remove, &said.response_headers_to_remove],
+    };
+    let changed = around.with(level, &Level::of(&format!("{field}."), &asked)?);
+    let host = match &said.host_rewrite_specifier {
+        None => rewritten.host.clone(),
+        Some(ShareHost::HostRewriteLiteral(host)) => {
+            answer::host(&format!("{field}.host_rewrite_literal"), host)?
+        }
+    };
+    Ok(Share {
+        cluster: said.name.as_str().into(),
+        weight: said.weight.as_ref().map_or(0, |weight| weight.value),
+        edits: edits::shared(Edits {
+            request: changed.request,
+            response: changed.response,
+            host,
+            path: rewritten.path.clone(),
+        }),
+    })
+}
+
+/// What would change a request on its way in a manner not known here, or send it somewhere else as well.
 #[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
 fn unsupported(field: &str, said: &RouteAction) -> Result<(), String> {
     let kept = matches!(
         &said.host_rewrite_specifier,
-        None | Some(HostRewriteSpecifier::AutoHostRewrite(
-            portolan_proto::envoy::protobuf::BoolValue { value: false }
-        ))
+        None | Some(
+            HostRewriteSpecifier::HostRewriteLiteral(_)
+                | HostRewriteSpecifier::AutoHostRewrite(
+                    portolan_proto::envoy::protobuf::BoolValue { value: false }
+                )
+        )
     );
     let asked = [
-        ("prefix_rewrite", !said.prefix_rewrite.is_empty()),
         ("regex_rewrite", said.regex_rewrite.is_some()),
         ("path_rewrite", !said.path_rewrite.is_empty()),
         ("path_rewrite_policy", said.path_rewrite_policy.is_some()),

@@ -1,16 +1,15 @@
-//! `RouteConfiguration` -> [`RouteTable`]: virtual hosts with prefix and path matches to clusters.
-//! What would change a request on its way, or which requests a route is for, is refused.
+//! `RouteConfiguration` -> [`RouteTable`]: virtual hosts and their routes. What is not supported would
+//! change which requests a route is for, or what becomes of them, and is refused by name.
 
 use std::sync::Arc;
 
-use portolan_model::traffic::{PathMatch, ResourceName, Route, RouteTable, VirtualHost};
-use portolan_proto::envoy::core::HeaderValueOption;
+use portolan_model::traffic::{Action, ResourceName, Route, RouteTable, VirtualHost};
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::route as rds;
-use portolan_proto::envoy::route::route::Action;
-use portolan_proto::envoy::route::route_match::PathSpecifier;
+use portolan_proto::envoy::route::route::Action as Said;
 
-use super::{DecodeError, action, http_filters, named, refuse, resource};
+use super::edits::{self, Around, Level};
+use super::{DecodeError, action, answer, condition, http_filters, named, refuse, resource};
 
 /// Decodes and checks a route table.
 ///
@@ -35,24 +34,33 @@ pub fn convert(config: &rds::RouteConfiguration, name: ResourceName) -> Result<R
         ("ignore_path_parameters_in_path_matching", config.ignore_path_parameters_in_path_matching),
     ];
     asked.into_iter().try_for_each(|(field, asked)| refuse(field, asked))?;
-    Headers {
+    let said = edits::Said {
         add: [&config.request_headers_to_add, &config.response_headers_to_add],
         remove: [&config.request_headers_to_remove, &config.response_headers_to_remove],
-    }
-    .refuse("")?;
+    };
+    let level = Level::of("", &said)?;
+    let specific_wins = config.most_specific_header_mutations_wins;
     http_filters::check_asked("", &config.typed_per_filter_config)?;
     let hosts: Result<Vec<Arc<VirtualHost>>, String> = config
         .virtual_hosts
         .iter()
         .enumerate()
-        .map(|(i, host)| virtual_host(&format!("virtual_hosts[{i}]"), host).map(Arc::new))
+        .map(|(i, host)| {
+            let field = format!("virtual_hosts[{i}]");
+            virtual_host(&field, host, &level, specific_wins).map(Arc::new)
+        })
         .collect();
     let table = RouteTable::new(name, hosts?).map_err(|e| e.to_string())?;
     Ok(table.ignoring_port(config.ignore_port_in_host_matching))
 }
 
 #[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
-fn virtual_host(field: &str, host: &rds::VirtualHost) -> Result<VirtualHost, String> {
+fn virtual_host(
+    field: &str,
+    host: &rds::VirtualHost,
+    table: &Level,
+    specific_wins: bool,
+) -> Result<VirtualHost, String> {
     if host.domains.is_empty() {
         return Err(format!("{field}.domains: missing"));
     }
@@ -64,17 +72,18 @@ fn virtual_host(field: &str, host: &rds::VirtualHost) -> Result<VirtualHost, Str
         ("request_mirror_policies", !host.request_mirror_policies.is_empty()),
     ];
     asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
-    Headers {
+    let said = edits::Said {
         add: [&host.request_headers_to_add, &host.response_headers_to_add],
         remove: [&host.request_headers_to_remove, &host.response_headers_to_remove],
-    }
-    .refuse(&format!("{field}."))?;
+    };
+    let level = Level::of(&format!("{field}."), &said)?;
+    let around = Around { table, host: &level, specific_wins };
     http_filters::check_asked(&format!("{field}."), &host.typed_per_filter_config)?;
     let routes: Result<Vec<Route>, String> = host
         .routes
         .iter()
         .enumerate()
-        .map(|(i, route)| convert_route(&format!("{field}.routes[{i}]"), route, host))
+        .map(|(i, route)| convert_route(&format!("{field}.routes[{i}]"), route, host, around))
         .collect();
     Ok(VirtualHost {
         name: host.name.as_str().into(),
@@ -88,64 +97,34 @@ fn convert_route(
     field: &str,
     route: &rds::Route,
     host: &rds::VirtualHost,
+    around: Around<'_>,
 ) -> Result<Route, String> {
-    let Some(condition) = &route.r#match else { return Err(format!("{field}.match: missing")) };
-    let path = path(&format!("{field}.match"), condition)?;
-    Headers {
+    let Some(matched) = &route.r#match else { return Err(format!("{field}.match: missing")) };
+    let (path, conditions) = condition::convert(&format!("{field}.match"), matched)?;
+    let said = edits::Said {
         add: [&route.request_headers_to_add, &route.response_headers_to_add],
         remove: [&route.request_headers_to_remove, &route.response_headers_to_remove],
-    }
-    .refuse(&format!("{field}."))?;
-    http_filters::check_asked(&format!("{field}."), &route.typed_per_filter_config)?;
-    let Some(Action::Route(said)) = &route.action else {
-        return Err(format!("{field}: only routes to a cluster are supported yet"));
     };
-    action::convert(&format!("{field}.route"), said, host, path)
-}
-
-fn path(field: &str, condition: &rds::RouteMatch) -> Result<PathMatch, String> {
-    if !condition.headers.is_empty() || !condition.query_parameters.is_empty() {
-        return Err(format!("{field}: header and query matches are not supported yet"));
-    }
-    let asked = [
-        ("case_sensitive", condition.case_sensitive.is_some_and(|v| !v.value)),
-        ("runtime_fraction", condition.runtime_fraction.is_some()),
-        ("cookies", !condition.cookies.is_empty()),
-        ("grpc", condition.grpc.is_some()),
-        ("tls_context", condition.tls_context.is_some()),
-        ("dynamic_metadata", !condition.dynamic_metadata.is_empty()),
-        ("filter_state", !condition.filter_state.is_empty()),
-    ];
-    asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
-    match &condition.path_specifier {
-        Some(PathSpecifier::Prefix(prefix)) => Ok(PathMatch::Prefix(prefix.as_str().into())),
-        Some(PathSpecifier::Path(path)) => Ok(PathMatch::Exact(path.as_str().into())),
-        Some(PathSpecifier::PathSeparatedPrefix(whole)) => {
-            // Envoy's own rule.
-            if whole.is_empty() || whole.ends_with('/') || whole.contains(['?', '#']) {
-                return Err(format!("{field}.path_separated_prefix: {whole:?} is none"));
-            }
-            Ok(PathMatch::Under(whole.as_str().into()))
+    let level = Level::of(&format!("{field}."), &said)?;
+    http_filters::check_asked(&format!("{field}."), &route.typed_per_filter_config)?;
+    let own = || edits::shared(around.with(&level, &Level::default()));
+    let action = match &route.action {
+        Some(Said::Route(said)) => {
+            let field = format!("{field}.route");
+            let mut forward = action::convert(&field, said, host, path, around, &level)?;
+            forward.conditions = conditions;
+            return Ok(forward);
         }
-        Some(_) => Err(format!("{field}: only prefixes and paths are supported yet")),
-        None => Err(format!("{field}.path_specifier: missing")),
-    }
-}
-
-/// Headers that are to be changed, of requests and of answers.
-struct Headers<'a> {
-    add: [&'a [HeaderValueOption]; 2],
-    remove: [&'a [String]; 2],
-}
-
-impl Headers<'_> {
-    fn refuse(&self, prefix: &str) -> Result<(), String> {
-        for (kind, (add, remove)) in
-            ["request", "response"].into_iter().zip(self.add.iter().zip(self.remove))
-        {
-            refuse(&format!("{prefix}{kind}_headers_to_add"), !add.is_empty())?;
-            refuse(&format!("{prefix}{kind}_headers_to_remove"), !remove.is_empty())?;
+        Some(Said::Redirect(said)) => {
+            Action::Redirect(answer::redirect(&format!("{field}.redirect"), said, own())?)
         }
-        Ok(())
-    }
+        Some(Said::DirectResponse(said)) => {
+            Action::Respond(answer::respond(&format!("{field}.direct_response"), said, own())?)
+        }
+        _ => {
+            let known = "routes to clusters, redirects and direct responses";
+            return Err(format!("{field}: only {known} are supported"));
+        }
+    };
+    Ok(Route { conditions, action, ..Route::to(path, "".into()) })
 }

@@ -1,0 +1,193 @@
+//! Which route takes a request, and what it asks for: the cluster, or an answer of the proxy's.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_model::policy::Retries;
+use portolan_model::traffic::{
+    self, Action, Edits, ListenerKind, PathEdit, PathMatch, ResourceName,
+};
+
+use super::account::Account;
+use super::asked::Asked;
+use super::local::{Given, Local, Reason};
+use super::{Client, affinity, edits};
+use crate::message::{RequestHead, without_query};
+
+/// Where a request goes.
+pub(super) struct Way {
+    pub(super) cluster: ResourceName,
+    pub(super) retries: Option<Retries>,
+    /// What hashed balancers pick by.
+    pub(super) told: affinity::Told,
+    /// Labels that the endpoint must have.
+    pub(super) labels: BTreeMap<String, String>,
+    pub(super) timeout: Option<Duration>,
+    pub(super) idle_timeout: Option<Duration>,
+    /// What is changed on the way; `None`: nothing.
+    pub(super) edits: Option<Arc<Edits>>,
+    /// The target that the endpoint is asked for, if it is another.
+    pub(super) target: Option<Vec<u8>>,
+}
+
+/// A request as the conditions of routes see it.
+struct View<'a> {
+    head: &'a RequestHead,
+    asked: &'a Asked,
+    grpc: bool,
+    random: u64,
+}
+
+impl traffic::Asked for View<'_> {
+    fn method(&self) -> &[u8] {
+        self.head.method()
+    }
+
+    fn path(&self) -> &[u8] {
+        without_query(self.head.path())
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        self.head.path().get(self.path().len() + 1..)
+    }
+
+    fn field(&self, name: &str) -> Option<Cow<'_, [u8]>> {
+        match name {
+            ":method" => return Some(Cow::Borrowed(self.head.method())),
+            ":path" => return Some(Cow::Borrowed(self.head.path())),
+            ":authority" | "host" => return Some(Cow::Borrowed(&self.asked.host)),
+            ":scheme" => return Some(Cow::Borrowed(b"http")),
+            _ => {}
+        }
+        let named =
+            |field: &crate::message::Field<'_>| field.name.eq_ignore_ascii_case(name.as_bytes());
+        let mut values = self.head.fields.iter().filter(named).map(|field| field.value);
+        let first = values.next()?;
+        let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
+        // Of cookies HTTP/2 makes several fields of one (RFC 9113 §8.2.3).
+        let between: &[u8] = if name == "cookie" { b"; " } else { b"," };
+        let mut joined = first.to_vec();
+        for value in std::iter::once(second).chain(values) {
+            joined.extend_from_slice(between);
+            joined.extend_from_slice(value);
+        }
+        Some(Cow::Owned(joined))
+    }
+
+    fn is_grpc(&self) -> bool {
+        self.grpc
+    }
+
+    fn millionth(&self) -> u32 {
+        u32::try_from(self.random % 1_000_000).unwrap_or(0)
+    }
+}
+
+/// The cluster for a request, and what its route allows.
+///
+/// # Errors
+/// What the route says itself, or that there is none.
+pub(super) fn route(
+    client: &Client,
+    asked: &Asked,
+    head: &RequestHead,
+    account: &Account,
+) -> Result<Way, Local> {
+    let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
+        &client.origin.listener.kind
+    else {
+        return Err(Local::new(Reason::NoRoute, "no routes"));
+    };
+    // Two numbers that have nothing to do with each other: whether a route takes it, and its share.
+    let (random, number) = client.origin.shared.random();
+    let view = View { head, asked, grpc: account.grpc, random };
+    let found = client.origin.shared.with_routes(routes, |table| {
+        let host = table.lookup(asked.lower())?;
+        let route = host.route(&view)?;
+        let mut routes = client.origin.routes.borrow_mut();
+        account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
+        Some(match &route.action {
+            Action::Forward(shares) => {
+                let share = traffic::pick(shares, number)?;
+                let rewrite = share.edits.as_ref().and_then(|edits| edits.path.as_ref());
+                Ok(Way {
+                    cluster: ResourceName::clone(&share.cluster),
+                    retries: route.retries.clone(),
+                    told: affinity::tell(&route.hash, client, head),
+                    labels: route.labels.clone(),
+                    timeout: route.timeout,
+                    idle_timeout: route.idle_timeout,
+                    edits: share.edits.clone(),
+                    target: rewrite.map(|edit| rewritten(edit, head, &route.path)),
+                })
+            }
+            Action::Redirect(redirect) => Err(elsewhere(redirect, asked, head, &route.path)),
+            Action::Respond(respond) => {
+                let detail = String::from_utf8_lossy(&respond.body).into_owned();
+                Err(Local::given(
+                    Reason::DirectResponse,
+                    detail,
+                    Given {
+                        status: respond.status,
+                        body: respond.body.to_vec(),
+                        location: None,
+                        edits: respond.edits.clone(),
+                    },
+                ))
+            }
+        })
+    });
+    found.unwrap_or_else(|| {
+        let path = String::from_utf8_lossy(without_query(head.path()));
+        Err(Local::new(Reason::NoRoute, format!("{}{path}: no route", asked.lower())))
+    })
+}
+
+/// The target that the endpoint is asked for. `*` and what a plain CONNECT has are no paths.
+fn rewritten(edit: &PathEdit, head: &RequestHead, matched: &PathMatch) -> Vec<u8> {
+    let target = head.path();
+    if target.first() == Some(&b'/') { edit.apply(target, matched) } else { target.to_vec() }
+}
+
+/// Where a client is sent (RFC 9110 §10.2.2), with all of it said.
+fn elsewhere(
+    redirect: &traffic::Redirect,
+    asked: &Asked,
+    head: &RequestHead,
+    matched: &PathMatch,
+) -> Local {
+    let scheme = redirect.scheme.as_deref().unwrap_or("http");
+    let (host, port) = edits::host_and_port(asked.lower());
+    let host = redirect.host.as_deref().unwrap_or(host);
+    let said =
+        host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
+    let port = match redirect.port {
+        Some(port) => Some(port),
+        // A port that is not the scheme's own stays where scheme and host do.
+        None if redirect.scheme.is_none() && redirect.host.is_none() => port,
+        None => None,
+    };
+    let port =
+        port.filter(|port| !said && !matches!((scheme, port), ("http", 80) | ("https", 443)));
+    let mut target = match &redirect.path {
+        Some(edit) => rewritten(edit, head, matched),
+        None => head.path().to_vec(),
+    };
+    if redirect.strip_query {
+        target.truncate(without_query(&target).len());
+    }
+    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+    let location = format!("{scheme}://{host}{port}{}", String::from_utf8_lossy(&target));
+    Local::given(
+        Reason::Redirect,
+        location.clone(),
+        Given {
+            status: redirect.status,
+            body: format!("{location}\n").into_bytes(),
+            location: Some(location),
+            edits: redirect.edits.clone(),
+        },
+    )
+}
