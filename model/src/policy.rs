@@ -144,6 +144,32 @@ pub struct Retries {
     pub status_codes: Vec<u16>,
     /// Limit on each try.
     pub per_try_timeout: Option<Duration>,
+    /// Pauses before tries that the policy asks for; `None`: they are made at once, each at an
+    /// endpoint that has not failed the request.
+    #[serde(default)]
+    pub back_off: Option<BackOff>,
+}
+
+/// Pauses that grow from try to try (Envoy `RetryBackOff`): before the n-th one after the first
+/// anything up to `base` times 2^n - 1, evenly spread, and never more than `max`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BackOff {
+    /// The longest first pause.
+    pub base: Duration,
+    /// The longest of all.
+    pub max: Duration,
+}
+
+impl BackOff {
+    /// The pause before the n-th try after the first, by any number.
+    #[must_use]
+    pub fn pause(self, n: u32, number: u64) -> Duration {
+        let grown = 2_u32.saturating_pow(n).saturating_sub(1);
+        let most = self.base.saturating_mul(grown).min(self.max);
+        let nanos = u64::try_from(most.as_nanos()).unwrap_or(u64::MAX);
+        Duration::from_nanos(number.checked_rem(nanos.saturating_add(1)).unwrap_or(0))
+    }
 }
 
 /// Statuses of answers that [`Retries::status_codes`] may name: of final responses (RFC 9110 §15).
@@ -346,6 +372,26 @@ impl CircuitBreaker {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn pauses_grow_from_try_to_try_up_to_the_longest() {
+        let ms = Duration::from_millis;
+        let back_off = BackOff { base: ms(25), max: ms(250) };
+        for (n, most) in [(1, 25), (2, 75), (3, 175), (4, 250), (40, 250)] {
+            let (mut least, mut longest, mut sum) = (ms(most), ms(0), ms(0));
+            for i in 0..10_000_u64 {
+                let pause = back_off.pause(n, i * 7_919_017);
+                least = least.min(pause);
+                longest = longest.max(pause);
+                sum += pause;
+            }
+            assert!(least < ms(1) && longest <= ms(most) && longest > ms(most) * 9 / 10, "{n}");
+            let mean = sum / 10_000;
+            assert!(mean > ms(most) * 4 / 10 && mean < ms(most) * 6 / 10, "{n}: {mean:?}");
+        }
+        let none = BackOff { base: ms(0), max: ms(0) };
+        assert_eq!(none.pause(3, u64::MAX), ms(0));
+    }
 
     #[test]
     fn what_a_service_names_goes_before_what_its_affinity_implies() {

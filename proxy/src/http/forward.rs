@@ -6,9 +6,11 @@
 //! reasons and tries. Each try is at an endpoint that has not failed this request yet while there
 //! is one, within the cluster's retry budget.
 
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::rc::Rc;
+use std::task::Poll;
+use std::time::Duration;
 
 use portolan_model::traffic::UpstreamProtocol;
 use smallvec::SmallVec;
@@ -87,6 +89,9 @@ impl Forward<'_> {
         });
         let _upstream = self.shared.metrics.upstream();
         while tried.len() < most {
+            if let Some(pause) = last.as_ref().and_then(|last| self.pause(last, tried.len())) {
+                Box::pin(self.wait(pause, source, answer)).await?;
+            }
             // Looked up each time: a try may have outlived a configuration.
             let Some(state) = self.shared.cluster(&self.way.cluster) else {
                 let detail = format!("{}: no cluster {}", self.asked.lower(), self.way.cluster);
@@ -134,6 +139,31 @@ impl Forward<'_> {
             }
         }
         Err(Fail::Local(self.give_up(last)))
+    }
+
+    /// How long to wait before another try. What the policy does not ask for is made at once.
+    fn pause(&self, last: &Tried, tries: usize) -> Option<Duration> {
+        let back_off = self.way.retries.as_ref()?.back_off?;
+        let asked = self.is_asked(last.failure.cause, tries);
+        let n = u32::try_from(tries).unwrap_or(u32::MAX);
+        (asked && !last.reused).then(|| back_off.pause(n, self.shared.random().0))
+    }
+
+    /// Waits, unless the client goes away meanwhile.
+    async fn wait(
+        &self,
+        pause: Duration,
+        source: &mut Source<'_>,
+        answer: &mut Answering<'_>,
+    ) -> Result<(), Fail> {
+        let mut over = std::pin::pin!(tokio::time::sleep(pause));
+        poll_fn(|cx| {
+            if source.poll_gone(cx).is_ready() || answer.out.poll_refused(cx).is_ready() {
+                return Poll::Ready(Err(Fail::Client));
+            }
+            over.as_mut().poll(cx).map(Ok)
+        })
+        .await
     }
 
     /// The endpoint for the next try. Only one that has not failed this request; but if it was a

@@ -6,7 +6,7 @@ use std::time::Duration;
 use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
-use portolan_model::policy::{Retries, RetryOn};
+use portolan_model::policy::{BackOff, Retries, RetryOn};
 
 use super::frames::*;
 use super::kit::*;
@@ -438,5 +438,37 @@ async fn an_endpoint_that_breaks_a_call_off_is_a_status_for_the_client() {
     assert_eq!(answer.text(), "part");
     let status = answer.trailers.as_ref().and_then(|t| t.get("grpc-status"));
     assert_eq!(status.map(|v| v.as_bytes()), Some(&b"14"[..]));
+    proxy.finish().await;
+}
+
+fn pausing(attempts: u32, most: Duration) -> Retries {
+    let back_off = Some(BackOff { base: most, max: most });
+    Retries { back_off, ..policy(&[RetryOn::ServerError], attempts) }
+}
+
+#[tokio::test]
+async fn tries_are_paused_as_the_policy_asks() {
+    let backend = failing(H1, 9, 503).await;
+    let most = Duration::from_millis(100);
+    let proxy = start(with(Plan::http(&[backend.address]), pausing(9, most))).await;
+    let started = std::time::Instant::now();
+    let answer = fetch(H1, proxy.web(), get(H1, "/")).await;
+    assert_eq!((answer.status, backend.requests()), (200, 10));
+    // Nine pauses, each of up to 100 ms: less than 100 ms together once in 360,000 runs.
+    assert!(started.elapsed() >= most, "{:?}", started.elapsed());
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn a_client_that_goes_during_a_pause_is_noticed() {
+    let backend = failing(H1, 9, 503).await;
+    let pause = Duration::from_secs(1_000_000);
+    let proxy = start(with(Plan::http(&[backend.address]), pausing(9, pause))).await;
+    let mut wire = Wire::connect(proxy.web()).await;
+    wire.send("GET / HTTP/1.1\r\nhost: web.shop\r\n\r\n").await;
+    until("the first try", || backend.requests() == 1).await;
+    drop(wire);
+    until("nothing in flight", || proxy.metric("portolan_proxy_upstream_requests") == 0).await;
+    assert_eq!(backend.requests(), 1);
     proxy.finish().await;
 }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use portolan_model::policy::{HashOn, Retries, RetryOn};
+use portolan_model::policy::{BackOff, HashOn, Retries, RetryOn};
 use portolan_model::traffic::{HashPolicy as Hash, PathMatch, Route as Taken};
 use portolan_proto::envoy::core::HeaderValueOption;
 use portolan_proto::envoy::protobuf::Any;
@@ -193,9 +193,16 @@ fn of_a_retry_policy_what_changes_its_meaning_is_refused_and_what_does_not_is_pa
     let limited = RateLimitedRetryBackOff::default();
     let predicates = |predicates| RetryPolicy { retry_host_predicate: predicates, ..base() };
     let headers = || vec![Default::default()];
+    let back_off = |base_interval, max_interval| RetryPolicy {
+        retry_back_off: Some(RetryBackOff { base_interval, max_interval }),
+        ..base()
+    };
     #[rustfmt::skip]
     let cases = [
-        (RetryPolicy { retry_back_off: Some(RetryBackOff::default()), ..base() }, ""),
+        (back_off(secs(1), None), ""),
+        (back_off(secs(1), secs(1)), ""),
+        (back_off(None, secs(1)), "retry_back_off.base_interval: missing"),
+        (back_off(secs(2), secs(1)), "retry_back_off.max_interval: 1s is less than the base"),
         (RetryPolicy { host_selection_retry_max_attempts: 5, ..base() }, ""),
         (RetryPolicy { per_try_idle_timeout: secs(0), ..base() }, ""),
         (RetryPolicy { retriable_headers: headers(), ..base() }, ""),
@@ -218,7 +225,13 @@ fn of_a_retry_policy_what_changes_its_meaning_is_refused_and_what_does_not_is_pa
             "" => Ok(Some(vec![RetryOn::ServerError])),
             reason => Err(format!("t: virtual_hosts[0].routes[0].route.retry_policy.{reason}")),
         };
-        assert_eq!(result.map(|r| r.retries.map(|r| r.on)), expected, "{policy:?}");
+        let result = result.map(|r| r.retries);
+        if let (Some(said), Ok(Some(retries))) = (&policy.retry_back_off, &result) {
+            let second = Duration::from_secs(1);
+            let max = if said.max_interval.is_some() { second } else { 10 * second };
+            assert_eq!(retries.back_off, Some(BackOff { base: second, max }));
+        }
+        assert_eq!(result.map(|r| r.map(|r| r.on)), expected, "{policy:?}");
     }
 }
 

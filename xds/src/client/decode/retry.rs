@@ -1,13 +1,13 @@
 //! `RetryPolicy` -> [`Retries`]: Envoy's words, and what of the policy beside them is done here.
 //!
-//! Passed over is what holds here anyway or costs nothing: another try goes at once to an endpoint
-//! that has not failed the request, so there is no pause (`retry_back_off`) and no limit on looking
-//! for one (`host_selection_retry_max_attempts`, the predicate of previous hosts).
+//! Passed over is what holds here anyway: another try goes to an endpoint that has not failed the
+//! request, so there is no limit on looking for one (`host_selection_retry_max_attempts`, the
+//! predicate of previous hosts). Where no `retry_back_off` is said it goes at once.
 
-use portolan_model::policy::{RETRIABLE_STATUSES, Retries, RetryOn};
+use portolan_model::policy::{BackOff, RETRIABLE_STATUSES, Retries, RetryOn};
 use portolan_proto::envoy::route::RetryPolicy;
-use portolan_proto::envoy::route::retry_policy::RetryHostPredicate;
 use portolan_proto::envoy::route::retry_policy::retry_host_predicate::ConfigType;
+use portolan_proto::envoy::route::retry_policy::{RetryBackOff, RetryHostPredicate};
 
 use super::{refuse, time};
 
@@ -59,7 +59,23 @@ pub(super) fn convert(field: &str, policy: &RetryPolicy) -> Result<Option<Retrie
         status_codes: if on.contains(&RetryOn::StatusCodes) { status_codes } else { Vec::new() },
         on,
         per_try_timeout: time(&format!("{field}.per_try_timeout"), limit)?,
+        back_off: match &policy.retry_back_off {
+            Some(said) => Some(back_off(&format!("{field}.retry_back_off"), said)?),
+            None => None,
+        },
     }))
+}
+
+fn back_off(field: &str, said: &RetryBackOff) -> Result<BackOff, String> {
+    let base = time(&format!("{field}.base_interval"), said.base_interval.as_ref())?;
+    let base = base.ok_or_else(|| format!("{field}.base_interval: missing"))?;
+    // Envoy's default.
+    let max = time(&format!("{field}.max_interval"), said.max_interval.as_ref())?;
+    let max = max.unwrap_or(base.saturating_mul(10));
+    if max < base {
+        return Err(format!("{field}.max_interval: {max:?} is less than the base"));
+    }
+    Ok(BackOff { base, max })
 }
 
 /// What would change what is tried again, where, or when.
