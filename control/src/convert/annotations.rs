@@ -66,6 +66,8 @@ const KNOWN: &[&str] = &[
     "proxy-protocol",
     "request-timeout",
     "retry-attempts",
+    "retry-back-off",
+    "retry-back-off-max",
     "retry-budget-min",
     "retry-budget-percent",
     "retry-on",

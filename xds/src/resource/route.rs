@@ -11,6 +11,7 @@ use imbl::OrdMap;
 use portolan_model::policy::{Retries, RetryOn};
 use portolan_model::{AppProtocol, Balancer, DnsName, Protocol, Scope, Service, ServicePort};
 use portolan_proto::envoy::protobuf::UInt32Value;
+use portolan_proto::envoy::route::retry_policy::RetryBackOff;
 use portolan_proto::envoy::route::{
     RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
     route_action, route_action::HashPolicy, route_match::PathSpecifier,
@@ -153,6 +154,10 @@ fn retry_policy(retries: &Retries) -> RetryPolicy {
         num_retries: Some(UInt32Value { value: retries.attempts }),
         retriable_status_codes: retries.status_codes.iter().map(|code| u32::from(*code)).collect(),
         per_try_timeout: retries.per_try_timeout.map(duration),
+        retry_back_off: retries.back_off.map(|back_off| RetryBackOff {
+            base_interval: Some(duration(back_off.base)),
+            max_interval: Some(duration(back_off.max)),
+        }),
         ..RetryPolicy::default()
     }
 }

@@ -5,8 +5,8 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use portolan_model::policy::{
-    CircuitBreaker, FailurePercentage, HashOn, HealthCheck, OutlierDetection, Policy, Probe,
-    Retries, RetryBudget, RetryOn,
+    BackOff, CircuitBreaker, FailurePercentage, HashOn, HealthCheck, OutlierDetection, Policy,
+    Probe, Retries, RetryBudget, RetryOn,
 };
 use portolan_model::traffic::{
     AcceptProxy, AdaptiveConcurrency, Cluster, HashPolicy, HttpOptions, ListenerKind, Outlier,
@@ -271,7 +271,14 @@ fn what_a_service_asks_of_its_routes_arrives() {
     }
     fn by_status() -> Option<Retries> {
         let on = RetryOn::WORDS.map(|(_, reason)| reason).to_vec();
-        Some(Retries { attempts: 1, on, status_codes: vec![409, 429], ..Retries::default() })
+        let back_off = Some(BackOff { base: SECOND, max: 3 * SECOND });
+        Some(Retries {
+            attempts: 1,
+            on,
+            status_codes: vec![409, 429],
+            back_off,
+            ..Retries::default()
+        })
     }
     #[rustfmt::skip]
     let cases: &[Case] = &[

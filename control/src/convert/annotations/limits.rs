@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use portolan_model::policy::{CircuitBreaker, Retries, RetryBudget, RetryOn};
+use portolan_model::policy::{BackOff, CircuitBreaker, Retries, RetryBudget, RetryOn};
 use portolan_model::traffic::AdaptiveConcurrency;
 
 use super::values::{count, duration, number, on, percent, retry_on, status_codes};
@@ -59,6 +59,7 @@ impl Settings<'_, '_> {
             return None;
         }
         let per_try_timeout = self.take("retry-per-try-timeout", duration);
+        let back_off = self.back_off();
         let mut on = reasons.unwrap_or_else(|| {
             vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::Unavailable]
         });
@@ -78,7 +79,23 @@ impl Settings<'_, '_> {
             on,
             status_codes: codes.unwrap_or_default(),
             per_try_timeout,
+            back_off,
         })
+    }
+
+    /// The pauses between the tries.
+    fn back_off(&mut self) -> Option<BackOff> {
+        const MAX: &str = "retry-back-off-max";
+        let Some(base) = self.take("retry-back-off", duration) else {
+            self.without("retry-back-off", MAX);
+            return None;
+        };
+        // As Envoy's default.
+        let max = self.take(MAX, |text| match duration(text) {
+            Ok(max) if max < base => Err(format!("{text:?} is less than {PREFIX}retry-back-off")),
+            read => read,
+        });
+        Some(BackOff { base, max: max.unwrap_or(base * 10) })
     }
 
     /// Whether requests in flight are held to what latency allows.

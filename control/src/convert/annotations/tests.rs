@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portolan_model::AppProtocol;
 use portolan_model::policy::{
-    Balancer, CircuitBreaker, Connections, FailurePercentage, HashOn, HealthCheck,
+    BackOff, Balancer, CircuitBreaker, Connections, FailurePercentage, HashOn, HealthCheck,
     OutlierDetection, Probe, Retries, RetryBudget, RetryOn, Tuning,
 };
 use portolan_model::traffic::{AdaptiveConcurrency, ProxyHeader, SlowStart, SuccessRate};
@@ -46,6 +46,8 @@ fn every_setting_is_read() {
         ("retry-on", "5xx, unavailable,5xx, retriable-status-codes"),
         ("retry-status-codes", "429, 409,429"),
         ("retry-per-try-timeout", "1s"),
+        ("retry-back-off", "25ms"),
+        ("retry-back-off-max", "1s"),
         ("health-check", "http:/healthz?deep=1"),
         ("health-check-interval", "5s"),
         ("health-check-timeout", "1s"),
@@ -96,6 +98,7 @@ fn every_setting_is_read() {
             on: vec![RetryOn::ServerError, RetryOn::Unavailable, RetryOn::StatusCodes],
             status_codes: vec![409, 429],
             per_try_timeout: Some(ms(1000)),
+            back_off: Some(BackOff { base: ms(25), max: ms(1000) }),
         }),
         health_check: Some(HealthCheck {
             probe: Probe::Http("/healthz?deep=1".to_owned()),
@@ -196,6 +199,7 @@ fn a_bad_value_costs_its_own_setting_and_says_what_would_be_right() {
         ("retry-status-codes", "409,1000", "\"1000\" is not a status in 200..=599"),
         ("retry-status-codes", ",", "names no status"),
         ("retry-per-try-timeout", "1s", "has no effect without portolan.dev/retry-attempts"),
+        ("retry-back-off", "25ms", "has no effect without portolan.dev/retry-attempts"),
         ("health-check", "http:no", "\"http:no\" is not tcp, grpc or http:/path"),
         ("health-check", "http:/a b", "\"http:/a b\" is not tcp, grpc or http:/path"),
         ("health-check-timeout", "1s", "has no effect without portolan.dev/health-check"),
