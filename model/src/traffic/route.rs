@@ -2,6 +2,7 @@
 
 mod action;
 mod condition;
+mod index;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use serde::Serialize;
 
 use super::ResourceName;
 use crate::policy::{HashOn, Retries};
+use index::Index;
 
 pub use action::{Action, Edits, HeaderEdit, PathEdit, Redirect, Respond, Share, pick};
 pub use condition::{
@@ -36,6 +38,9 @@ pub struct RouteTable {
     /// The `*` domain.
     #[serde(skip)]
     fallback: Option<usize>,
+    /// The routes of each of `hosts` by their paths, where they are many.
+    #[serde(skip)]
+    indices: Vec<Option<Index>>,
 }
 
 /// Routes for a set of domains.
@@ -138,6 +143,7 @@ impl RouteTable {
                 }
             }
         }
+        table.indices = table.hosts.iter().map(|host| Index::of(&host.routes)).collect();
         table.suffixes.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         Ok(table)
     }
@@ -152,6 +158,21 @@ impl RouteTable {
     /// match, then longest suffix, then `*` (Envoy's order).
     #[must_use]
     pub fn lookup(&self, authority: &str) -> Option<&VirtualHost> {
+        self.find(authority).map(|i| &*self.hosts[i])
+    }
+
+    /// The first route of the authority's virtual host that takes the request, and the host.
+    pub fn route(&self, authority: &str, asked: &impl Asked) -> Option<(&VirtualHost, &Route)> {
+        let i = self.find(authority)?;
+        let host = &*self.hosts[i];
+        let route = match self.indices.get(i) {
+            Some(Some(index)) => index.route(&host.routes, asked),
+            _ => host.routes.iter().find(|route| route.takes(asked)),
+        };
+        Some((host, route?))
+    }
+
+    fn find(&self, authority: &str) -> Option<usize> {
         let authority = match authority.rsplit_once(':') {
             // An IPv6 address stands in brackets, whose last part is no port.
             Some((host, port))
@@ -161,14 +182,13 @@ impl RouteTable {
             }
             _ => authority,
         };
-        let found = self.exact.get(authority).copied().or_else(|| {
+        self.exact.get(authority).copied().or_else(|| {
             self.suffixes
                 .iter()
                 .find(|(s, _)| authority.len() > s.len() && authority.ends_with(&**s))
                 .map(|(_, i)| *i)
                 .or(self.fallback)
-        });
-        found.map(|i| &*self.hosts[i])
+        })
     }
 }
 
@@ -177,6 +197,16 @@ fn unsupported(domain: &str, host: &VirtualHost) -> InvalidRoutes {
 }
 
 impl Route {
+    /// Whether it takes a request.
+    pub fn takes(&self, asked: &impl Asked) -> bool {
+        match &self.conditions {
+            None => self.path.matches(asked.path(), false),
+            Some(conditions) => {
+                self.path.matches(asked.path(), conditions.ignore_case) && conditions.hold(asked)
+            }
+        }
+    }
+
     /// A route that asks for nothing in particular.
     #[must_use]
     pub fn to(path: PathMatch, cluster: ResourceName) -> Self {
@@ -190,19 +220,6 @@ impl Route {
             hash: Vec::new(),
             labels: BTreeMap::new(),
         }
-    }
-}
-
-impl VirtualHost {
-    /// The first route that takes the request.
-    pub fn route(&self, asked: &impl Asked) -> Option<&Route> {
-        let path = asked.path();
-        self.routes.iter().find(|route| match &route.conditions {
-            None => route.path.matches(path, false),
-            Some(conditions) => {
-                route.path.matches(path, conditions.ignore_case) && conditions.hold(asked)
-            }
-        })
     }
 }
 

@@ -104,8 +104,7 @@ pub(super) fn route(
     let (random, number) = client.origin.shared.random();
     let view = View { head, asked, grpc: account.grpc, random };
     let found = client.origin.shared.with_routes(routes, |table| {
-        let host = table.lookup(asked.lower())?;
-        let route = host.route(&view)?;
+        let (host, route) = table.route(asked.lower(), &view)?;
         let mut routes = client.origin.routes.borrow_mut();
         account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
         Some(match &route.action {
