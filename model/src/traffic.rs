@@ -25,9 +25,9 @@ pub use listener::{
     Underscores,
 };
 pub use route::{
-    Action, Asked, Conditions, Edits, HashPolicy, HeaderEdit, HeaderMatch, HeaderTest,
-    InvalidRoutes, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Respond, Route, RouteTable,
-    Share, TextMatch, TextTest, VirtualHost, pick,
+    Abort, Action, Asked, Conditions, Edits, Fault, HashPolicy, HeaderEdit, HeaderMatch,
+    HeaderTest, InvalidRoutes, PathEdit, PathMatch, Pattern, QueryMatch, RateLimit, Redirect,
+    Respond, Route, RouteTable, Share, TextMatch, TextTest, VirtualHost, pick,
 };
 
 /// Name of an xDS resource.

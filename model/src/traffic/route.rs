@@ -2,7 +2,9 @@
 
 mod action;
 mod condition;
+mod fault;
 mod index;
+mod rate_limit;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -18,6 +20,8 @@ pub use action::{Action, Edits, HeaderEdit, PathEdit, Redirect, Respond, Share, 
 pub use condition::{
     Asked, Conditions, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, TextMatch, TextTest,
 };
+pub use fault::{Abort, Fault};
+pub use rate_limit::RateLimit;
 
 /// Virtual hosts, and the index that finds one by its domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -74,6 +78,10 @@ pub struct Route {
     pub hash: Vec<HashPolicy>,
     /// Labels of the endpoints that may serve, for clusters with subsets.
     pub labels: BTreeMap<String, String>,
+    /// Faults that are put in on purpose.
+    pub fault: Option<Arc<Fault>>,
+    /// How often it may be taken.
+    pub rate_limit: Option<Arc<RateLimit>>,
 }
 
 /// Part of what a request's hash is made of.
@@ -219,6 +227,8 @@ impl Route {
             retries: None,
             hash: Vec::new(),
             labels: BTreeMap::new(),
+            fault: None,
+            rate_limit: None,
         }
     }
 }

@@ -157,7 +157,13 @@ async fn proxy(
         answer.keep_alive = false;
         Fail::Local(local)
     })?;
-    let way = routing::route(client, asked, head, account).map_err(Fail::Local)?;
+    let mut way = routing::route(client, asked, head, account).map_err(Fail::Local)?;
+    if let Some(delay) = way.delay {
+        Box::pin(held_up(delay, source, answer)).await?;
+    }
+    if let Some(abort) = way.abort.take() {
+        return Err(Fail::Local(*abort));
+    }
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let allowed = way.timeout.or(shared.config.request_timeout);
     let (high, low) = shared.random();
@@ -198,6 +204,22 @@ async fn proxy(
         granted: None,
     };
     limits.run(timer, pulse, asked.lower(), forward.run(source, answer)).await
+}
+
+/// Waits, unless the client goes away meanwhile.
+pub(super) async fn held_up(
+    time: Duration,
+    source: &mut Source<'_>,
+    answer: &mut Answering<'_>,
+) -> Result<(), Fail> {
+    let mut over = pin!(tokio::time::sleep(time));
+    poll_fn(|cx| {
+        if source.poll_gone(cx).is_ready() || answer.out.poll_refused(cx).is_ready() {
+            return Poll::Ready(Err(Fail::Client));
+        }
+        over.as_mut().poll(cx).map(Ok)
+    })
+    .await
 }
 
 /// The less of two limits, where there may be none.

@@ -6,10 +6,9 @@
 //! reasons and tries. Each try is at an endpoint that has not failed this request yet while there
 //! is one, within the cluster's retry budget.
 
-use std::future::{Future, poll_fn};
+use std::future::poll_fn;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::task::Poll;
 use std::time::Duration;
 
 use portolan_model::traffic::UpstreamProtocol;
@@ -20,7 +19,7 @@ use super::account::Account;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Outgoing, Source};
-use super::exchange::{Fail, Tunnel};
+use super::exchange::{Fail, Tunnel, held_up};
 use super::local::{Local, Reason};
 use super::retrying;
 use super::routing::Way;
@@ -90,7 +89,7 @@ impl Forward<'_> {
         let _upstream = self.shared.metrics.upstream();
         while tried.len() < most {
             if let Some(pause) = last.as_ref().and_then(|last| self.pause(last, tried.len())) {
-                Box::pin(self.wait(pause, source, answer)).await?;
+                Box::pin(held_up(pause, source, answer)).await?;
             }
             // Looked up each time: a try may have outlived a configuration.
             let Some(state) = self.shared.cluster(&self.way.cluster) else {
@@ -147,23 +146,6 @@ impl Forward<'_> {
         let asked = self.is_asked(last.failure.cause, tries);
         let n = u32::try_from(tries).unwrap_or(u32::MAX);
         (asked && !last.reused).then(|| back_off.pause(n, self.shared.random().0))
-    }
-
-    /// Waits, unless the client goes away meanwhile.
-    async fn wait(
-        &self,
-        pause: Duration,
-        source: &mut Source<'_>,
-        answer: &mut Answering<'_>,
-    ) -> Result<(), Fail> {
-        let mut over = std::pin::pin!(tokio::time::sleep(pause));
-        poll_fn(|cx| {
-            if source.poll_gone(cx).is_ready() || answer.out.poll_refused(cx).is_ready() {
-                return Poll::Ready(Err(Fail::Client));
-            }
-            over.as_mut().poll(cx).map(Ok)
-        })
-        .await
     }
 
     /// The endpoint for the next try. Only one that has not failed this request; but if it was a

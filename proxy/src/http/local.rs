@@ -64,11 +64,15 @@ pub enum Reason {
     Redirect,
     /// The route says what is answered.
     DirectResponse,
+    /// The route was asked for more often than it allows.
+    RateLimited,
+    /// The route asks for this fault.
+    Fault,
 }
 
 impl Reason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 23] = [
+    pub const ALL: [Self; 25] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoEndpoints,
@@ -92,6 +96,8 @@ impl Reason {
         Self::ProxyHeader,
         Self::Redirect,
         Self::DirectResponse,
+        Self::RateLimited,
+        Self::Fault,
     ];
 
     /// The word in [`REASON_HEADER`] and in `portolan_proxy_local_answers_total{reason}`.
@@ -121,6 +127,8 @@ impl Reason {
             Self::ProxyHeader => "proxy_header",
             Self::Redirect => "redirect",
             Self::DirectResponse => "direct_response",
+            Self::RateLimited => "rate_limited",
+            Self::Fault => "fault",
         }
     }
 
@@ -147,6 +155,8 @@ impl Reason {
             Self::Version => 505,
             Self::Redirect => 307,
             Self::DirectResponse => 200,
+            Self::RateLimited => 429,
+            Self::Fault => 503,
         }
     }
 
@@ -174,6 +184,8 @@ impl Reason {
             | Self::Overloaded
             | Self::CircuitOpen
             | Self::StreamIdle
+            | Self::RateLimited
+            | Self::Fault
             | Self::MaxAge => "14",
         }
     }
@@ -195,6 +207,8 @@ pub(crate) struct Local {
 #[derive(Clone, Debug)]
 pub(crate) struct Given {
     pub(crate) status: u16,
+    /// What it is to gRPC.
+    pub(crate) grpc: &'static str,
     pub(crate) body: Vec<u8>,
     pub(crate) location: Option<String>,
     /// Changes of its fields.
@@ -244,7 +258,7 @@ impl Local {
 
     fn push_status(&self, fields: &mut Fields) {
         let status = match &self.given {
-            Some(given) => grpc_status_of(given.status),
+            Some(given) => given.grpc,
             None => self.reason.grpc_status(),
         };
         fields.push(b"grpc-status", status.as_bytes());
@@ -253,6 +267,11 @@ impl Local {
 }
 
 impl Given {
+    /// A status with a body.
+    pub(crate) fn new(status: u16, body: Vec<u8>) -> Self {
+        Self { status, grpc: grpc_status_of(status), body, location: None, edits: None }
+    }
+
     /// RFC 9110 §6.4.1: a 204 and a 304 have no body.
     fn response(&self, mut head: ResponseHead) -> (ResponseHead, Vec<u8>) {
         head.status = self.status;
@@ -280,6 +299,14 @@ fn grpc_status_of(status: u16) -> &'static str {
         429 | 502 | 503 | 504 => "14",
         _ => "2",
     }
+}
+
+/// A code of gRPC as it stands in `grpc-status`; what is none is UNKNOWN.
+pub(super) fn grpc_code(code: u8) -> &'static str {
+    const CODES: [&str; 17] = [
+        "0", "1", "2", "3", "4", "5", "6", "7", "8", "9", "10", "11", "12", "13", "14", "15", "16",
+    ];
+    CODES.get(usize::from(code)).unwrap_or(&CODES[2])
 }
 
 /// `Percent-Encoded` of the gRPC protocol: printable ASCII but `%` as it is.

@@ -2,19 +2,22 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::time::Duration;
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
 
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{
-    self, Action, Edits, ListenerKind, PathEdit, PathMatch, ResourceName,
+    self, Abort, Action, Edits, ListenerKind, PathEdit, PathMatch, RateLimit, ResourceName,
 };
 
 use super::account::Account;
 use super::asked::Asked;
-use super::local::{Given, Local, Reason};
+use super::local::{self, Given, Local, Reason};
 use super::{Client, affinity, edits};
 use crate::message::{RequestHead, without_query};
+
+/// What limits of rate go by.
+static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Where a request goes.
 pub(super) struct Way {
@@ -30,6 +33,10 @@ pub(super) struct Way {
     pub(super) edits: Option<Arc<Edits>>,
     /// The target that the endpoint is asked for, if it is another.
     pub(super) target: Option<Vec<u8>>,
+    /// A fault: it waits for so long first.
+    pub(super) delay: Option<Duration>,
+    /// A fault: it is answered with this then.
+    pub(super) abort: Option<Box<Local>>,
 }
 
 /// A request as the conditions of routes see it.
@@ -107,9 +114,20 @@ pub(super) fn route(
         let (host, route) = table.route(asked.lower(), &view)?;
         let mut routes = client.origin.routes.borrow_mut();
         account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
+        if let Some(limit) = &route.rate_limit {
+            let now = u64::try_from(CLOCK.elapsed().as_nanos()).unwrap_or(u64::MAX);
+            let (one, other) = client.origin.shared.random();
+            if !limit.take(now, [one, other]) {
+                return Some(Err(over(limit, asked)));
+            }
+        }
         Some(match &route.action {
             Action::Forward(shares) => {
                 let share = traffic::pick(shares, number)?;
+                let (delay, abort) = route.fault.as_ref().map_or((None, None), |fault| {
+                    let (one, other) = client.origin.shared.random();
+                    fault.of(&view, [one, other])
+                });
                 let rewrite = share.edits.as_ref().and_then(|edits| edits.path.as_ref());
                 Ok(Way {
                     cluster: ResourceName::clone(&share.cluster),
@@ -120,21 +138,16 @@ pub(super) fn route(
                     idle_timeout: route.idle_timeout,
                     edits: share.edits.clone(),
                     target: rewrite.map(|edit| rewritten(edit, head, &route.path)),
+                    delay,
+                    abort: abort.map(|abort| Box::new(aborted(abort, asked))),
                 })
             }
             Action::Redirect(redirect) => Err(elsewhere(redirect, asked, head, &route.path)),
             Action::Respond(respond) => {
                 let detail = String::from_utf8_lossy(&respond.body).into_owned();
-                Err(Local::given(
-                    Reason::DirectResponse,
-                    detail,
-                    Given {
-                        status: respond.status,
-                        body: respond.body.to_vec(),
-                        location: None,
-                        edits: respond.edits.clone(),
-                    },
-                ))
+                let given = Given::new(respond.status, respond.body.to_vec());
+                let given = Given { edits: respond.edits.clone(), ..given };
+                Err(Local::given(Reason::DirectResponse, detail, given))
             }
         })
     });
@@ -142,6 +155,25 @@ pub(super) fn route(
         let path = String::from_utf8_lossy(without_query(head.path()));
         Err(Local::new(Reason::NoRoute, format!("{}{path}: no route", asked.lower())))
     })
+}
+
+/// What a request over its route's limit gets.
+fn over(limit: &RateLimit, asked: &Asked) -> Local {
+    let detail = format!("{}: more requests than the route takes", asked.lower());
+    let grpc = if limit.resource_exhausted { "8" } else { "14" };
+    let body = format!("{detail}\n").into_bytes();
+    Local::given(Reason::RateLimited, detail, Given { grpc, ..Given::new(limit.status, body) })
+}
+
+/// What a request gets by a fault that was put in.
+fn aborted(abort: Abort, asked: &Asked) -> Local {
+    let detail = format!("{}: a fault that was asked for", asked.lower());
+    let body = format!("{detail}\n").into_bytes();
+    let given = match abort {
+        Abort::Http(status) => Given::new(status, body),
+        Abort::Grpc(status) => Given { grpc: local::grpc_code(status), ..Given::new(200, body) },
+    };
+    Local::given(Reason::Fault, detail, given)
 }
 
 /// The target that the endpoint is asked for. `*` and what a plain CONNECT has are no paths.
@@ -179,14 +211,17 @@ fn elsewhere(
     }
     let port = port.map(|port| format!(":{port}")).unwrap_or_default();
     let location = format!("{scheme}://{host}{port}{}", String::from_utf8_lossy(&target));
-    Local::given(
-        Reason::Redirect,
-        location.clone(),
-        Given {
-            status: redirect.status,
-            body: format!("{location}\n").into_bytes(),
-            location: Some(location),
-            edits: redirect.edits.clone(),
-        },
-    )
+    let given = Given {
+        location: Some(location.clone()),
+        edits: redirect.edits.clone(),
+        ..Given::new(
+            redirect.status,
+            format!(
+                "{location}
+"
+            )
+            .into_bytes(),
+        )
+    };
+    Local::given(Reason::Redirect, location, given)
 }

@@ -3,6 +3,7 @@
 
 mod action;
 mod answer;
+mod asked;
 mod balancing;
 pub mod cluster;
 mod condition;

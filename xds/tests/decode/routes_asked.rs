@@ -1,18 +1,24 @@
 //! Which requests a route is for, and what becomes of them: conditions, shares, changes, answers.
 
+use std::collections::HashMap;
+use std::time::Duration;
+
 use portolan_model::traffic::{
     Action, Conditions, Edits, HeaderEdit, HeaderMatch, HeaderTest, PathEdit, PathMatch, Pattern,
-    QueryMatch, Redirect, Respond, Route as Taken, TextMatch, TextTest,
+    QueryMatch, RateLimit, Redirect, Respond, Route as Taken, TextMatch, TextTest,
 };
 use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::core::header_value_option::HeaderAppendAction;
 use portolan_proto::envoy::core::{
     DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent,
 };
-use portolan_proto::envoy::http_codec::{FractionalPercent, Int64Range};
+use portolan_proto::envoy::http_codec::{FractionalPercent, Int64Range, TokenBucket};
+use portolan_proto::envoy::http_fault::fault_abort::ErrorType;
+use portolan_proto::envoy::http_fault::{FaultAbort, HttpFault};
+use portolan_proto::envoy::local_ratelimit::LocalRateLimit;
 use portolan_proto::envoy::matcher::string_matcher::MatchPattern;
 use portolan_proto::envoy::matcher::{RegexMatcher, StringMatcher};
-use portolan_proto::envoy::protobuf::{BoolValue, UInt32Value};
+use portolan_proto::envoy::protobuf::{Any, BoolValue, Duration as Span, UInt32Value};
 use portolan_proto::envoy::route::header_matcher::HeaderMatchSpecifier;
 use portolan_proto::envoy::route::query_parameter_matcher::QueryParameterMatchSpecifier;
 use portolan_proto::envoy::route::redirect_action::{PathRewriteSpecifier, SchemeRewriteSpecifier};
@@ -21,8 +27,8 @@ use portolan_proto::envoy::route::route_action::{ClusterSpecifier, HostRewriteSp
 use portolan_proto::envoy::route::route_match::PathSpecifier;
 use portolan_proto::envoy::route::weighted_cluster::ClusterWeight;
 use portolan_proto::envoy::route::{
-    DirectResponseAction, HeaderMatcher, QueryParameterMatcher, RedirectAction, Route, RouteAction,
-    RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
+    DirectResponseAction, FilterConfig, HeaderMatcher, QueryParameterMatcher, RedirectAction,
+    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
 };
 use portolan_xds::client::decode;
 
@@ -342,4 +348,103 @@ fn what_cannot_be_is_refused_by_name() {
     for (route, reason) in cases {
         assert_eq!(taken(&table(route)), Err(format!("{field}{reason}")));
     }
+}
+
+fn whole() -> Option<RuntimeFractionalPercent> {
+    let default_value = Some(FractionalPercent { numerator: 100, denominator: 0 });
+    Some(RuntimeFractionalPercent { default_value, ..RuntimeFractionalPercent::default() })
+}
+
+fn limit(tokens: u32) -> LocalRateLimit {
+    LocalRateLimit {
+        token_bucket: Some(TokenBucket {
+            max_tokens: tokens,
+            tokens_per_fill: Some(UInt32Value { value: 4 }),
+            fill_interval: Some(Span { seconds: 1, nanos: 0 }),
+        }),
+        filter_enabled: whole(),
+        filter_enforced: whole(),
+        ..LocalRateLimit::default()
+    }
+}
+
+fn filters(of: &[Any]) -> HashMap<String, Any> {
+    of.iter().enumerate().map(|(i, any)| (format!("f{i}"), any.clone())).collect()
+}
+
+#[test]
+fn the_most_specific_level_says_what_a_filter_does() {
+    let quarter = Duration::from_millis(250);
+    let disabled = LocalRateLimit { filter_enabled: None, ..limit(9) };
+    let optional = |inner| {
+        any(&FilterConfig { config: Some(inner), is_optional: true, ..FilterConfig::default() })
+    };
+    let off = FilterConfig { disabled: true, ..FilterConfig::default() };
+    for (of_table, of_host, of_route, tokens) in [
+        (vec![], vec![], vec![], None),
+        (vec![any(&limit(1))], vec![], vec![], Some(1)),
+        (vec![any(&limit(1))], vec![any(&limit(2))], vec![], Some(2)),
+        (vec![any(&limit(1))], vec![any(&limit(2))], vec![any(&limit(3))], Some(3)),
+        // It limits nothing: the route has none.
+        (vec![any(&limit(1))], vec![], vec![any(&disabled)], None),
+        (vec![], vec![], vec![optional(any(&limit(4)))], Some(4)),
+        (vec![any(&limit(1))], vec![], vec![any(&off)], Some(1)),
+    ] {
+        let mut table = table(Route {
+            typed_per_filter_config: filters(&of_route),
+            ..route(Said::Route(to_c()))
+        });
+        table.virtual_hosts[0].typed_per_filter_config = filters(&of_host);
+        table.typed_per_filter_config = filters(&of_table);
+        let got = taken(&table).expect("valid").rate_limit;
+        let expected = tokens.map(|tokens| RateLimit::new(tokens, quarter, 429));
+        assert_eq!(got.as_deref(), expected.as_ref(), "{of_table:?} {of_host:?} {of_route:?}");
+    }
+}
+
+#[test]
+fn what_filters_cannot_do_is_refused_by_name() {
+    let bucket = |change: fn(&mut TokenBucket)| {
+        let mut limit = limit(1);
+        change(limit.token_bucket.as_mut().expect("a bucket"));
+        any(&limit)
+    };
+    let limited = |change: fn(&mut LocalRateLimit)| {
+        let mut limit = limit(1);
+        change(&mut limit);
+        any(&limit)
+    };
+    let fault = |change: fn(&mut HttpFault)| {
+        let mut fault = HttpFault::default();
+        change(&mut fault);
+        any(&fault)
+    };
+    let mut garbage = any(&limit(1));
+    garbage.value = vec![0xff; 3];
+    #[rustfmt::skip]
+    let cases = [
+        (bucket(|b| b.fill_interval = None), ".token_bucket.fill_interval: missing"),
+        (bucket(|b| b.tokens_per_fill = Some(UInt32Value { value: 0 })), ".token_bucket.tokens_per_fill: 0 in 1s"),
+        (limited(|l| l.descriptors = vec![Default::default()]), ".descriptors: not supported"),
+        (limited(|l| l.local_rate_limit_per_downstream_connection = true),
+            ".local_rate_limit_per_downstream_connection: not supported"),
+        (fault(|f| f.upstream_cluster = "c".into()), ".upstream_cluster: not supported"),
+        (fault(|f| f.max_active_faults = Some(UInt32Value { value: 1 })), ".max_active_faults: not supported"),
+        (fault(|f| f.delay = Some(Default::default())), ".delay.fixed_delay: missing"),
+        (fault(|f| f.abort = Some(FaultAbort { error_type: Some(ErrorType::HttpStatus(99)), ..Default::default() })),
+            ".abort.http_status: 99 is not one of 200 to 599"),
+        (fault(|f| f.abort = Some(FaultAbort { error_type: Some(ErrorType::GrpcStatus(17)), ..Default::default() })),
+            ".abort.grpc_status: 17 is not one of 0 to 16"),
+        (any(&UInt32Value { value: 1 }), ": not supported"),
+    ];
+    let field = "t: virtual_hosts[0].routes[0].typed_per_filter_config[f0]";
+    let with = |config: Any| {
+        let typed_per_filter_config = filters(&[config]);
+        taken(&table(Route { typed_per_filter_config, ..route(Said::Route(to_c())) }))
+    };
+    for (config, reason) in cases {
+        assert_eq!(with(config), Err(format!("{field}{reason}")));
+    }
+    let refused = with(garbage).expect_err("no message");
+    assert!(refused.starts_with(&format!("{field}: ")), "{refused}");
 }

@@ -207,7 +207,7 @@ impl Conditions {
 }
 
 impl HeaderMatch {
-    fn holds(&self, asked: &impl Asked) -> bool {
+    pub(super) fn holds(&self, asked: &impl Asked) -> bool {
         let value = match asked.field(&self.name) {
             None if self.missing_is_empty => Some(Cow::Borrowed(&b""[..])),
             value => value,

@@ -15,7 +15,7 @@ use portolan_proto::envoy::route::weighted_cluster::cluster_weight::HostRewriteS
 use portolan_proto::envoy::route::{RouteAction, WeightedCluster};
 
 use super::edits::{self, Around, Level};
-use super::{answer, duration, http_filters, labels, refuse, retry, time};
+use super::{answer, duration, labels, refuse, retry, time};
 use crate::resource::PATH;
 
 /// Envoy's default for a route without `timeout`.
@@ -116,7 +116,7 @@ fn share(
 ) -> Result<Share, String> {
     refuse(&format!("{field}.cluster_header"), !said.cluster_header.is_empty())?;
     refuse(&format!("{field}.metadata_match"), said.metadata_match.is_some())?;
-    http_filters::check_asked(&format!("{field}."), &said.typed_per_filter_config)?;
+    refuse(&format!("{field}.typed_per_filter_config"), !said.typed_per_filter_config.is_empty())?;
     if said.name.is_empty() {
         return Err(format!("{field}.name: missing"));
     }

@@ -4,6 +4,7 @@ use portolan_model::traffic::{
     Conditions, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, TextMatch, TextTest,
 };
 use portolan_proto::envoy::core::RuntimeFractionalPercent;
+use portolan_proto::envoy::http_codec::FractionalPercent;
 use portolan_proto::envoy::http_codec::fractional_percent::DenominatorType;
 use portolan_proto::envoy::matcher::string_matcher::MatchPattern;
 use portolan_proto::envoy::matcher::{RegexMatcher, StringMatcher};
@@ -73,7 +74,7 @@ fn path(field: &str, said: &RouteMatch) -> Result<PathMatch, String> {
 }
 
 #[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
-fn header(field: &str, said: &HeaderMatcher) -> Result<HeaderMatch, String> {
+pub(super) fn header(field: &str, said: &HeaderMatcher) -> Result<HeaderMatch, String> {
     use HeaderMatchSpecifier as By;
     if said.name.is_empty() {
         return Err(format!("{field}.name: missing"));
@@ -147,11 +148,15 @@ fn regex(field: &str, said: &RegexMatcher) -> Result<Pattern, String> {
 
 /// The default: there is no runtime to ask. `None` for all of the requests.
 fn millionths(said: &RuntimeFractionalPercent) -> Option<u32> {
-    let percent = said.default_value.as_ref()?;
+    said.default_value.as_ref().map(part).filter(|part| *part < 1_000_000)
+}
+
+/// A part of a whole, in millionths and at most all of it.
+pub(super) fn part(percent: &FractionalPercent) -> u32 {
     let part = match percent.denominator() {
         DenominatorType::Hundred => percent.numerator.saturating_mul(10_000),
         DenominatorType::TenThousand => percent.numerator.saturating_mul(100),
         DenominatorType::Million => percent.numerator,
     };
-    (part < 1_000_000).then_some(part)
+    part.min(1_000_000)
 }

@@ -1,17 +1,15 @@
 //! HTTP filters: the router, those that do nothing as they stand, and those that may be left out.
-//! None is run here, so any other is refused, as is what routes ask of any.
-
-use std::collections::HashMap;
+//! None is run here, so any other is refused; what routes ask of them is read by `asked`.
 
 use portolan_proto::envoy::http_connection_manager::HttpFilter;
 use portolan_proto::envoy::http_connection_manager::http_filter::ConfigType;
 use portolan_proto::envoy::http_router::Router;
+use portolan_proto::envoy::local_ratelimit::LocalRateLimit;
 use portolan_proto::envoy::protobuf::Any;
-use portolan_proto::envoy::route::FilterConfig;
 use portolan_proto::typed_struct::TypedStruct;
 use prost::{Message, Name};
 
-use super::{message, refuse};
+use super::message;
 
 /// Filters that watch requests for statistics and leave them as they are, and one that is about the
 /// ALPN of TLS to endpoints, which there is none of.
@@ -52,25 +50,14 @@ fn is_harmless(config: &Any) -> bool {
         return TypedStruct::decode(&*config.value)
             .is_ok_and(|inner| WATCHERS.contains(&type_name(&inner.type_url)));
     }
+    if config.type_url == LocalRateLimit::type_url() {
+        // Without a bucket it limits nothing but what routes ask for.
+        return message::<LocalRateLimit>(config)
+            .is_ok_and(|limit| limit.token_bucket.is_none() && limit.descriptors.is_empty());
+    }
     WATCHERS.contains(&kind) || (IDLE_WHEN_EMPTY.contains(&kind) && config.value.is_empty())
 }
 
 fn type_name(url: &str) -> &str {
     url.rsplit('/').next().unwrap_or_default()
-}
-
-/// Refuses what a route, host or table asks of a filter, but that it may be left out or be off.
-pub(super) fn check_asked(prefix: &str, asked: &HashMap<String, Any>) -> Result<(), String> {
-    // In order, so that the same resource has the same reason.
-    let mut asked: Vec<(&String, &Any)> = asked.iter().collect();
-    asked.sort_unstable_by_key(|(name, _)| *name);
-    for (name, any) in asked {
-        let field = format!("{prefix}typed_per_filter_config[{name}]");
-        let idle = any.type_url == FilterConfig::type_url() && {
-            let config: FilterConfig = message(any).map_err(|e| format!("{field}: {e}"))?;
-            config.disabled || config.is_optional
-        };
-        refuse(&field, !idle)?;
-    }
-    Ok(())
 }

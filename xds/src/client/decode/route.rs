@@ -8,8 +8,9 @@ use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::route as rds;
 use portolan_proto::envoy::route::route::Action as Said;
 
+use super::asked::Asked;
 use super::edits::{self, Around, Level};
-use super::{DecodeError, action, answer, condition, http_filters, named, refuse, resource};
+use super::{DecodeError, action, answer, condition, named, refuse, resource};
 
 /// Decodes and checks a route table.
 ///
@@ -40,14 +41,14 @@ pub fn convert(config: &rds::RouteConfiguration, name: ResourceName) -> Result<R
     };
     let level = Level::of("", &said)?;
     let specific_wins = config.most_specific_header_mutations_wins;
-    http_filters::check_asked("", &config.typed_per_filter_config)?;
+    let asked = Asked::default().over("", &config.typed_per_filter_config)?;
     let hosts: Result<Vec<Arc<VirtualHost>>, String> = config
         .virtual_hosts
         .iter()
         .enumerate()
         .map(|(i, host)| {
             let field = format!("virtual_hosts[{i}]");
-            virtual_host(&field, host, &level, specific_wins).map(Arc::new)
+            virtual_host(&field, host, &level, specific_wins, &asked).map(Arc::new)
         })
         .collect();
     let table = RouteTable::new(name, hosts?).map_err(|e| e.to_string())?;
@@ -60,30 +61,35 @@ fn virtual_host(
     host: &rds::VirtualHost,
     table: &Level,
     specific_wins: bool,
+    asked: &Asked,
 ) -> Result<VirtualHost, String> {
     if host.domains.is_empty() {
         return Err(format!("{field}.domains: missing"));
     }
-    let asked = [
+    let unsupported = [
         ("matcher", host.matcher.is_some()),
         ("require_tls", host.require_tls != 0),
         ("cors", host.cors.is_some()),
         ("retry_policy_typed_config", host.retry_policy_typed_config.is_some()),
         ("request_mirror_policies", !host.request_mirror_policies.is_empty()),
     ];
-    asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
+    unsupported
+        .into_iter()
+        .try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
     let said = edits::Said {
         add: [&host.request_headers_to_add, &host.response_headers_to_add],
         remove: [&host.request_headers_to_remove, &host.response_headers_to_remove],
     };
     let level = Level::of(&format!("{field}."), &said)?;
     let around = Around { table, host: &level, specific_wins };
-    http_filters::check_asked(&format!("{field}."), &host.typed_per_filter_config)?;
+    let asked = asked.over(&format!("{field}."), &host.typed_per_filter_config)?;
     let routes: Result<Vec<Route>, String> = host
         .routes
         .iter()
         .enumerate()
-        .map(|(i, route)| convert_route(&format!("{field}.routes[{i}]"), route, host, around))
+        .map(|(i, route)| {
+            convert_route(&format!("{field}.routes[{i}]"), route, host, around, &asked)
+        })
         .collect();
     Ok(VirtualHost {
         name: host.name.as_str().into(),
@@ -98,6 +104,7 @@ fn convert_route(
     route: &rds::Route,
     host: &rds::VirtualHost,
     around: Around<'_>,
+    asked: &Asked,
 ) -> Result<Route, String> {
     let Some(matched) = &route.r#match else { return Err(format!("{field}.match: missing")) };
     let (path, conditions) = condition::convert(&format!("{field}.match"), matched)?;
@@ -106,14 +113,14 @@ fn convert_route(
         remove: [&route.request_headers_to_remove, &route.response_headers_to_remove],
     };
     let level = Level::of(&format!("{field}."), &said)?;
-    http_filters::check_asked(&format!("{field}."), &route.typed_per_filter_config)?;
+    let asked = asked.over(&format!("{field}."), &route.typed_per_filter_config)?;
+    let (fault, rate_limit) = (asked.fault, asked.rate_limit);
     let own = || edits::shared(around.with(&level, &Level::default()));
     let action = match &route.action {
         Some(Said::Route(said)) => {
             let field = format!("{field}.route");
-            let mut forward = action::convert(&field, said, host, path, around, &level)?;
-            forward.conditions = conditions;
-            return Ok(forward);
+            let forward = action::convert(&field, said, host, path, around, &level)?;
+            return Ok(Route { conditions, fault, rate_limit, ..forward });
         }
         Some(Said::Redirect(said)) => {
             Action::Redirect(answer::redirect(&format!("{field}.redirect"), said, own())?)
@@ -126,5 +133,5 @@ fn convert_route(
             return Err(format!("{field}: only {known} are supported"));
         }
     };
-    Ok(Route { conditions, action, ..Route::to(path, "".into()) })
+    Ok(Route { conditions, action, fault, rate_limit, ..Route::to(path, "".into()) })
 }

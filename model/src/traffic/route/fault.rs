@@ -1,0 +1,44 @@
+//! Faults that are put in on purpose (Envoy `HTTPFault`).
+
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::{Asked, HeaderMatch};
+
+/// What is done to some of a route's requests. Whether a request is one of them is thrown for the
+/// delay and for the answer apart.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Fault {
+    /// Only requests that are so.
+    pub headers: Vec<HeaderMatch>,
+    /// They wait for so long; and of how many, in millionths.
+    pub delay: Option<(Duration, u32)>,
+    /// They are answered with this; and of how many, in millionths.
+    pub abort: Option<(Abort, u32)>,
+}
+
+/// How a request is answered in place of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Abort {
+    /// With this status of HTTP, 200 to 599.
+    Http(u16),
+    /// With this status of gRPC, 0 to 16.
+    Grpc(u8),
+}
+
+impl Fault {
+    /// The delay and the answer of a request, by two numbers that have nothing to do with each
+    /// other.
+    pub fn of(&self, asked: &impl Asked, random: [u64; 2]) -> (Option<Duration>, Option<Abort>) {
+        if !self.headers.iter().all(|header| header.holds(asked)) {
+            return (None, None);
+        }
+        let hit = |part: u32, number: u64| number % 1_000_000 < u64::from(part);
+        let delay = self.delay.filter(|(_, part)| hit(*part, random[0])).map(|(time, _)| time);
+        let abort = self.abort.filter(|(_, part)| hit(*part, random[1])).map(|(abort, _)| abort);
+        (delay, abort)
+    }
+}

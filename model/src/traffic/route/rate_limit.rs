@@ -1,0 +1,98 @@
+//! A limit on how often a route is taken, for all workers of a proxy together (Envoy
+//! `LocalRateLimit`).
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde::Serialize;
+
+/// A token bucket. It fills evenly, not in steps: the generic cell rate algorithm (ITU-T I.371), of
+/// which the whole state is one number. Equal to another if it was made of the same settings.
+#[derive(Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct RateLimit {
+    /// Tokens it holds at most: what may come at once.
+    pub tokens: u32,
+    /// The time in which one token comes.
+    pub each: Duration,
+    /// Status of requests over the limit, 400 to 599.
+    pub status: u16,
+    /// gRPC requests over it get RESOURCE_EXHAUSTED, not UNAVAILABLE.
+    pub resource_exhausted: bool,
+    /// Of how many requests a token is taken, and of how many over the limit the limit is enforced,
+    /// in millionths.
+    pub parts: [u32; 2],
+    /// When the bucket will be full again, in nanoseconds of the caller's clock.
+    #[serde(skip)]
+    full_at: AtomicU64,
+}
+
+impl RateLimit {
+    /// A full bucket.
+    #[must_use]
+    pub fn new(tokens: u32, each: Duration, status: u16) -> Self {
+        let (parts, full_at) = ([1_000_000; 2], AtomicU64::new(0));
+        Self { tokens, each, status, resource_exhausted: false, parts, full_at }
+    }
+
+    /// Whether a request may go on at this time of a clock that never goes back; takes a token if
+    /// there is one.
+    pub fn take(&self, now_nanos: u64, random: [u64; 2]) -> bool {
+        let hit = |part: u32, number: u64| number % 1_000_000 < u64::from(part);
+        !hit(self.parts[0], random[0])
+            || self.has_token(now_nanos)
+            || !hit(self.parts[1], random[1])
+    }
+
+    fn has_token(&self, now: u64) -> bool {
+        let each = u64::try_from(self.each.as_nanos()).unwrap_or(u64::MAX);
+        let whole = each.saturating_mul(u64::from(self.tokens));
+        let taken = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
+            let next = full_at.max(now).saturating_add(each);
+            (next - now <= whole).then_some(next)
+        });
+        taken.is_ok()
+    }
+}
+
+impl PartialEq for RateLimit {
+    fn eq(&self, other: &Self) -> bool {
+        (self.tokens, self.each, self.status, self.resource_exhausted, self.parts)
+            == (other.tokens, other.each, other.status, other.resource_exhausted, other.parts)
+    }
+}
+
+impl Eq for RateLimit {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn as_many_pass_as_there_are_tokens_and_then_as_they_come() {
+        let limit = RateLimit::new(3, Duration::from_nanos(100), 429);
+        let at = |now| limit.take(now, [0, 0]);
+        assert_eq!([0; 5].map(at), [true, true, true, false, false]);
+        assert_eq!([99, 100, 199, 200].map(at), [false, true, false, true]);
+        // However long nothing comes, it holds no more than that.
+        assert_eq!([9_000; 4].map(at), [true, true, true, false]);
+        let mut passed = 0;
+        for now in 10_000..110_000 {
+            passed += u32::from(at(now));
+        }
+        // Three at once, and one each 100 ns after that.
+        assert_eq!(passed, 3 + 999);
+    }
+
+    #[test]
+    fn nobody_passes_an_empty_bucket_and_a_part_is_not_asked() {
+        let limit = RateLimit::new(0, Duration::from_secs(1), 429);
+        assert!(!limit.take(0, [0, 0]));
+        let half =
+            RateLimit { parts: [500_000, 1_000_000], ..RateLimit::new(0, Duration::ZERO, 429) };
+        let none =
+            RateLimit { parts: [1_000_000, 0], ..RateLimit::new(0, Duration::from_secs(1), 429) };
+        assert!(none.take(0, [0, 0]));
+        assert_eq!((half.take(0, [500_000, 0]), none == half), (true, false));
+    }
+}
