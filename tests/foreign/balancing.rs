@@ -146,6 +146,7 @@ fn hash_by(specifier: PolicySpecifier) -> RouteAction {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_header_decides_where_hashing_policies_go() {
+    const USERS: usize = 240;
     let by = Header { header_name: "X-User".to_owned(), ..Header::default() };
     for cluster in hashing() {
         let backends = Backend::several(4).await;
@@ -153,14 +154,14 @@ async fn a_header_decides_where_hashing_policies_go() {
         let by = hash_by(PolicySpecifier::Header(by.clone()));
         let world = world(&cluster, &endpoints, by).await;
         let mut of_user = BTreeMap::new();
-        for user in 0..40 {
+        for user in 0..USERS {
             let user = format!("user-{user}");
             let seen = world.count(3, &[("x-user", &user)]).await;
             assert_eq!(seen.len(), 1, "{user} went to {seen:?}");
             of_user.insert(user, seen.into_keys().next());
         }
         let used: BTreeSet<_> = of_user.values().collect();
-        assert!(used.len() >= 3, "40 users went to {used:?}");
+        assert!(used.len() >= 3, "{USERS} users went to {used:?}");
         // One that leaves takes along its own users alone.
         let version = world.plane.set(EDS, all([&assignment(WEB, &addresses(&backends[..3]))]));
         world.plane.acked(EDS, &version).await;
@@ -175,8 +176,9 @@ async fn a_header_decides_where_hashing_policies_go() {
             assert_ne!(seen.as_deref(), Some("d"), "{user}");
             moved += usize::from(seen != *before && before.as_deref() != Some("d"));
         }
-        // A ring is filled up by those that stay, which moves some; counting anew would move 20.
-        assert!(moved <= 14, "{moved} of 40 moved between endpoints that stayed");
+        // A ring is filled up by those that stay, which moves a third of the 180 who were at them:
+        // 60, with a standard deviation of 6. Counting anew would move 120.
+        assert!(moved <= 90, "{moved} of {USERS} moved between endpoints that stayed");
     }
 }
 

@@ -118,6 +118,15 @@ async fn the_first_route_whose_conditions_all_hold_takes_the_request() {
     let beta = RouteMatch { query_parameters: vec![query("beta", "1")], ..RouteMatch::default() };
     let routes = vec![
         on(header("x-canary", MatchPattern::Exact("on".into())), action("b")),
+        // What a client says of proxies before it is believed by nobody here.
+        on(header("x-forwarded-proto", MatchPattern::Exact("https".into())), action("b")),
+        on(
+            RouteMatch {
+                headers: header("x-forwarded-for", MatchPattern::Exact("127.0.0.1".into())).headers,
+                ..under("/direct")
+            },
+            action("b"),
+        ),
         on(header(":method", MatchPattern::Exact("PUT".into())), action("b")),
         on(
             header("cookie", MatchPattern::SafeRegex(regex("(.*; )?canary=yes(;.*)?"))),
@@ -139,6 +148,9 @@ async fn the_first_route_whose_conditions_all_hold_takes_the_request() {
         ("GET", "/", &[], "a"),
         ("GET", "/", &[("x-canary", "on")], "b"),
         ("GET", "/", &[("X-CANARY", "on")], "b"),
+        ("GET", "/", &[("x-forwarded-proto", "https")], "a"),
+        ("GET", "/direct", &[], "b"),
+        ("GET", "/direct", &[("x-forwarded-for", "10.0.0.1")], "a"),
         ("GET", "/", &[("x-canary", "ON")], "a"),
         ("GET", "/", &[("x-canary", "on"), ("x-canary", "off")], "a"),
         ("PUT", "/", &[], "b"),
@@ -314,13 +326,29 @@ async fn clients_are_sent_elsewhere_or_answered_as_the_route_says() {
         ),
         direct("/no", 403, "not for you\n"),
         direct("/empty", 204, "of no use"),
+        Route {
+            response_headers_to_add: vec![option(
+                "content-type",
+                "text/html",
+                HeaderAppendAction::AppendIfExistsOrAdd,
+            )],
+            ..direct("/page", 200, "<p>")
+        },
+        Route {
+            response_headers_to_add: vec![option(
+                "x-answer",
+                "ours",
+                HeaderAppendAction::AddIfAbsent,
+            )],
+            ..on(under("/gone"), action("nowhere"))
+        },
         route("/", action("a")),
     ];
     let (world, _backends) = world(routes).await;
     let own = world.http.to_string();
     let port = world.http.port();
     let cases = [
-        ("/tls/x?a=b", 301, "https://127.0.0.1/tls/x?a=b".to_owned()),
+        ("/tls/x?a=b", 301, format!("https://127.0.0.1:{port}/tls/x?a=b")),
         ("/host/x", 301, "http://b.shop/host/x".to_owned()),
         ("/port", 308, "http://127.0.0.1:8443/port".to_owned()),
         ("/whole/1?a=b", 301, format!("http://127.0.0.1:{port}/x")),
@@ -350,6 +378,17 @@ async fn clients_are_sent_elsewhere_or_answered_as_the_route_says() {
         let answer = asked.send().await.expect("an answer");
         assert_eq!(answer.status().as_u16(), 200, "{version}");
         assert_eq!(answer.headers()["grpc-status"], "7", "{version}: PERMISSION_DENIED");
+        assert_eq!(answer.headers()["x-answer"], "ours", "{version}");
+        let answer = client.head(format!("http://{own}/no")).send().await.expect("an answer");
+        assert_eq!(answer.headers()["content-length"], "12", "{version}");
+        assert_eq!(answer.headers()["content-type"], "text/plain; charset=utf-8");
+        let answer = client.get(format!("http://{own}/page")).send().await.expect("an answer");
+        let kinds: Vec<_> = answer.headers().get_all("content-type").iter().collect();
+        assert_eq!(kinds, ["text/html"], "{version}");
+        // A route to nowhere: the answer is the proxy's, the changes are the route's.
+        let answer = client.get(format!("http://{own}/gone")).send().await.expect("an answer");
+        assert_eq!(answer.status().as_u16(), 503, "{version}");
+        assert_eq!(answer.headers()["x-answer"], "ours", "{version}");
     }
 }
 
@@ -380,11 +419,14 @@ async fn a_route_takes_as_many_requests_as_its_limit_allows() {
         rate_limited_as_resource_exhausted: true,
         ..LocalRateLimit::default()
     };
-    let limited = Route {
-        typed_per_filter_config: asked(&[("local_ratelimit", any(&limit))]),
-        ..on(under("/limited"), action("a"))
+    let routes = || {
+        let limited = Route {
+            typed_per_filter_config: asked(&[("local_ratelimit", any(&limit))]),
+            ..on(under("/limited"), action("a"))
+        };
+        vec![limited, route("/", action("a"))]
     };
-    let (world, _backends) = world(vec![limited, route("/", action("a"))]).await;
+    let (world, _backends) = world(routes()).await;
     let own = world.http;
     // All workers of the proxy take from one bucket, whatever the version.
     let [(_, one), (_, two)] = clients();
@@ -403,6 +445,11 @@ async fn a_route_takes_as_many_requests_as_its_limit_allows() {
         assert_eq!(get(&one, "/other").await.expect("one").status().as_u16(), 200);
     }
     assert_eq!((passed, refused), (20, 40));
+    // The same table again is no new bucket.
+    world.plane.set(LDS, all(&[http_listener("main", world.http, &manager(ROUTES))]));
+    let version = world.plane.set(RDS, all(&[table(ROUTES, routes())]));
+    world.plane.acked(RDS, &version).await;
+    assert_eq!(get(&one, "/limited").await.expect("one").status().as_u16(), 429);
     let grpc = two.post(format!("http://{own}/limited")).header("content-type", "application/grpc");
     let answer = grpc.send().await.expect("an answer");
     assert_eq!(answer.headers()["grpc-status"], "8", "RESOURCE_EXHAUSTED");
@@ -428,7 +475,27 @@ async fn faults_meet_the_requests_they_are_for() {
     };
     let for_some = header("x-fault", MatchPattern::Exact("yes".into())).headers;
     let routes = vec![
-        faulty("/slow", HttpFault { delay: Some(delay), ..HttpFault::default() }),
+        // The route's own time begins after the delay.
+        Route {
+            action: Some(Action::Route(RouteAction {
+                timeout: Some(Duration { seconds: 0, nanos: 200_000_000 }),
+                ..action("a")
+            })),
+            ..faulty("/slow", HttpFault { delay: Some(delay), ..HttpFault::default() })
+        },
+        Route {
+            action: Some(Action::DirectResponse(DirectResponseAction {
+                status: 200,
+                ..DirectResponseAction::default()
+            })),
+            ..faulty(
+                "/said",
+                HttpFault {
+                    abort: Some(abort(100, ErrorType::HttpStatus(500))),
+                    ..HttpFault::default()
+                },
+            )
+        },
         faulty(
             "/teapot",
             HttpFault {
@@ -468,6 +535,7 @@ async fn faults_meet_the_requests_they_are_for() {
             let seen = (answer.status().as_u16(), said.unwrap_or_default());
             assert_eq!(seen, (status, reason), "{version} {fields:?}");
         }
+        assert_eq!(get("/said").send().await.expect("one").status().as_u16(), 500, "{version}");
         let answer = get("/grpc").header("content-type", "application/grpc").send().await;
         let answer = answer.expect("one");
         assert_eq!(

@@ -14,7 +14,7 @@ use super::Client;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::Source;
-use super::local::Reason;
+use super::local::{Local, Reason};
 use crate::access::{Pen, Record};
 use crate::health::outcome::Outcome;
 use crate::message::{Known, RequestHead};
@@ -177,9 +177,6 @@ impl Account {
             route.on_request(status, took);
         }
         let sent = self.pulse.sent.get() + answer.local_bytes;
-        if self.grpc && reason.is_some_and(|r| r != Reason::ClientReset) {
-            self.grpc_status.set(reason.and_then(|r| r.grpc_status().parse().ok()));
-        }
         let cluster = self.cluster.borrow();
         if let Some(cluster) = &*cluster {
             let metrics = &cluster.metrics;
@@ -201,6 +198,13 @@ impl Account {
                 ..Record::default()
             };
             self.write(pen, client, head, record);
+        }
+    }
+
+    /// The proxy answers it, or ends what an endpoint began.
+    pub(super) fn on_answered(&self, local: &Local) {
+        if self.grpc && local.reason != Reason::ClientReset {
+            self.grpc_status.set(local.grpc_status().parse().ok());
         }
     }
 

@@ -20,6 +20,7 @@ use super::body::{Incoming, Outgoing, Source};
 use super::forward::Forward;
 use super::local::{Local, Reason};
 use super::passing::{self, Passage};
+use super::routing::Routed;
 use super::timer::Timer;
 use super::{edits, paths, routing};
 use crate::message::{Known, RequestHead};
@@ -82,6 +83,7 @@ pub(super) async fn run<'a>(
         }
         Err(Fail::Local(local)) => {
             account.on_local(client, local.reason);
+            account.on_answered(&local);
             tracing::debug!(listener = %client.origin.listener.name,
                 reason = local.reason.as_str(), detail = local.detail, "answered locally");
             let ended = Box::pin(finish(timer, &local, account.grpc, &source, &mut answer)).await;
@@ -157,14 +159,24 @@ async fn proxy(
         answer.keep_alive = false;
         Fail::Local(local)
     })?;
-    let mut way = routing::route(client, asked, head, account).map_err(Fail::Local)?;
-    if let Some(delay) = way.delay {
-        Box::pin(held_up(delay, source, answer)).await?;
-    }
-    if let Some(abort) = way.abort.take() {
-        return Err(Fail::Local(*abort));
-    }
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
+    let mut begun = started;
+    let routed = match routing::route(client, asked, head, account) {
+        Ok(Routed { delay: Some(delay), way }) => {
+            // The client's own limit holds for the delay, the route's begins after it.
+            let delay = given.map_or(delay, |given| delay.min(given));
+            Box::pin(held_up(delay, source, answer)).await?;
+            begun = Instant::now();
+            way
+        }
+        Ok(Routed { delay: None, way }) => way,
+        Err(local) => Err(local),
+    };
+    let way = routed.map_err(|local| {
+        // What follows a request for a tunnel may be no request.
+        answer.keep_alive &= upgrade.is_none();
+        Fail::Local(local)
+    })?;
     let allowed = way.timeout.or(shared.config.request_timeout);
     let (high, low) = shared.random();
     passing::request(
@@ -186,24 +198,28 @@ async fn proxy(
     let idle = way.idle_timeout.or(options.stream_idle_timeout);
     let pulse = &account.pulse;
     if source.is_over() {
-        pulse.set_sent(started);
+        pulse.set_sent(begun);
     }
     let limits = Clock { started, given, allowed, idle };
     // What an endpoint is told of its time is the less of both, as if the request were sent.
-    let told = least(given, allowed);
+    let told = least(given.map(|given| started + given), allowed.map(|allowed| begun + allowed));
     let forward = Forward {
         shared,
         way: &way,
         asked,
         head,
         upgrade,
-        deadline: told.filter(|_| grpc).map(|told| started + told),
+        deadline: told.filter(|_| grpc),
         account,
         trailers: meta.trailers || meta.speaks == Speaks::Http2,
         tries: 0,
         granted: None,
     };
-    limits.run(timer, pulse, asked.lower(), forward.run(source, answer)).await
+    let ended = limits.run(timer, pulse, asked.lower(), forward.run(source, answer)).await;
+    ended.map_err(|fail| match fail {
+        Fail::Local(local) => Fail::Local(local.edited(way.edits.as_ref())),
+        Fail::Client => fail,
+    })
 }
 
 /// Waits, unless the client goes away meanwhile.
@@ -212,14 +228,27 @@ pub(super) async fn held_up(
     source: &mut Source<'_>,
     answer: &mut Answering<'_>,
 ) -> Result<(), Fail> {
-    let mut over = pin!(tokio::time::sleep(time));
-    poll_fn(|cx| {
-        if source.poll_gone(cx).is_ready() || answer.out.poll_refused(cx).is_ready() {
-            return Poll::Ready(Err(Fail::Client));
+    /// How often a client whose body is not read is looked at.
+    const LOOK: Duration = Duration::from_secs(1);
+    let mut left = time;
+    loop {
+        let next = left.min(LOOK);
+        let mut over = pin!(tokio::time::sleep(next));
+        poll_fn(|cx| {
+            if source.poll_gone(cx).is_ready() || answer.out.poll_refused(cx).is_ready() {
+                return Poll::Ready(Err(Fail::Client));
+            }
+            over.as_mut().poll(cx).map(Ok)
+        })
+        .await?;
+        left -= next;
+        if left.is_zero() {
+            return Ok(());
         }
-        over.as_mut().poll(cx).map(Ok)
-    })
-    .await
+        if source.has_left() {
+            return Err(Fail::Client);
+        }
+    }
 }
 
 /// The less of two limits, where there may be none.

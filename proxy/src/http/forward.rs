@@ -230,8 +230,8 @@ impl Forward<'_> {
             let stream = Box::pin(upstream::connect(state, endpoint, self.shared)).await;
             let (stream, _permit) = stream.map_err(|failure| tried(failure, false))?;
             trying.on_answered(200);
-            return Box::pin(super::tunnel::connect(stream, source, answer, &self.account.pulse))
-                .await;
+            let (pulse, edits) = (&self.account.pulse, self.way.edits.as_deref());
+            return Box::pin(super::tunnel::connect(stream, source, answer, pulse, edits)).await;
         }
         let http2 = self.upgrade.is_none()
             && match state.config.upstream.protocol {

@@ -10,7 +10,7 @@ use http::HeaderName;
 use portolan_model::traffic::Edits;
 
 use super::edits;
-use crate::message::{Fields, ResponseHead};
+use crate::message::{Fields, Known, ResponseHead};
 
 /// Carries the [`Reason`] of an answer the proxy made itself.
 pub const REASON_HEADER: HeaderName = HeaderName::from_static("x-portolan-reason");
@@ -201,6 +201,8 @@ pub(crate) struct Local {
     pub(crate) detail: String,
     /// What a route says of it.
     given: Option<Box<Given>>,
+    /// Changes of its fields that the route asks for.
+    edits: Option<Arc<Edits>>,
 }
 
 /// An answer that a route asks for.
@@ -210,14 +212,12 @@ pub(crate) struct Given {
     /// What it is to gRPC.
     pub(crate) grpc: &'static str,
     pub(crate) body: Vec<u8>,
-    pub(crate) location: Option<String>,
-    /// Changes of its fields.
-    pub(crate) edits: Option<Arc<Edits>>,
+    pub(crate) location: Option<Vec<u8>>,
 }
 
 impl Local {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), given: None }
+        Self { reason, detail: detail.into(), given: None, edits: None }
     }
 
     /// An answer that a route asks for.
@@ -225,8 +225,30 @@ impl Local {
         Self { given: Some(Box::new(given)), ..Self::new(reason, detail) }
     }
 
+    /// The same with the changes that its route asks for.
+    pub(crate) fn edited(self, edits: Option<&Arc<Edits>>) -> Self {
+        Self { edits: edits.cloned().or(self.edits), ..self }
+    }
+
+    /// `grpc-status` of the answer.
+    pub(crate) fn grpc_status(&self) -> &'static str {
+        self.given.as_ref().map_or(self.reason.grpc_status(), |given| given.grpc)
+    }
+
     /// The head and the body of the answer.
     pub(super) fn response(&self, grpc: bool) -> (ResponseHead, Vec<u8>) {
+        let (mut head, body) = self.plain(grpc);
+        if let Some(edits) = &self.edits {
+            edits::apply(&edits.response, &mut head.fields);
+        }
+        if !body.is_empty() && !head.fields.contains(Known::ContentType) {
+            head.fields.push(b"content-type", b"text/plain; charset=utf-8");
+        }
+        (head, body)
+    }
+
+    /// Before any change.
+    fn plain(&self, grpc: bool) -> (ResponseHead, Vec<u8>) {
         let mut head = ResponseHead::new(if grpc { 200 } else { self.reason.status() });
         head.fields.push(REASON_HEADER.as_str().as_bytes(), self.reason.as_str().as_bytes());
         if grpc {
@@ -237,7 +259,6 @@ impl Local {
         if let Some(given) = &self.given {
             return given.response(head);
         }
-        head.fields.push(b"content-type", b"text/plain; charset=utf-8");
         if self.reason == Reason::Redirect {
             // RFC 9110 §15.4.8.
             head.fields.push(b"location", self.detail.as_bytes());
@@ -257,11 +278,7 @@ impl Local {
     }
 
     fn push_status(&self, fields: &mut Fields) {
-        let status = match &self.given {
-            Some(given) => given.grpc,
-            None => self.reason.grpc_status(),
-        };
-        fields.push(b"grpc-status", status.as_bytes());
+        fields.push(b"grpc-status", self.grpc_status().as_bytes());
         fields.push(b"grpc-message", percent_encode(&self.detail).as_bytes());
     }
 }
@@ -269,21 +286,15 @@ impl Local {
 impl Given {
     /// A status with a body.
     pub(crate) fn new(status: u16, body: Vec<u8>) -> Self {
-        Self { status, grpc: grpc_status_of(status), body, location: None, edits: None }
+        Self { status, grpc: grpc_status_of(status), body, location: None }
     }
 
     /// RFC 9110 §6.4.1: a 204 and a 304 have no body.
     fn response(&self, mut head: ResponseHead) -> (ResponseHead, Vec<u8>) {
         head.status = self.status;
         let body = if matches!(self.status, 204 | 304) { Vec::new() } else { self.body.clone() };
-        if !body.is_empty() {
-            head.fields.push(b"content-type", b"text/plain; charset=utf-8");
-        }
         if let Some(location) = &self.location {
-            head.fields.push(b"location", location.as_bytes());
-        }
-        if let Some(edits) = &self.edits {
-            edits::apply(&edits.response, &mut head.fields);
+            head.fields.push(b"location", location);
         }
         (head, body)
     }

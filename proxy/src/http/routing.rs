@@ -14,7 +14,7 @@ use super::account::Account;
 use super::asked::Asked;
 use super::local::{self, Given, Local, Reason};
 use super::{Client, affinity, edits};
-use crate::message::{RequestHead, without_query};
+use crate::message::{Known, RequestHead, without_query};
 
 /// What limits of rate go by.
 static CLOCK: LazyLock<Instant> = LazyLock::new(Instant::now);
@@ -33,18 +33,39 @@ pub(super) struct Way {
     pub(super) edits: Option<Arc<Edits>>,
     /// The target that the endpoint is asked for, if it is another.
     pub(super) target: Option<Vec<u8>>,
+}
+
+/// What a route makes of a request.
+pub(super) struct Routed {
     /// A fault: it waits for so long first.
     pub(super) delay: Option<Duration>,
-    /// A fault: it is answered with this then.
-    pub(super) abort: Option<Box<Local>>,
+    /// Where it goes then, or what it is answered.
+    pub(super) way: Result<Way, Local>,
 }
 
 /// A request as the conditions of routes see it.
 struct View<'a> {
     head: &'a RequestHead,
     asked: &'a Asked,
+    client: &'a Client,
     grpc: bool,
     random: u64,
+}
+
+impl View<'_> {
+    /// What the client says of a request before it, where it is believed.
+    fn believed(&self, known: Known) -> Option<&[u8]> {
+        let trusted = self.client.options().trust_forwarded;
+        self.head.fields.get(known).filter(|_| trusted)
+    }
+
+    /// `https` where a proxy that is believed says so.
+    fn scheme(&self) -> &str {
+        match self.believed(Known::ForwardedProto) {
+            Some(said) if said.eq_ignore_ascii_case(b"https") => "https",
+            _ => "http",
+        }
+    }
 }
 
 impl traffic::Asked for View<'_> {
@@ -65,7 +86,21 @@ impl traffic::Asked for View<'_> {
             ":method" => return Some(Cow::Borrowed(self.head.method())),
             ":path" => return Some(Cow::Borrowed(self.head.path())),
             ":authority" | "host" => return Some(Cow::Borrowed(&self.asked.host)),
-            ":scheme" => return Some(Cow::Borrowed(b"http")),
+            ":scheme" => return Some(Cow::Borrowed(self.scheme().as_bytes())),
+            // As they go on to the endpoint, not as a client says them that nobody believes.
+            "x-forwarded-proto" => {
+                let said = self.believed(Known::ForwardedProto).unwrap_or(b"http");
+                return Some(Cow::Borrowed(said));
+            }
+            "x-forwarded-host" => {
+                let said = self.believed(Known::ForwardedHost).unwrap_or(&self.asked.host);
+                return Some(Cow::Borrowed(said));
+            }
+            "x-forwarded-for" => {
+                let before = self.head.fields.all(Known::ForwardedFor);
+                let own = self.client.peer_text.as_bytes();
+                return Some(Cow::Owned(before.chain([own]).collect::<Vec<_>>().join(&b", "[..])));
+            }
             _ => {}
         }
         let named =
@@ -92,16 +127,16 @@ impl traffic::Asked for View<'_> {
     }
 }
 
-/// The cluster for a request, and what its route allows.
+/// What the first route that takes a request makes of it.
 ///
 /// # Errors
-/// What the route says itself, or that there is none.
+/// That there is none, or that it was taken too often.
 pub(super) fn route(
     client: &Client,
     asked: &Asked,
     head: &RequestHead,
     account: &Account,
-) -> Result<Way, Local> {
+) -> Result<Routed, Local> {
     let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
         &client.origin.listener.kind
     else {
@@ -109,7 +144,7 @@ pub(super) fn route(
     };
     // Two numbers that have nothing to do with each other: whether a route takes it, and its share.
     let (random, number) = client.origin.shared.random();
-    let view = View { head, asked, grpc: account.grpc, random };
+    let view = View { head, asked, client, grpc: account.grpc, random };
     let found = client.origin.shared.with_routes(routes, |table| {
         let (host, route) = table.route(asked.lower(), &view)?;
         let mut routes = client.origin.routes.borrow_mut();
@@ -121,13 +156,14 @@ pub(super) fn route(
                 return Some(Err(over(limit, asked)));
             }
         }
-        Some(match &route.action {
-            Action::Forward(shares) => {
+        let (delay, abort) = route.fault.as_ref().map_or((None, None), |fault| {
+            let (one, other) = client.origin.shared.random();
+            fault.of(&view, [one, other])
+        });
+        let way = match (abort, &route.action) {
+            (Some(abort), _) => Err(aborted(abort, asked)),
+            (None, Action::Forward(shares)) => {
                 let share = traffic::pick(shares, number)?;
-                let (delay, abort) = route.fault.as_ref().map_or((None, None), |fault| {
-                    let (one, other) = client.origin.shared.random();
-                    fault.of(&view, [one, other])
-                });
                 let rewrite = share.edits.as_ref().and_then(|edits| edits.path.as_ref());
                 Ok(Way {
                     cluster: ResourceName::clone(&share.cluster),
@@ -138,18 +174,17 @@ pub(super) fn route(
                     idle_timeout: route.idle_timeout,
                     edits: share.edits.clone(),
                     target: rewrite.map(|edit| rewritten(edit, head, &route.path)),
-                    delay,
-                    abort: abort.map(|abort| Box::new(aborted(abort, asked))),
                 })
             }
-            Action::Redirect(redirect) => Err(elsewhere(redirect, asked, head, &route.path)),
-            Action::Respond(respond) => {
+            (None, Action::Redirect(redirect)) => Err(elsewhere(redirect, &view, &route.path)),
+            (None, Action::Respond(respond)) => {
                 let detail = String::from_utf8_lossy(&respond.body).into_owned();
                 let given = Given::new(respond.status, respond.body.to_vec());
-                let given = Given { edits: respond.edits.clone(), ..given };
-                Err(Local::given(Reason::DirectResponse, detail, given))
+                Err(Local::given(Reason::DirectResponse, detail, given)
+                    .edited(respond.edits.as_ref()))
             }
-        })
+        };
+        Some(Ok(Routed { delay, way }))
     });
     found.unwrap_or_else(|| {
         let path = String::from_utf8_lossy(without_query(head.path()));
@@ -182,46 +217,40 @@ fn rewritten(edit: &PathEdit, head: &RequestHead, matched: &PathMatch) -> Vec<u8
     if target.first() == Some(&b'/') { edit.apply(target, matched) } else { target.to_vec() }
 }
 
-/// Where a client is sent (RFC 9110 §10.2.2), with all of it said.
-fn elsewhere(
-    redirect: &traffic::Redirect,
-    asked: &Asked,
-    head: &RequestHead,
-    matched: &PathMatch,
-) -> Local {
-    let scheme = redirect.scheme.as_deref().unwrap_or("http");
-    let (host, port) = edits::host_and_port(asked.lower());
-    let host = redirect.host.as_deref().unwrap_or(host);
-    let said =
-        host.rsplit_once(':').is_some_and(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()));
-    let port = match redirect.port {
-        Some(port) => Some(port),
-        // A port that is not the scheme's own stays where scheme and host do.
-        None if redirect.scheme.is_none() && redirect.host.is_none() => port,
-        None => None,
-    };
-    let port =
-        port.filter(|port| !said && !matches!((scheme, port), ("http", 80) | ("https", 443)));
+/// Where a client is sent (RFC 9110 §10.2.2), with all of it said. What names no host, as HTTP/1.0
+/// may, is told the path alone.
+fn elsewhere(redirect: &traffic::Redirect, view: &View<'_>, matched: &PathMatch) -> Local {
+    let scheme = redirect.scheme.as_deref().unwrap_or(view.scheme());
+    let (own, port) = edits::host_and_port(view.asked.lower());
+    let host = redirect.host.as_deref().unwrap_or(own);
+    let (_, said) = edits::host_and_port(host);
+    // A port that is not the scheme's own stays where the host does, as in Envoy.
+    let asked = port.filter(|port| redirect.host.is_none() && !is_own(view.scheme(), *port));
+    let port = redirect.port.or(asked).filter(|port| said.is_none() && !is_own(scheme, *port));
     let mut target = match &redirect.path {
-        Some(edit) => rewritten(edit, head, matched),
-        None => head.path().to_vec(),
+        Some(edit) => rewritten(edit, view.head, matched),
+        None => view.head.path().to_vec(),
     };
     if redirect.strip_query {
         target.truncate(without_query(&target).len());
     }
-    let port = port.map(|port| format!(":{port}")).unwrap_or_default();
-    let location = format!("{scheme}://{host}{port}{}", String::from_utf8_lossy(&target));
-    let given = Given {
-        location: Some(location.clone()),
-        edits: redirect.edits.clone(),
-        ..Given::new(
-            redirect.status,
-            format!(
-                "{location}
-"
-            )
-            .into_bytes(),
-        )
-    };
-    Local::given(Reason::Redirect, location, given)
+    if target.first() != Some(&b'/') {
+        target = b"/".to_vec();
+    }
+    let mut location = Vec::new();
+    if !host.is_empty() {
+        let port = port.map(|port| format!(":{port}")).unwrap_or_default();
+        location.extend_from_slice(format!("{scheme}://{host}{port}").as_bytes());
+    }
+    location.extend_from_slice(&target);
+    let detail = String::from_utf8_lossy(&location).into_owned();
+    let body = [&location[..], b"\n"].concat();
+    let grpc = Reason::Redirect.grpc_status();
+    let given = Given { location: Some(location), grpc, ..Given::new(redirect.status, body) };
+    Local::given(Reason::Redirect, detail, given).edited(redirect.edits.as_ref())
+}
+
+/// Whether a port is the one that a scheme has without saying it.
+fn is_own(scheme: &str, port: u16) -> bool {
+    matches!((scheme, port), ("http", 80) | ("https", 443))
 }

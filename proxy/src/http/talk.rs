@@ -111,6 +111,7 @@ impl Talk<'_, '_, '_> {
                         return Err(self.failed(Cause::Invalid, detail));
                     }
                     passing::response(&mut head.fields, true);
+                    self.edit(&mut head.fields);
                     answer.tunnel(&mut head, true);
                     let Answer::Http1(receiving) = from else { return Ok(Reuse::No) };
                     let pulse = &self.forward.account.pulse;
@@ -153,15 +154,21 @@ impl Talk<'_, '_, '_> {
             (Answer::Http2(_), None) => return Ok(Reuse::No),
         };
         passing::response(&mut head.fields, false);
-        if let Some(edits) = &self.forward.way.edits {
-            edits::apply(&edits.response, &mut head.fields);
-        }
-        if let Some(cookie) = &self.forward.way.told.cookie {
-            head.fields.push_as(Known::SetCookie, b"set-cookie", cookie.as_bytes());
-        }
+        self.edit(&mut head.fields);
         answer.head(&mut head, length);
         head.fields.recycle();
         self.body(from, to, upload, source, answer, keep_alive && unwritten.is_none()).await
+    }
+
+    /// What the route asks of an answer, and the cookie that its balancer gives out.
+    fn edit(&self, fields: &mut Fields) {
+        let way = self.forward.way;
+        if let Some(edits) = &way.edits {
+            edits::apply(&edits.response, fields);
+        }
+        if let Some(cookie) = &way.told.cookie {
+            fields.push_as(Known::SetCookie, b"set-cookie", cookie.as_bytes());
+        }
     }
 
     /// Waits for the next head while the request is sent.

@@ -5,11 +5,13 @@
 use std::future::poll_fn;
 use std::task::Poll;
 
+use portolan_model::traffic::Edits;
 use tokio::net::TcpStream;
 
 use super::account::Pulse;
 use super::answering::Answering;
 use super::body::{Download, Incoming, Outgoing, PumpError, Source, Upload};
+use super::edits;
 use super::exchange::Fail;
 use super::forward::Ended;
 use crate::http1;
@@ -21,11 +23,16 @@ pub(super) async fn connect(
     source: &mut Source<'_>,
     answer: &mut Answering<'_>,
     pulse: &Pulse,
+    edits: Option<&Edits>,
 ) -> Result<(), Ended> {
     let mut connection = http1::Connection::new(stream, b"");
     let (mut receiving, sending) = connection.split();
     receiving.begin_tunnel();
-    answer.tunnel(&mut ResponseHead::new(200), false);
+    let mut head = ResponseHead::new(200);
+    if let Some(edits) = edits {
+        edits::apply(&edits.response, &mut head.fields);
+    }
+    answer.tunnel(&mut head, false);
     run(Incoming::Http1(receiving), Outgoing::Http1(sending), source, answer, pulse).await
 }
 

@@ -239,7 +239,7 @@ impl Session {
             let Some((listener, table)) = decoded_listener else { continue };
             if let Some(table) = table {
                 self.inline_routes.insert(listener.name.clone(), table.name.clone());
-                self.config.routes.insert(table.name.clone(), Arc::new(table));
+                insert_changed(&mut self.config.routes, table.name.clone(), table);
             }
             insert_changed(&mut kept, listener.name.clone(), listener);
         }
@@ -251,7 +251,7 @@ impl Session {
         let decoded = decode::all(resources, route::decode);
         for table in decoded.good {
             if self.types[ResourceType::Route.index()].names.contains(&table.name) {
-                self.config.routes.insert(table.name.clone(), Arc::new(table));
+                insert_changed(&mut self.config.routes, table.name.clone(), table);
             }
         }
         decoded.errors

@@ -210,7 +210,7 @@ fn changes_of_all_levels_are_made_in_envoys_order() {
     let set = |level: &str| HeaderEdit::Set("x-level".into(), level.into());
     let removed = || HeaderEdit::Remove("x-gone".into());
     let general_last = vec![set("share"), removed(), set("route"), set("host"), set("table")];
-    let specific_last = vec![set("table"), set("host"), removed(), set("route"), set("share")];
+    let specific_last = vec![set("share"), set("table"), set("host"), removed(), set("route")];
     for (specific_wins, expected) in [(false, general_last), (true, specific_last)] {
         let route = taken(&layered(specific_wins)).expect("valid");
         let Action::Forward(shares) = route.action else { panic!("{:?}", route.action) };
@@ -388,7 +388,7 @@ fn the_most_specific_level_says_what_a_filter_does() {
         // It limits nothing: the route has none.
         (vec![any(&limit(1))], vec![], vec![any(&disabled)], None),
         (vec![], vec![], vec![optional(any(&limit(4)))], Some(4)),
-        (vec![any(&limit(1))], vec![], vec![any(&off)], Some(1)),
+        (vec![any(&limit(1))], vec![], vec![any(&off)], None),
     ] {
         let mut table = table(Route {
             typed_per_filter_config: filters(&of_route),
@@ -435,6 +435,7 @@ fn what_filters_cannot_do_is_refused_by_name() {
             ".abort.http_status: 99 is not one of 200 to 599"),
         (fault(|f| f.abort = Some(FaultAbort { error_type: Some(ErrorType::GrpcStatus(17)), ..Default::default() })),
             ".abort.grpc_status: 17 is not one of 0 to 16"),
+        (limited(|l| l.enable_x_ratelimit_headers = 1), ".enable_x_ratelimit_headers: not supported"),
         (any(&UInt32Value { value: 1 }), ": not supported"),
     ];
     let field = "t: virtual_hosts[0].routes[0].typed_per_filter_config[f0]";
@@ -445,6 +446,9 @@ fn what_filters_cannot_do_is_refused_by_name() {
     for (config, reason) in cases {
         assert_eq!(with(config), Err(format!("{field}{reason}")));
     }
+    let typed_per_filter_config = filters(&[any(&limit(1)), any(&limit(2))]);
+    let twice = taken(&table(Route { typed_per_filter_config, ..route(Said::Route(to_c())) }));
+    assert_eq!(twice, Err(format!("{}: f0 asks for one, too", field.replace("f0", "f1"))));
     let refused = with(garbage).expect_err("no message");
     assert!(refused.starts_with(&format!("{field}: ")), "{refused}");
 }

@@ -80,7 +80,8 @@ pub struct Redirect {
     pub scheme: Option<Arc<str>>,
     /// The host, without a port.
     pub host: Option<Arc<str>>,
-    /// The port. Where the scheme changes and no port is given, none is said.
+    /// The port. Where none is given the one that was asked for stays, unless the host is another or
+    /// it is that of the scheme.
     pub port: Option<u16>,
     /// The path.
     pub path: Option<PathEdit>,

@@ -115,7 +115,8 @@ pub enum TextTest {
     Regex(Pattern),
 }
 
-/// A regular expression that matches whole texts, in time linear in their length.
+/// A regular expression that matches whole texts, in time linear in their length. Classes are of
+/// octets (`\d` is 0 to 9, `.` any but a line feed), unless the expression needs Unicode (`\p{L}`).
 #[derive(Clone)]
 pub struct Pattern {
     text: Arc<str>,
@@ -123,7 +124,7 @@ pub struct Pattern {
 }
 
 /// Most bytes that a compiled expression may take.
-const MAX_COMPILED: usize = 256 * 1024;
+const MAX_COMPILED: usize = 1024 * 1024;
 
 impl Pattern {
     /// Compiles an expression.
@@ -132,13 +133,14 @@ impl Pattern {
     /// Why it is none, or that it is too large.
     pub fn new(text: &str) -> Result<Self, String> {
         // By itself first: what closes the group that it stands in is no expression.
-        let checked = regex::bytes::RegexBuilder::new(text).size_limit(MAX_COMPILED).build();
-        checked.map_err(|error| error.to_string())?;
-        let compiled = regex::bytes::RegexBuilder::new(&format!(r"\A(?:{text})\z"))
-            .size_limit(MAX_COMPILED)
-            .build()
-            .map_err(|error| error.to_string())?;
-        Ok(Self { text: text.into(), compiled })
+        let build = |text: &str, unicode| {
+            let mut builder = regex::bytes::RegexBuilder::new(text);
+            builder.unicode(unicode).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build()
+        };
+        let unicode = build(text, false).is_err();
+        build(text, unicode).map_err(|error| error.to_string())?;
+        let compiled = build(&format!(r"\A(?:{text})\z"), unicode);
+        Ok(Self { text: text.into(), compiled: compiled.map_err(|error| error.to_string())? })
     }
 
     /// The expression.
@@ -327,6 +329,21 @@ mod tests {
                 let met = TextMatch { test: test.clone(), ignore_case }.matches(given.as_bytes());
                 assert_eq!(met, expected, "{test:?} {given:?} {ignore_case}");
             }
+        }
+    }
+
+    #[test]
+    fn classes_are_of_octets_unless_unicode_is_asked_for() {
+        for (text, given, expected) in [
+            (r"\d+", &b"12"[..], true),
+            (r"\d+", "\u{661}".as_bytes(), false),
+            (r"/admin.*", b"/admin/\xff", true),
+            (r"\w{1,64}", b"a_1", true),
+            (r"[^/]{1,255}", b"a", true),
+            (r"\p{L}+", "\u{e4}".as_bytes(), true),
+        ] {
+            let pattern = Pattern::new(text).expect("valid");
+            assert_eq!(pattern.matches(given), expected, "{text} {given:?}");
         }
     }
 

@@ -45,8 +45,11 @@ impl RateLimit {
     }
 
     fn has_token(&self, now: u64) -> bool {
-        let each = u64::try_from(self.each.as_nanos()).unwrap_or(u64::MAX);
-        let whole = each.saturating_mul(u64::from(self.tokens));
+        let tokens = u64::from(self.tokens);
+        // Of what takes centuries no more than that need be known; nothing overflows below.
+        let most = u64::MAX / 4 / tokens.max(1);
+        let each = u64::try_from(self.each.as_nanos()).unwrap_or(u64::MAX).min(most);
+        let whole = each * tokens;
         let taken = self.full_at.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |full_at| {
             let next = full_at.max(now).saturating_add(each);
             (next - now <= whole).then_some(next)
@@ -88,6 +91,8 @@ mod tests {
     fn nobody_passes_an_empty_bucket_and_a_part_is_not_asked() {
         let limit = RateLimit::new(0, Duration::from_secs(1), 429);
         assert!(!limit.take(0, [0, 0]));
+        let ages = RateLimit::new(5, Duration::from_secs(u64::MAX / 2), 429);
+        assert_eq!((0..20).filter(|now| ages.take(*now, [0, 0])).count(), 5);
         let half =
             RateLimit { parts: [500_000, 1_000_000], ..RateLimit::new(0, Duration::ZERO, 429) };
         let none =

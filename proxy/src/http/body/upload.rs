@@ -94,6 +94,19 @@ impl<'a> Source<'a> {
         if self.is_over() && !self.lent { self.incoming.poll_gone(cx) } else { Poll::Pending }
     }
 
+    /// Whether a client whose body is not read has ended its side or reset it. Over HTTP/2 the
+    /// stream says so.
+    pub(crate) fn has_left(&self) -> bool {
+        let Incoming::Http1(body) = &self.incoming else { return false };
+        let socket = body.socket();
+        if matches!(socket.take_error(), Ok(Some(_)) | Err(_)) {
+            return true;
+        }
+        let ready = std::pin::pin!(socket.ready(tokio::io::Interest::READABLE));
+        let mut context = Context::from_waker(std::task::Waker::noop());
+        matches!(ready.poll(&mut context), Poll::Ready(Ok(ready)) if ready.is_read_closed())
+    }
+
     /// What follows is a tunnel's.
     pub(crate) fn begin_tunnel(&mut self) {
         self.settle();

@@ -23,8 +23,21 @@ use super::{duration, message, refuse, time};
 /// its host says, and that of what its table says.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Asked {
-    pub(super) fault: Option<Arc<Fault>>,
-    pub(super) rate_limit: Option<Arc<RateLimit>>,
+    fault: Option<Named<Fault>>,
+    rate_limit: Option<Named<RateLimit>>,
+}
+
+/// What is asked of a filter, and the filter's name, by which it is switched off.
+#[derive(Debug)]
+struct Named<T> {
+    name: Arc<str>,
+    asked: Option<Arc<T>>,
+}
+
+impl<T> Clone for Named<T> {
+    fn clone(&self) -> Self {
+        Self { name: Arc::clone(&self.name), asked: self.asked.clone() }
+    }
 }
 
 /// Longest time that a fault makes a request wait.
@@ -40,36 +53,68 @@ impl Asked {
         // In order, so that the same resource has the same reason.
         let mut said: Vec<(&String, &Any)> = said.iter().collect();
         said.sort_unstable_by_key(|(name, _)| *name);
+        let mut own = Self::default();
         for (name, any) in said {
-            asked.read(&format!("{prefix}typed_per_filter_config[{name}]"), any)?;
+            let field = format!("{prefix}typed_per_filter_config[{name}]");
+            if is_off(any).map_err(|error| format!("{field}: {error}"))? {
+                asked.fault.take_if(|fault| *fault.name == **name);
+                asked.rate_limit.take_if(|limit| *limit.name == **name);
+            } else {
+                own.read(&field, name, any)?;
+            }
         }
+        asked.fault = own.fault.or(asked.fault);
+        asked.rate_limit = own.rate_limit.or(asked.rate_limit);
         Ok(asked)
     }
 
-    fn read(&mut self, field: &str, any: &Any) -> Result<(), String> {
+    /// What is done to requests, if there is anything.
+    pub(super) fn fault(&self) -> Option<Arc<Fault>> {
+        self.fault.as_ref()?.asked.clone()
+    }
+
+    /// How often requests may come, if that is limited.
+    pub(super) fn rate_limit(&self) -> Option<Arc<RateLimit>> {
+        self.rate_limit.as_ref()?.asked.clone()
+    }
+
+    fn read(&mut self, field: &str, name: &str, any: &Any) -> Result<(), String> {
         let named = |error: String| format!("{field}: {error}");
         let url = &any.type_url;
         if *url == FilterConfig::type_url() {
             let wrapped: FilterConfig = message(any).map_err(named)?;
             return match &wrapped.config {
-                _ if wrapped.disabled => Ok(()),
                 Some(inner) if inner.type_url != FilterConfig::type_url() => {
-                    let read = self.read(&format!("{field}.config"), inner);
+                    let read = self.read(&format!("{field}.config"), name, inner);
                     if wrapped.is_optional { Ok(()) } else { read }
                 }
                 _ => refuse(field, !wrapped.is_optional),
             };
         }
         if *url == HttpFault::type_url() {
-            self.fault = fault(field, &message(any).map_err(named)?)?.map(Arc::new);
-            return Ok(());
+            let asked = fault(field, &message(any).map_err(named)?)?.map(Arc::new);
+            return once(field, &mut self.fault, Named { name: name.into(), asked });
         }
         if *url == LocalRateLimit::type_url() {
-            self.rate_limit = rate_limit(field, &message(any).map_err(named)?)?.map(Arc::new);
-            return Ok(());
+            let asked = rate_limit(field, &message(any).map_err(named)?)?.map(Arc::new);
+            return once(field, &mut self.rate_limit, Named { name: name.into(), asked });
         }
         refuse(field, true)
     }
+}
+
+/// Whether a filter is switched off.
+fn is_off(any: &Any) -> Result<bool, String> {
+    Ok(any.type_url == FilterConfig::type_url() && message::<FilterConfig>(any)?.disabled)
+}
+
+/// Refuses the second of a kind.
+fn once<T>(field: &str, place: &mut Option<Named<T>>, asked: Named<T>) -> Result<(), String> {
+    if let Some(first) = place {
+        return Err(format!("{field}: {} asks for one, too", first.name));
+    }
+    *place = Some(asked);
+    Ok(())
 }
 
 /// `None` for one that does nothing.
@@ -156,7 +201,7 @@ fn rate_limit(field: &str, said: &LocalRateLimit) -> Result<Option<RateLimit>, S
             !said.request_headers_to_add_when_not_enforced.is_empty(),
         ),
         ("response_headers_to_add", !said.response_headers_to_add.is_empty()),
-        ("enable_x_ratelimit_headers", said.enable_x_ratelimit_headers > 1),
+        ("enable_x_ratelimit_headers", said.enable_x_ratelimit_headers != 0),
     ];
     asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
     let of = |said: &Option<RuntimeFractionalPercent>| {

@@ -61,13 +61,15 @@ impl Level {
 }
 
 impl Around<'_> {
-    /// All changes of a route, or of a share of it, in order: by default the most specific first,
-    /// so that the table's win (Envoy `most_specific_header_mutations_wins`).
+    /// All changes of a route, or of a share of it, in order: the share's, then by default the most
+    /// specific first, so that the table's win (Envoy `most_specific_header_mutations_wins`, which
+    /// leaves the share's where they are).
     pub(super) fn with(&self, route: &Level, share: &Level) -> Edits {
-        let mut levels = [share, route, self.host, self.table];
-        if self.specific_wins {
-            levels.reverse();
-        }
+        let levels = if self.specific_wins {
+            [share, self.table, self.host, route]
+        } else {
+            [share, route, self.host, self.table]
+        };
         let all = |of: fn(&Level) -> &[HeaderEdit]| {
             levels.iter().flat_map(|level| of(level)).cloned().collect()
         };
@@ -151,11 +153,16 @@ fn value_of(field: &str, said: &str) -> Result<Arc<str>, String> {
         return Err(format!("{field}: {said:?} has control characters"));
     }
     if !said.contains('%') {
-        return Ok(said.trim_matches([' ', '\t']).into());
+        return Ok(trimmed(said).into());
     }
     let parts: Vec<&str> = said.split("%%").collect();
     if parts.iter().any(|part| part.contains('%')) {
         return Err(format!("{field}: {said:?}: variables are not supported"));
     }
-    Ok(parts.join("%").into())
+    Ok(trimmed(&parts.join("%")).into())
+}
+
+/// RFC 9110 §5.5: blanks around a value are not of it.
+fn trimmed(value: &str) -> &str {
+    value.trim_matches([' ', '\t'])
 }

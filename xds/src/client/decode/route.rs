@@ -114,7 +114,7 @@ fn convert_route(
     };
     let level = Level::of(&format!("{field}."), &said)?;
     let asked = asked.over(&format!("{field}."), &route.typed_per_filter_config)?;
-    let (fault, rate_limit) = (asked.fault, asked.rate_limit);
+    let (fault, rate_limit) = (asked.fault(), asked.rate_limit());
     let own = || edits::shared(around.with(&level, &Level::default()));
     let action = match &route.action {
         Some(Said::Route(said)) => {
