@@ -3,6 +3,7 @@
 mod balance;
 mod balance_seen;
 mod drain;
+mod edits;
 mod endings;
 mod faults;
 mod frames;

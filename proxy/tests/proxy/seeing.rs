@@ -1,9 +1,11 @@
 //! What people see of the proxy: metrics by cluster, route and endpoint, the access log, the page.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::Request;
+use portolan_model::traffic::{Abort, Fault};
 use portolan_proxy::{AccessFormat, AccessLog, AccessTo};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -193,6 +195,24 @@ async fn the_access_log_has_a_record_for_each_request_whatever_its_headers_hold(
         (&records[3]["status"], &records[3]["reason"]),
         (&400.into(), &"bad_request".into())
     );
+}
+
+#[tokio::test]
+async fn the_access_log_says_the_status_of_grpc_that_a_route_answered() {
+    let file = LogFile::new("fault");
+    let backend = Backend::named(H2, "hello").await;
+    let fault = Fault { abort: Some((Abort::Grpc(10), 1_000_000)), ..Fault::default() };
+    let plan = Plan::http2(&[backend.address]).tune_route(|r| r.fault = Some(Arc::new(fault)));
+    let log = file.config(AccessFormat::Json, 1_000_000);
+    let proxy = start_with(plan, |config| config.access_log = log).await;
+    let call = named(request(H2, "POST", "/x", empty()), &[("content-type", "application/grpc")]);
+    let answer = fetch(H2, proxy.web(), call).await;
+    assert_eq!(answer.headers["grpc-status"], "10");
+    proxy.finish().await;
+    let record: Value = serde_json::from_str(&lines(&file.0, 1).await[0]).expect("JSON");
+    let said = ["status", "grpc_status", "reason"].map(|name| record[name].clone());
+    assert_eq!(said, [Value::from(200), Value::from(10), Value::from("fault")], "{record}");
+    assert_eq!(backend.requests(), 0);
 }
 
 #[tokio::test]
