@@ -79,7 +79,7 @@ class Program:
     # Past the limit of a call, how long its outcome may take to be told.
     GRACE_SECS = 10
     # How many calls of a program may be lost.
-    LOST_CALLS = 3
+    LOST_CALLS = 6
 
     def __init__(self, process):
         self._lost = 0
