@@ -17,9 +17,6 @@ const SIZES: [usize; 5] = [1, 10, 100, 1_000, 10_000];
 struct Request(String);
 
 impl Asked for Request {
-    fn method(&self) -> &[u8] {
-        b"GET"
-    }
     fn path(&self) -> &[u8] {
         self.0.as_bytes()
     }
@@ -32,7 +29,7 @@ impl Asked for Request {
     fn is_grpc(&self) -> bool {
         false
     }
-    fn millionth(&self) -> u32 {
+    fn random(&self) -> u64 {
         0
     }
 }

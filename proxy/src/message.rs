@@ -147,12 +147,12 @@ impl Fields {
     }
 
     /// The value of the first field of a name that need not be a known one.
-    pub(crate) fn named<'a>(&'a self, name: &'a [u8]) -> Option<&'a [u8]> {
+    pub(crate) fn named<'a>(&'a self, name: &[u8]) -> Option<&'a [u8]> {
         self.all_named(name).next()
     }
 
     /// The values of all fields of a name that need not be a known one.
-    pub(crate) fn all_named<'a>(&'a self, name: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
+    pub(crate) fn all_named<'a>(&'a self, name: &[u8]) -> impl Iterator<Item = &'a [u8]> {
         self.iter().filter(|field| field.name.eq_ignore_ascii_case(name)).map(|field| field.value)
     }
 

@@ -49,19 +49,25 @@ impl Asked {
             StripPort::Matching => Some(own),
             StripPort::Any => None,
         };
-        let Some(colon) = self.host.iter().rposition(|byte| *byte == b':') else { return };
-        let digits = &self.host[colon + 1..];
-        let said = std::str::from_utf8(digits).ok().and_then(|digits| digits.parse::<u16>().ok());
-        // What has a colon and no port is an IPv6 address in brackets.
+        let (host, said) = split_port(self.lower());
+        let end = host.len();
         if said.is_some_and(|said| port.is_none_or(|port| port == said)) {
-            self.host.truncate(colon);
-            self.lower.truncate(colon);
+            self.host.truncate(end);
+            self.lower.truncate(end);
         }
     }
 
     pub(super) fn lower(&self) -> &str {
         // Checked to be ASCII.
         std::str::from_utf8(&self.lower).unwrap_or_default()
+    }
+}
+
+/// A host without its port, and the port. What ends in brackets is an IPv6 address.
+pub(super) fn split_port(authority: &str) -> (&str, Option<u16>) {
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()),
+        _ => (authority, None),
     }
 }
 
@@ -108,6 +114,19 @@ mod tests {
             head.fields.push(b"host", host.as_bytes());
         }
         Asked::of(&head, http2).map(|asked| asked.lower().to_owned())
+    }
+
+    #[test]
+    fn a_port_is_told_from_the_end_of_an_address() {
+        for (authority, host, port) in [
+            ("a", "a", None),
+            ("a:80", "a", Some(80)),
+            ("[::1]", "[::1]", None),
+            ("[::1]:80", "[::1]", Some(80)),
+            ("", "", None),
+        ] {
+            assert_eq!(split_port(authority), (host, port), "{authority}");
+        }
     }
 
     #[test]

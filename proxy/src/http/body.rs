@@ -16,7 +16,7 @@ use crate::http2;
 use crate::message::Fields;
 
 pub(crate) use download::Download;
-pub(crate) use upload::{Source, Upload};
+pub(crate) use upload::{LOOK, Source, Upload};
 
 /// Why a body could not be read.
 #[derive(Debug, thiserror::Error)]

@@ -29,14 +29,6 @@ pub(super) fn apply(edits: &[HeaderEdit], fields: &mut Fields) {
     }
 }
 
-/// A host without its port, and the port.
-pub(super) fn host_and_port(authority: &str) -> (&str, Option<u16>) {
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.contains(']') => (host, port.parse().ok()),
-        _ => (authority, None),
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -82,19 +74,6 @@ mod tests {
                 .iter()
                 .for_each(|(name, value)| wanted.push(name.as_bytes(), value.as_bytes()));
             assert_eq!(fields, wanted, "{edits:?}");
-        }
-    }
-
-    #[test]
-    fn a_port_is_told_from_the_end_of_an_address() {
-        for (authority, host, port) in [
-            ("a", "a", None),
-            ("a:80", "a", Some(80)),
-            ("[::1]", "[::1]", None),
-            ("[::1]:80", "[::1]", Some(80)),
-            ("", "", None),
-        ] {
-            assert_eq!(host_and_port(authority), (host, port), "{authority}");
         }
     }
 }

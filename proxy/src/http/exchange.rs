@@ -16,7 +16,7 @@ use super::Client;
 use super::account::{Account, Pulse};
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
-use super::body::{Incoming, Outgoing, Source};
+use super::body::{Incoming, LOOK, Outgoing, Source};
 use super::forward::Forward;
 use super::local::{Local, Reason};
 use super::passing::{self, Passage};
@@ -161,18 +161,14 @@ async fn proxy(
     })?;
     let given = if grpc { grpc_timeout(head.fields.get(Known::GrpcTimeout)) } else { None };
     let mut begun = started;
-    let routed = match routing::route(client, asked, head, account) {
-        Ok(Routed { delay: Some(delay), way }) => {
-            // The client's own limit holds for the delay, the route's begins after it.
-            let delay = given.map_or(delay, |given| delay.min(given));
-            Box::pin(held_up(delay, source, answer)).await?;
-            begun = Instant::now();
-            way
-        }
-        Ok(Routed { delay: None, way }) => way,
-        Err(local) => Err(local),
-    };
-    let way = routed.map_err(|local| {
+    let Routed { delay, way } = routing::route(client, asked, head, account);
+    if let Some(delay) = delay {
+        // The client's own limit holds for the delay, the route's begins after it.
+        let delay = given.map_or(delay, |given| delay.min(given));
+        Box::pin(held_up(delay, source, answer)).await?;
+        begun = Instant::now();
+    }
+    let way = way.map_err(|local| {
         // What follows a request for a tunnel may be no request.
         answer.keep_alive &= upgrade.is_none();
         Fail::Local(local)
@@ -228,8 +224,6 @@ pub(super) async fn held_up(
     source: &mut Source<'_>,
     answer: &mut Answering<'_>,
 ) -> Result<(), Fail> {
-    /// How often a client whose body is not read is looked at.
-    const LOOK: Duration = Duration::from_secs(1);
     let mut left = time;
     loop {
         let next = left.min(LOOK);

@@ -11,9 +11,9 @@ use portolan_model::traffic::{
 };
 
 use super::account::Account;
-use super::asked::Asked;
+use super::asked::{Asked, split_port};
 use super::local::{self, Given, Local, Reason};
-use super::{Client, affinity, edits};
+use super::{Client, affinity};
 use crate::message::{Known, RequestHead, without_query};
 
 /// What limits of rate go by.
@@ -69,10 +69,6 @@ impl View<'_> {
 }
 
 impl traffic::Asked for View<'_> {
-    fn method(&self) -> &[u8] {
-        self.head.method()
-    }
-
     fn path(&self) -> &[u8] {
         without_query(self.head.path())
     }
@@ -103,9 +99,7 @@ impl traffic::Asked for View<'_> {
             }
             _ => {}
         }
-        let named =
-            |field: &crate::message::Field<'_>| field.name.eq_ignore_ascii_case(name.as_bytes());
-        let mut values = self.head.fields.iter().filter(named).map(|field| field.value);
+        let mut values = self.head.fields.all_named(name.as_bytes());
         let first = values.next()?;
         let Some(second) = values.next() else { return Some(Cow::Borrowed(first)) };
         // Of cookies HTTP/2 makes several fields of one (RFC 9113 §8.2.3).
@@ -122,25 +116,22 @@ impl traffic::Asked for View<'_> {
         self.grpc
     }
 
-    fn millionth(&self) -> u32 {
-        u32::try_from(self.random % 1_000_000).unwrap_or(0)
+    fn random(&self) -> u64 {
+        self.random
     }
 }
 
 /// What the first route that takes a request makes of it.
-///
-/// # Errors
-/// That there is none, or that it was taken too often.
 pub(super) fn route(
     client: &Client,
     asked: &Asked,
     head: &RequestHead,
     account: &Account,
-) -> Result<Routed, Local> {
+) -> Routed {
     let (ListenerKind::Http { routes, .. } | ListenerKind::Detect { routes, .. }) =
         &client.origin.listener.kind
     else {
-        return Err(Local::new(Reason::NoRoute, "no routes"));
+        return Routed { delay: None, way: Err(Local::new(Reason::NoRoute, "no routes")) };
     };
     // Two numbers that have nothing to do with each other: whether a route takes it, and its share.
     let (random, number) = client.origin.shared.random();
@@ -151,15 +142,13 @@ pub(super) fn route(
         account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
         if let Some(limit) = &route.rate_limit {
             let now = u64::try_from(CLOCK.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            let (one, other) = client.origin.shared.random();
-            if !limit.take(now, [one, other]) {
-                return Some(Err(over(limit, asked)));
+            if !limit.take(now, client.origin.shared.random()) {
+                return Some(Routed { delay: None, way: Err(over(limit, asked)) });
             }
         }
-        let (delay, abort) = route.fault.as_ref().map_or((None, None), |fault| {
-            let (one, other) = client.origin.shared.random();
-            fault.of(&view, [one, other])
-        });
+        let fault = route.fault.as_ref();
+        let (delay, abort) =
+            fault.map_or((None, None), |fault| fault.of(&view, client.origin.shared.random()));
         let way = match (abort, &route.action) {
             (Some(abort), _) => Err(aborted(abort, asked)),
             (None, Action::Forward(shares)) => {
@@ -184,11 +173,12 @@ pub(super) fn route(
                     .edited(respond.edits.as_ref()))
             }
         };
-        Some(Ok(Routed { delay, way }))
+        Some(Routed { delay, way })
     });
     found.unwrap_or_else(|| {
         let path = String::from_utf8_lossy(without_query(head.path()));
-        Err(Local::new(Reason::NoRoute, format!("{}{path}: no route", asked.lower())))
+        let detail = format!("{}{path}: no route", asked.lower());
+        Routed { delay: None, way: Err(Local::new(Reason::NoRoute, detail)) }
     })
 }
 
@@ -221,9 +211,9 @@ fn rewritten(edit: &PathEdit, head: &RequestHead, matched: &PathMatch) -> Vec<u8
 /// may, is told the path alone.
 fn elsewhere(redirect: &traffic::Redirect, view: &View<'_>, matched: &PathMatch) -> Local {
     let scheme = redirect.scheme.as_deref().unwrap_or(view.scheme());
-    let (own, port) = edits::host_and_port(view.asked.lower());
+    let (own, port) = split_port(view.asked.lower());
     let host = redirect.host.as_deref().unwrap_or(own);
-    let (_, said) = edits::host_and_port(host);
+    let (_, said) = split_port(host);
     // A port that is not the scheme's own stays where the host does, as in Envoy.
     let asked = port.filter(|port| redirect.host.is_none() && !is_own(view.scheme(), *port));
     let port = redirect.port.or(asked).filter(|port| said.is_none() && !is_own(scheme, *port));

@@ -8,8 +8,6 @@ use serde::{Serialize, Serializer};
 
 /// What conditions look at.
 pub trait Asked {
-    /// The method, as written.
-    fn method(&self) -> &[u8];
     /// The path without the query.
     fn path(&self) -> &[u8];
     /// What follows the `?`, if there is one.
@@ -19,8 +17,13 @@ pub trait Asked {
     fn field(&self, name: &str) -> Option<Cow<'_, [u8]>>;
     /// Whether it is gRPC, by its content type.
     fn is_grpc(&self) -> bool;
-    /// A number for this request, evenly spread below a million.
-    fn millionth(&self) -> u32;
+    /// A number for this request, which may be any.
+    fn random(&self) -> u64;
+}
+
+/// Whether a number, which may be any, falls in a part of all, in millionths.
+pub(super) fn falls_in(part: u32, number: u64) -> bool {
+    number % 1_000_000 < u64::from(part)
 }
 
 /// A condition on the path.
@@ -204,7 +207,7 @@ impl Conditions {
         self.headers.iter().all(|header| header.holds(asked))
             && self.query.iter().all(|query| query.holds(asked.query()))
             && (!self.grpc || asked.is_grpc())
-            && self.millionths.is_none_or(|part| asked.millionth() < part)
+            && self.millionths.is_none_or(|part| falls_in(part, asked.random()))
     }
 }
 
@@ -282,9 +285,6 @@ mod tests {
     struct Plain(&'static [(&'static str, &'static str)], Option<&'static str>);
 
     impl Asked for Plain {
-        fn method(&self) -> &[u8] {
-            b"GET"
-        }
         fn path(&self) -> &[u8] {
             b"/"
         }
@@ -298,7 +298,7 @@ mod tests {
         fn is_grpc(&self) -> bool {
             false
         }
-        fn millionth(&self) -> u32 {
+        fn random(&self) -> u64 {
             250_000
         }
     }

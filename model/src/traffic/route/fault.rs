@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::condition::falls_in;
 use super::{Asked, HeaderMatch};
 
 /// What is done to some of a route's requests. Whether a request is one of them is thrown for the
@@ -32,13 +33,12 @@ pub enum Abort {
 impl Fault {
     /// The delay and the answer of a request, by two numbers that have nothing to do with each
     /// other.
-    pub fn of(&self, asked: &impl Asked, random: [u64; 2]) -> (Option<Duration>, Option<Abort>) {
+    pub fn of(&self, asked: &impl Asked, random: (u64, u64)) -> (Option<Duration>, Option<Abort>) {
         if !self.headers.iter().all(|header| header.holds(asked)) {
             return (None, None);
         }
-        let hit = |part: u32, number: u64| number % 1_000_000 < u64::from(part);
-        let delay = self.delay.filter(|(_, part)| hit(*part, random[0])).map(|(time, _)| time);
-        let abort = self.abort.filter(|(_, part)| hit(*part, random[1])).map(|(abort, _)| abort);
-        (delay, abort)
+        let delay = self.delay.filter(|(_, part)| falls_in(*part, random.0));
+        let abort = self.abort.filter(|(_, part)| falls_in(*part, random.1));
+        (delay.map(|(time, _)| time), abort.map(|(abort, _)| abort))
     }
 }

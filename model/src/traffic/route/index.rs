@@ -71,9 +71,6 @@ mod tests {
     struct Plain<'a>(&'a str, bool);
 
     impl Asked for Plain<'_> {
-        fn method(&self) -> &[u8] {
-            b"GET"
-        }
         fn path(&self) -> &[u8] {
             self.0.as_bytes()
         }
@@ -86,7 +83,7 @@ mod tests {
         fn is_grpc(&self) -> bool {
             false
         }
-        fn millionth(&self) -> u32 {
+        fn random(&self) -> u64 {
             0
         }
     }

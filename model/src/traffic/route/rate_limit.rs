@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::condition::falls_in;
+
 /// A token bucket. It fills evenly, not in steps: the generic cell rate algorithm (ITU-T I.371), of
 /// which the whole state is one number. Equal to another if it was made of the same settings.
 #[derive(Debug, Serialize)]
@@ -37,11 +39,10 @@ impl RateLimit {
 
     /// Whether a request may go on at this time of a clock that never goes back; takes a token if
     /// there is one.
-    pub fn take(&self, now_nanos: u64, random: [u64; 2]) -> bool {
-        let hit = |part: u32, number: u64| number % 1_000_000 < u64::from(part);
-        !hit(self.parts[0], random[0])
+    pub fn take(&self, now_nanos: u64, random: (u64, u64)) -> bool {
+        !falls_in(self.parts[0], random.0)
             || self.has_token(now_nanos)
-            || !hit(self.parts[1], random[1])
+            || !falls_in(self.parts[1], random.1)
     }
 
     fn has_token(&self, now: u64) -> bool {
@@ -74,7 +75,7 @@ mod tests {
     #[test]
     fn as_many_pass_as_there_are_tokens_and_then_as_they_come() {
         let limit = RateLimit::new(3, Duration::from_nanos(100), 429);
-        let at = |now| limit.take(now, [0, 0]);
+        let at = |now| limit.take(now, (0, 0));
         assert_eq!([0; 5].map(at), [true, true, true, false, false]);
         assert_eq!([99, 100, 199, 200].map(at), [false, true, false, true]);
         // However long nothing comes, it holds no more than that.
@@ -90,14 +91,14 @@ mod tests {
     #[test]
     fn nobody_passes_an_empty_bucket_and_a_part_is_not_asked() {
         let limit = RateLimit::new(0, Duration::from_secs(1), 429);
-        assert!(!limit.take(0, [0, 0]));
+        assert!(!limit.take(0, (0, 0)));
         let ages = RateLimit::new(5, Duration::from_secs(u64::MAX / 2), 429);
-        assert_eq!((0..20).filter(|now| ages.take(*now, [0, 0])).count(), 5);
+        assert_eq!((0..20).filter(|now| ages.take(*now, (0, 0))).count(), 5);
         let half =
             RateLimit { parts: [500_000, 1_000_000], ..RateLimit::new(0, Duration::ZERO, 429) };
         let none =
             RateLimit { parts: [1_000_000, 0], ..RateLimit::new(0, Duration::from_secs(1), 429) };
-        assert!(none.take(0, [0, 0]));
-        assert_eq!((half.take(0, [500_000, 0]), none == half), (true, false));
+        assert!(none.take(0, (0, 0)));
+        assert_eq!((half.take(0, (500_000, 0)), none == half), (true, false));
     }
 }

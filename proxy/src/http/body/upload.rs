@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::super::passing;
@@ -15,9 +16,9 @@ use crate::message::Fields;
 /// Bytes of a request's body that are kept for another try.
 const REPLAY: usize = 64 * 1024;
 
-/// How often a client whose bytes are not taken is looked at. Reading would tell that it has gone;
+/// How often a client is looked at whose bytes are not taken. Reading would tell that it has gone;
 /// the readiness of its socket, which has bytes, does not change.
-const LOOK: Duration = Duration::from_secs(1);
+pub(crate) const LOOK: Duration = Duration::from_secs(1);
 
 /// A request's body, of which the beginning can be sent again.
 pub(crate) struct Source<'a> {
@@ -99,7 +100,7 @@ impl<'a> Source<'a> {
     pub(crate) fn has_left(&self) -> bool {
         let Incoming::Http1(body) = &self.incoming else { return false };
         let socket = body.socket();
-        if matches!(socket.take_error(), Ok(Some(_)) | Err(_)) {
+        if is_reset(socket) {
             return true;
         }
         let ready = std::pin::pin!(socket.ready(tokio::io::Interest::READABLE));
@@ -149,6 +150,10 @@ impl<'a> Source<'a> {
             self.next = self.kept.len();
         }
     }
+}
+
+fn is_reset(socket: &TcpStream) -> bool {
+    matches!(socket.take_error(), Ok(Some(_)) | Err(_))
 }
 
 /// Moves a request's body towards an endpoint.
@@ -256,7 +261,7 @@ impl Upload {
         let Incoming::Http1(body) = &source.incoming else { return Poll::Pending };
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
         while look.as_mut().poll(cx).is_ready() {
-            if !source.is_over() && matches!(body.socket().take_error(), Ok(Some(_)) | Err(_)) {
+            if !source.is_over() && is_reset(body.socket()) {
                 let gone = ReadError::Http1(http1::ReadError::Incomplete);
                 return Poll::Ready(PumpError::Read(gone));
             }
