@@ -335,7 +335,7 @@ fn by_listener(head: &mut RequestHead, options: &HttpOptions, grpc: bool) -> Res
             return Err(Local::new(Reason::BadRequest, "escaped slashes in the path"));
         }
         paths::Outcome::Redirect(to) => {
-            return Err(Local::new(Reason::Redirect, String::from_utf8_lossy(&to)));
+            return Err(Local::redirect(Reason::Redirect.status(), to));
         }
     };
     head.set_path(&path);

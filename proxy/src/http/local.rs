@@ -211,7 +211,8 @@ pub(crate) struct Given {
     pub(crate) status: u16,
     /// What it is to gRPC.
     pub(crate) grpc: &'static str,
-    pub(crate) body: Vec<u8>,
+    /// `None`: what is said of it.
+    pub(crate) body: Option<Vec<u8>>,
     pub(crate) location: Option<Vec<u8>>,
 }
 
@@ -223,6 +224,15 @@ impl Local {
     /// An answer that a route asks for.
     pub(crate) fn given(reason: Reason, detail: impl Into<String>, given: Given) -> Self {
         Self { given: Some(Box::new(given)), ..Self::new(reason, detail) }
+    }
+
+    /// Sends the client elsewhere (RFC 9110 §10.2.2).
+    pub(crate) fn redirect(status: u16, location: Vec<u8>) -> Self {
+        let detail = String::from_utf8_lossy(&location).into_owned();
+        let body = Some([&location[..], b"\n"].concat());
+        let grpc = Reason::Redirect.grpc_status();
+        let location = Some(location);
+        Self::given(Reason::Redirect, detail, Given { status, grpc, body, location })
     }
 
     /// The same with the changes that its route asks for.
@@ -256,18 +266,22 @@ impl Local {
             self.push_status(&mut head.fields);
             return (head, Vec::new());
         }
+        let said = || format!("{}\n", self.detail).into_bytes();
         if let Some(given) = &self.given {
-            return given.response(head);
-        }
-        if self.reason == Reason::Redirect {
-            // RFC 9110 §15.4.8.
-            head.fields.push(b"location", self.detail.as_bytes());
+            head.status = given.status;
+            if let Some(location) = &given.location {
+                head.fields.push(b"location", location);
+            }
+            // RFC 9110 §6.4.1: a 204 and a 304 have no body.
+            let bodiless = matches!(given.status, 204 | 304);
+            let body = (!bodiless).then(|| given.body.clone().unwrap_or_else(said));
+            return (head, body.unwrap_or_default());
         }
         if self.reason == Reason::Method {
             // RFC 9110 §15.5.6: a 405 says what is allowed; here, all but CONNECT.
             head.fields.push(b"allow", b"GET, HEAD, POST, PUT, DELETE, OPTIONS, PATCH");
         }
-        (head, format!("{}\n", self.detail).into_bytes())
+        (head, said())
     }
 
     /// The trailers that end a gRPC response that was begun.
@@ -284,19 +298,9 @@ impl Local {
 }
 
 impl Given {
-    /// A status with a body.
-    pub(crate) fn new(status: u16, body: Vec<u8>) -> Self {
-        Self { status, grpc: grpc_status_of(status), body, location: None }
-    }
-
-    /// RFC 9110 §6.4.1: a 204 and a 304 have no body.
-    fn response(&self, mut head: ResponseHead) -> (ResponseHead, Vec<u8>) {
-        head.status = self.status;
-        let body = if matches!(self.status, 204 | 304) { Vec::new() } else { self.body.clone() };
-        if let Some(location) = &self.location {
-            head.fields.push(b"location", location);
-        }
-        (head, body)
+    /// A status alone.
+    pub(crate) fn new(status: u16) -> Self {
+        Self { status, grpc: grpc_status_of(status), body: None, location: None }
     }
 }
 

@@ -168,7 +168,8 @@ pub(super) fn route(
             (None, Action::Redirect(redirect)) => Err(elsewhere(redirect, &view, &route.path)),
             (None, Action::Respond(respond)) => {
                 let detail = String::from_utf8_lossy(&respond.body).into_owned();
-                let given = Given::new(respond.status, respond.body.to_vec());
+                let body = Some(respond.body.to_vec());
+                let given = Given { body, ..Given::new(respond.status) };
                 Err(Local::given(Reason::DirectResponse, detail, given)
                     .edited(respond.edits.as_ref()))
             }
@@ -186,17 +187,15 @@ pub(super) fn route(
 fn over(limit: &RateLimit, asked: &Asked) -> Local {
     let detail = format!("{}: more requests than the route takes", asked.lower());
     let grpc = if limit.resource_exhausted { "8" } else { "14" };
-    let body = format!("{detail}\n").into_bytes();
-    Local::given(Reason::RateLimited, detail, Given { grpc, ..Given::new(limit.status, body) })
+    Local::given(Reason::RateLimited, detail, Given { grpc, ..Given::new(limit.status) })
 }
 
 /// What a request gets by a fault that was put in.
 fn aborted(abort: Abort, asked: &Asked) -> Local {
     let detail = format!("{}: a fault that was asked for", asked.lower());
-    let body = format!("{detail}\n").into_bytes();
     let given = match abort {
-        Abort::Http(status) => Given::new(status, body),
-        Abort::Grpc(status) => Given { grpc: local::grpc_code(status), ..Given::new(200, body) },
+        Abort::Http(status) => Given::new(status),
+        Abort::Grpc(status) => Given { grpc: local::grpc_code(status), ..Given::new(200) },
     };
     Local::given(Reason::Fault, detail, given)
 }
@@ -233,11 +232,7 @@ fn elsewhere(redirect: &traffic::Redirect, view: &View<'_>, matched: &PathMatch)
         location.extend_from_slice(format!("{scheme}://{host}{port}").as_bytes());
     }
     location.extend_from_slice(&target);
-    let detail = String::from_utf8_lossy(&location).into_owned();
-    let body = [&location[..], b"\n"].concat();
-    let grpc = Reason::Redirect.grpc_status();
-    let given = Given { location: Some(location), grpc, ..Given::new(redirect.status, body) };
-    Local::given(Reason::Redirect, detail, given).edited(redirect.edits.as_ref())
+    Local::redirect(redirect.status, location).edited(redirect.edits.as_ref())
 }
 
 /// Whether a port is the one that a scheme has without saying it.
