@@ -26,7 +26,7 @@ use portolan_xds::client::decode;
 
 use crate::{any, lb_metadata, number, secs, texts};
 
-fn action() -> RouteAction {
+pub(crate) fn action() -> RouteAction {
     RouteAction {
         cluster_specifier: Some(ClusterSpecifier::Cluster("c".into())),
         ..RouteAction::default()
@@ -44,7 +44,7 @@ fn route(action: RouteAction) -> Route {
     }
 }
 
-fn host(route: Route) -> VirtualHost {
+pub(crate) fn host(route: Route) -> VirtualHost {
     VirtualHost {
         name: "h".into(),
         domains: vec!["*".into()],
@@ -53,7 +53,7 @@ fn host(route: Route) -> VirtualHost {
     }
 }
 
-fn table(host: VirtualHost) -> RouteConfiguration {
+pub(crate) fn table(host: VirtualHost) -> RouteConfiguration {
     RouteConfiguration {
         name: "t".into(),
         virtual_hosts: vec![host],
@@ -61,7 +61,7 @@ fn table(host: VirtualHost) -> RouteConfiguration {
     }
 }
 
-fn taken(table: &RouteConfiguration) -> Result<Taken, String> {
+pub(crate) fn taken(table: &RouteConfiguration) -> Result<Taken, String> {
     let decoded = decode::route::decode(&any(table)).map_err(|e| e.to_string());
     decoded.map(|(_, table)| table.hosts[0].routes[0].clone())
 }

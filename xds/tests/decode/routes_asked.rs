@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portolan_model::traffic::{
     Action, Conditions, Edits, HeaderEdit, HeaderMatch, HeaderTest, PathEdit, PathMatch, Pattern,
-    QueryMatch, RateLimit, Redirect, Respond, Route as Taken, TextMatch, TextTest,
+    QueryMatch, RateLimit, Redirect, Respond, TextMatch, TextTest,
 };
 use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::core::header_value_option::HeaderAppendAction;
@@ -28,38 +28,18 @@ use portolan_proto::envoy::route::route_match::PathSpecifier;
 use portolan_proto::envoy::route::weighted_cluster::ClusterWeight;
 use portolan_proto::envoy::route::{
     DirectResponseAction, FilterConfig, HeaderMatcher, QueryParameterMatcher, RedirectAction,
-    Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster,
+    Route, RouteAction, RouteConfiguration, RouteMatch, WeightedCluster,
 };
-use portolan_xds::client::decode;
 
 use crate::any;
-
-/// What is made of the only route of a table.
-fn taken(table: &RouteConfiguration) -> Result<Taken, String> {
-    let decoded = decode::route::decode(&any(table)).map_err(|e| e.to_string());
-    decoded.map(|(_, table)| table.hosts[0].routes[0].clone())
-}
+use crate::routes::{self, action, taken};
 
 fn table(route: Route) -> RouteConfiguration {
-    let host = VirtualHost {
-        name: "h".into(),
-        domains: vec!["*".into()],
-        routes: vec![route],
-        ..VirtualHost::default()
-    };
-    RouteConfiguration {
-        name: "t".into(),
-        virtual_hosts: vec![host],
-        ..RouteConfiguration::default()
-    }
+    routes::table(routes::host(route))
 }
 
 fn to(specifier: ClusterSpecifier) -> RouteAction {
     RouteAction { cluster_specifier: Some(specifier), ..RouteAction::default() }
-}
-
-fn to_c() -> RouteAction {
-    to(ClusterSpecifier::Cluster("c".into()))
 }
 
 fn route(action: Said) -> Route {
@@ -76,7 +56,7 @@ fn conditions(matched: RouteMatch) -> Result<Option<Conditions>, String> {
     let path_specifier = matched.path_specifier.clone();
     let prefix = Some(PathSpecifier::Prefix("/".into()));
     let r#match = Some(RouteMatch { path_specifier: path_specifier.or(prefix), ..matched });
-    let route = Route { r#match, ..route(Said::Route(to_c())) };
+    let route = Route { r#match, ..route(Said::Route(action())) };
     taken(&table(route)).map(|route| route.conditions.map(|conditions| *conditions))
 }
 
@@ -162,7 +142,7 @@ fn other_conditions_are_taken_and_none_is_none() {
     assert_eq!(conditions(said), Ok(Some(expected)));
     let path_specifier = Some(PathSpecifier::SafeRegex(regex("/v[0-9]+/.*")));
     let matched = RouteMatch { path_specifier, ..RouteMatch::default() };
-    let expression = Route { r#match: Some(matched), ..route(Said::Route(to_c())) };
+    let expression = Route { r#match: Some(matched), ..route(Said::Route(action())) };
     let pattern = Pattern::new("/v[0-9]+/.*").expect("valid");
     assert_eq!(taken(&table(expression)).map(|r| r.path), Ok(PathMatch::Regex(pattern)));
 }
@@ -233,7 +213,7 @@ fn changes_of_all_levels_are_made_in_envoys_order() {
 #[test]
 fn a_field_is_added_as_its_action_says() {
     use HeaderAppendAction as By;
-    for (action, value, keep, expected) in [
+    for (append, value, keep, expected) in [
         (By::AppendIfExistsOrAdd, "1", false, Some(HeaderEdit::Add("x".into(), "1".into()))),
         (By::AddIfAbsent, "1", false, Some(HeaderEdit::AddIfAbsent("x".into(), "1".into()))),
         (By::OverwriteIfExists, "1", false, Some(HeaderEdit::Replace("x".into(), "1".into()))),
@@ -241,8 +221,8 @@ fn a_field_is_added_as_its_action_says() {
         (By::AddIfAbsent, "", false, None),
         (By::AddIfAbsent, "", true, Some(HeaderEdit::AddIfAbsent("x".into(), "".into()))),
     ] {
-        let said = HeaderValueOption { keep_empty_value: keep, ..option("X", value, action) };
-        let route = Route { response_headers_to_add: vec![said], ..route(Said::Route(to_c())) };
+        let said = HeaderValueOption { keep_empty_value: keep, ..option("X", value, append) };
+        let route = Route { response_headers_to_add: vec![said], ..route(Said::Route(action())) };
         let Action::Forward(shares) = taken(&table(route)).expect("valid").action else {
             panic!("not forwarded")
         };
@@ -288,12 +268,12 @@ fn what_cannot_be_is_refused_by_name() {
     let matched = |matched: RouteMatch| {
         let path_specifier = Some(PathSpecifier::Prefix("/".into()));
         let r#match = Some(RouteMatch { path_specifier, ..matched });
-        Route { r#match, ..route(Said::Route(to_c())) }
+        Route { r#match, ..route(Said::Route(action())) }
     };
     let headers = |headers| matched(RouteMatch { headers, ..RouteMatch::default() });
     let adding = |key: &str, value: &str| Route {
         request_headers_to_add: vec![option(key, value, HeaderAppendAction::AddIfAbsent)],
-        ..route(Said::Route(to_c()))
+        ..route(Said::Route(action()))
     };
     let weighted = |clusters| {
         let weighted = WeightedCluster { clusters, ..WeightedCluster::default() };
@@ -392,7 +372,7 @@ fn the_most_specific_level_says_what_a_filter_does() {
     ] {
         let mut table = table(Route {
             typed_per_filter_config: filters(&of_route),
-            ..route(Said::Route(to_c()))
+            ..route(Said::Route(action()))
         });
         table.virtual_hosts[0].typed_per_filter_config = filters(&of_host);
         table.typed_per_filter_config = filters(&of_table);
@@ -441,13 +421,13 @@ fn what_filters_cannot_do_is_refused_by_name() {
     let field = "t: virtual_hosts[0].routes[0].typed_per_filter_config[f0]";
     let with = |config: Any| {
         let typed_per_filter_config = filters(&[config]);
-        taken(&table(Route { typed_per_filter_config, ..route(Said::Route(to_c())) }))
+        taken(&table(Route { typed_per_filter_config, ..route(Said::Route(action())) }))
     };
     for (config, reason) in cases {
         assert_eq!(with(config), Err(format!("{field}{reason}")));
     }
     let typed_per_filter_config = filters(&[any(&limit(1)), any(&limit(2))]);
-    let twice = taken(&table(Route { typed_per_filter_config, ..route(Said::Route(to_c())) }));
+    let twice = taken(&table(Route { typed_per_filter_config, ..route(Said::Route(action())) }));
     assert_eq!(twice, Err(format!("{}: f0 asks for one, too", field.replace("f0", "f1"))));
     let refused = with(garbage).expect_err("no message");
     assert!(refused.starts_with(&format!("{field}: ")), "{refused}");
