@@ -60,6 +60,7 @@ fn resources() -> ResourceConfig {
         cluster_set_zone: DnsName::parse("clusterset.local").expect("valid"),
         balancer: Balancer::LeastRequest,
         listeners: Vec::new(),
+        gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
         load_reports: false,
     }
 }

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use portolan_control::object::Kind;
 use portolan_control::report::{ControlMetrics, Reports};
 use portolan_control::{Folder, Severity};
 
@@ -24,8 +25,8 @@ pub(crate) fn run(args: &CheckArgs) -> anyhow::Result<ExitCode> {
     println!(
         "{} services, {} endpoint slices, {} endpoints; {} objects of other kinds passed over; \
          {rejected} rejected, {warnings} warnings",
-        report.objects.services,
-        report.objects.endpoint_slices,
+        report.objects.of(Kind::Service),
+        report.objects.of(Kind::EndpointSlice),
         snapshot.endpoint_count(),
         report.unused.values().sum::<usize>(),
     );

@@ -9,7 +9,7 @@ pub(crate) mod print;
 pub(crate) mod reader;
 mod xds;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -52,6 +52,10 @@ pub(crate) struct Control {
     pub(crate) events_as: Option<String>,
     pub(crate) service_ranges: ServiceRanges,
     pub(crate) balancer: Balancer,
+    /// Whether objects of the Gateway API are watched.
+    pub(crate) gateway_api: bool,
+    /// Where Gateways listen that ask for no address.
+    pub(crate) gateway_address: IpAddr,
     pub(crate) guard: GuardLimits,
 }
 
@@ -74,6 +78,8 @@ pub(crate) struct Proxy {
     pub(crate) node_id: String,
     pub(crate) node_name: Option<String>,
     pub(crate) zone: Option<String>,
+    /// The Gateways that it serves; `None`: all that this process knows.
+    pub(crate) gateways: Option<String>,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
     pub(crate) endpoint_metrics: usize,
@@ -212,6 +218,16 @@ fn control(r: &mut Reader) -> Option<Control> {
         "How an endpoint is picked where the service does not say: peak_ewma, least_request, \
          round_robin, ring_hash, maglev, client_side_weighted_round_robin, pick_first or random",
     );
+    let gateway_api = r.word(
+        "control.gateway_api",
+        &[("on", true), ("off", false)],
+        "Whether objects of the Gateway API are read from a Kubernetes API: on or off",
+    );
+    let gateway_address = r.text(
+        "control.gateway_address",
+        "0.0.0.0",
+        "Address that proxies listen on for Gateways that ask for none",
+    );
     let guard = guard::read(r);
     Some(Control {
         source,
@@ -220,6 +236,8 @@ fn control(r: &mut Reader) -> Option<Control> {
         pace: Pace { max_delay: Duration::from_millis(delay_ms), share: f64::from(share) / 100.0 },
         service_ranges: service_ranges?,
         balancer,
+        gateway_api,
+        gateway_address: gateway_address?,
         guard,
     })
 }
@@ -275,6 +293,11 @@ fn proxy(r: &mut Reader) -> Proxy {
             "The Kubernetes node this proxy runs on; its zone is that of the node",
         ),
         zone: r.optional("proxy.zone", "The zone this proxy runs in; empty: that of its node"),
+        gateways: r.optional(
+            "proxy.gateways",
+            "Gateways that this proxy serves, such as shop/web, between commas, or *; empty: all in \
+             the process of the control plane, none elsewhere",
+        ),
         workers: r.integer("proxy.workers", 0, 0..=1024, "Worker threads; 0 is one per core"),
         max_connections: r.integer(
             "proxy.max_connections",

@@ -11,9 +11,7 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use futures_util::stream::{self, BoxStream};
 use portolan_control::report::{Report, Reports};
-use portolan_control::view::{
-    self, Change, ChangeKind, EndpointRow, Filter, RejectedRow, Row, ServiceRow,
-};
+use portolan_control::view::{self, Change, ChangeKind, EndpointRow, Filter, Row, ServiceRow};
 use portolan_model::{Changes, ServiceKey, Snapshot};
 use portolan_runtime::Subscriber;
 use portolan_runtime::admin::{Admin, Question};
@@ -22,11 +20,20 @@ use tokio::sync::watch;
 
 /// Adds the feeds of a control plane.
 pub(crate) fn add(admin: Admin, snapshots: &Subscriber, reports: &Reports) -> Admin {
-    let (services, endpoints, reports) = (snapshots.clone(), snapshots.clone(), reports.clone());
+    let (services, endpoints) = (snapshots.clone(), snapshots.clone());
+    let of = |reports: &Reports| {
+        let reports = reports.clone();
+        move || reports.subscribe()
+    };
+    let (rejected, gateways, routes) = (of(reports), of(reports), of(reports));
     admin
         .with_feed("services", move |question| rows::<ServiceRow>(services.clone(), question))
         .with_feed("endpoints", move |question| rows::<EndpointRow>(endpoints.clone(), question))
-        .with_feed("rejected", move |question| rejected(reports.subscribe(), question.watch))
+        .with_feed("rejected", move |question| {
+            of_reports(rejected(), question, |report, _| view::rejected(report))
+        })
+        .with_feed("gateways", move |question| of_reports(gateways(), question, view::gateways))
+        .with_feed("routes", move |question| of_reports(routes(), question, view::routes))
 }
 
 /// What of a feed's answer is still to be sent: rows are made service by service, so that a feed of
@@ -77,15 +84,23 @@ async fn next_rows<R: Row + Serialize>(mut rows: Rows) -> Option<(Vec<String>, R
     }
 }
 
-fn rejected(reports: watch::Receiver<Arc<Report>>, follow: bool) -> BoxStream<'static, String> {
-    struct State {
+/// Rows made of a report: all of them, then those that come and go.
+fn of_reports<R: Ord + Clone + Serialize + Send + Sync + 'static>(
+    reports: watch::Receiver<Arc<Report>>,
+    question: Question,
+    make: fn(&Report, &Filter) -> Vec<R>,
+) -> BoxStream<'static, String> {
+    struct State<R> {
         reports: watch::Receiver<Arc<Report>>,
-        seen: Vec<RejectedRow>,
-        waiting: VecDeque<Change<RejectedRow>>,
+        seen: Vec<R>,
+        waiting: VecDeque<Change<R>>,
         follow: bool,
+        filter: Filter,
     }
-    let state = State { reports, seen: Vec::new(), waiting: VecDeque::new(), follow };
-    let next = |mut state: State| async move {
+    let Question { watch: follow, namespace, name } = question;
+    let filter = Filter { namespace, name };
+    let state = State { reports, seen: Vec::new(), waiting: VecDeque::new(), follow, filter };
+    let next = move |mut state: State<R>| async move {
         loop {
             if let Some(change) = state.waiting.pop_front() {
                 return Some((line(&change), state));
@@ -94,9 +109,9 @@ fn rejected(reports: watch::Receiver<Arc<Report>>, follow: bool) -> BoxStream<'s
                 return None;
             }
             state.reports.changed().await.ok()?;
-            let rows = view::rejected(&state.reports.borrow_and_update());
+            let rows = make(&state.reports.borrow_and_update(), &state.filter);
             let old = std::mem::replace(&mut state.seen, rows);
-            let change = |kind, row: &RejectedRow| Change { kind, object: row.clone() };
+            let change = |kind, row: &R| Change { kind, object: row.clone() };
             let (before, after): (BTreeSet<_>, BTreeSet<_>) =
                 (old.iter().collect(), state.seen.iter().collect());
             let gone = before.difference(&after).copied();

@@ -33,6 +33,8 @@ fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result
         GetWhat::Rejected => "rejected",
         GetWhat::Clients => "clients",
         GetWhat::Load => "load",
+        GetWhat::Gateways => "gateways",
+        GetWhat::Routes => "routes",
         GetWhat::Proxy => "proxy",
     };
     let address = args.admin.clone();

@@ -134,7 +134,8 @@ impl Process {
                 dns = start.dns(snapshots)?;
             }
         }
-        let proxy = if roles.proxy { Some(start.proxy(control, own)?) } else { None };
+        let proxy =
+            if roles.proxy { Some(start.proxy(control, own, roles.control)?) } else { None };
 
         // What goes on being answered for a while is drained after it.
         let lameduck = if roles.dns { config.dns.config.lameduck } else { Duration::ZERO };
@@ -194,6 +195,7 @@ impl Start<'_> {
                 let pods = dns && self.config.dns.config.pods == PodMode::Verified;
                 let mut kubernetes = Kubernetes::new(client, pace, reports.clone(), metrics)
                     .with_pods(pods)
+                    .with_gateway_api(self.config.control.gateway_api)
                     .with_guard(limits, holds);
                 if let Some(identity) = &self.config.control.events_as {
                     kubernetes = kubernetes.with_events(identity.clone());
@@ -240,18 +242,21 @@ impl Start<'_> {
         &mut self,
         control: Option<String>,
         own: Option<Arc<str>>,
+        with_control: bool,
     ) -> anyhow::Result<portolan_proxy::StateHandle> {
         let Some(control) = control else {
             let text = "proxy.control is not set: name the control plane with --xds";
             return Err(cannot_start(anyhow!(text)));
         };
         let settings = &self.config.proxy;
+        let gateways = settings.gateways.clone().or_else(|| with_control.then(|| "*".to_owned()));
         let client = ClientConfig {
             control,
             node_id: settings.node_id.clone(),
             zone: settings.zone.clone(),
             node_name: settings.node_name.clone(),
             tls: settings.tls.clone(),
+            gateways,
             token: own.map(Token::Text).or_else(|| settings.token.clone()),
         };
         let (client, traffic) = XdsClient::new(&client, &self.metrics).map_err(cannot_start)?;

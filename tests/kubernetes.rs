@@ -12,6 +12,8 @@ mod events;
 mod faults;
 #[path = "kubernetes/front_door.rs"]
 mod front_door;
+#[path = "kubernetes/gateway_api.rs"]
+mod gateway_api;
 #[path = "kubernetes/meaning.rs"]
 mod meaning;
 #[path = "kubernetes/removal.rs"]

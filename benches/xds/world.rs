@@ -125,6 +125,7 @@ pub(crate) fn resources() -> ResourceConfig {
             tls: None,
             options: ListenerOptions::default(),
         }],
+        gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
         load_reports: false,
     }
 }

@@ -9,9 +9,12 @@ pub mod service;
 pub mod slice;
 mod traffic;
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::gateway;
+use crate::gateway::draft::GatewayApiDraft;
 use crate::object::{Fault, Object};
 use portolan_model::{InvalidName, Node, Pod, Protocol};
 
@@ -23,8 +26,8 @@ pub use slice::SliceDraft;
 /// A converted object, not yet part of the index.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Draft {
-    /// A namespace: its name.
-    Namespace(Arc<str>),
+    /// A namespace: its name and labels.
+    Namespace(Arc<str>, BTreeMap<String, String>),
     /// A node.
     Node(Arc<Node>),
     /// A pod; without addresses while it has none, and once it has ended.
@@ -33,6 +36,8 @@ pub enum Draft {
     Service(Box<ServiceDraft>),
     /// A slice and the service it names.
     Slice(SliceDraft),
+    /// An object of the Gateway API.
+    GatewayApi(Arc<GatewayApiDraft>),
 }
 
 /// Converts an object; the faults beside a draft are settings that are not in force.
@@ -44,7 +49,8 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         Object::Namespace(namespace) => {
             let name = namespace.metadata.name.as_deref().unwrap_or_default();
             check_label("metadata.name", name)?;
-            Ok((Draft::Namespace(name.into()), Vec::new()))
+            let labels = namespace.metadata.labels.clone().unwrap_or_default();
+            Ok((Draft::Namespace(name.into(), labels), Vec::new()))
         }
         Object::Node(node) => {
             node::convert(node).map(|(node, faults)| (Draft::Node(Arc::new(node)), faults))
@@ -60,7 +66,17 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         Object::EndpointSlice(slice) => {
             slice::convert(slice).map(|(draft, faults)| (Draft::Slice(draft), faults))
         }
+        Object::GatewayClass(class) => of_gateway_api(gateway::convert::class(class)),
+        Object::Gateway(gateway) => of_gateway_api(gateway::convert::gateway(gateway)),
+        Object::HttpRoute(route) => of_gateway_api(gateway::convert::http(route)),
+        Object::GrpcRoute(route) => of_gateway_api(gateway::convert::grpc(route)),
+        Object::TcpRoute(route) => of_gateway_api(gateway::convert::tcp(route)),
+        Object::ReferenceGrant(grant) => of_gateway_api(gateway::convert::grant(grant)),
     }
+}
+
+fn of_gateway_api(draft: Result<GatewayApiDraft, Fault>) -> Result<(Draft, Vec<Fault>), Fault> {
+    draft.map(|draft| (Draft::GatewayApi(Arc::new(draft)), Vec::new()))
 }
 
 /// Checks `namespace/name` of an object.
@@ -69,13 +85,13 @@ fn check_names(namespace: &str, name: &str) -> Result<(), Fault> {
     check_label("metadata.name", name)
 }
 
-fn check_label(field: &str, label: &str) -> Result<(), Fault> {
+pub(crate) fn check_label(field: &str, label: &str) -> Result<(), Fault> {
     portolan_model::name::validate_label(label).map_err(invalid_name(field))
 }
 
 /// Checks a name of an object that may hold dots. Kubernetes bounds its length as a whole and not
 /// that of its labels: the slice of a service with a long name has a longer one.
-fn check_subdomain(field: &str, name: &str) -> Result<(), Fault> {
+pub(crate) fn check_subdomain(field: &str, name: &str) -> Result<(), Fault> {
     let alphanumeric = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
     let label = |label: &str| {
         let ends = label.bytes().next().zip(label.bytes().last());
@@ -108,7 +124,7 @@ fn addresses(field: &str, texts: Option<&[String]>) -> Result<Vec<IpAddr>, Fault
 }
 
 /// Reads a port number that must be in 1..=65535.
-fn port_number(field: &str, number: i32) -> Result<u16, Fault> {
+pub(crate) fn port_number(field: &str, number: i32) -> Result<u16, Fault> {
     u16::try_from(number)
         .ok()
         .filter(|n| *n > 0)

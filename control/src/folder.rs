@@ -18,6 +18,7 @@ use crate::addresses::ServiceRanges;
 use crate::holds::HoldsEnd;
 use crate::index::Index;
 use crate::manifests::Manifests;
+use crate::object::Kind;
 use crate::outlet::{GuardParts, Outlet};
 use crate::rejection::{Origin, Rejection};
 use crate::removal::GuardLimits;
@@ -90,8 +91,11 @@ impl Folder {
     /// Reads every file that changed and brings the index in line. Blocks on file I/O.
     pub fn reload(&mut self) -> (Snapshot, BTreeSet<Key>, Report) {
         let found = self.scanner.scan();
-        let report = self.manifests.reload(found, &mut self.index);
+        let mut report = self.manifests.reload(found, &mut self.index);
         let (snapshot, touched) = self.index.commit();
+        report.statuses = self.index.statuses();
+        report.rejections.extend(self.manifests.not_in_force(&report.statuses));
+        report.rejections.sort();
         (snapshot, touched, report)
     }
 
@@ -135,7 +139,8 @@ impl Folder {
         mut report: Report,
         started: Instant,
     ) {
-        let (services, slices) = (report.objects.services, report.objects.endpoint_slices);
+        let count = |kind| report.objects.of(kind);
+        let (services, slices) = (count(Kind::Service), count(Kind::EndpointSlice));
         self.metrics.on_reload();
         let changed = touched.len();
         let admitted = outlet.admit(snapshot, touched);

@@ -14,6 +14,8 @@ use portolan_model::{
 
 use crate::addresses::{AddressPool, Family, ServiceRanges};
 use crate::convert::{AddressRequest, Draft, KindDraft, ServiceDraft, SliceDraft};
+use crate::gateway::status::Status;
+use crate::gateway::{GatewayApi, InForce};
 use crate::object::Fault;
 
 /// The working copy behind the published snapshots.
@@ -25,6 +27,7 @@ pub struct Index {
     slices: HashMap<ServiceKey, BTreeMap<Arc<str>, Arc<Slice>>>,
     /// Services with an endpoint that names its node and not its zone.
     unzoned: BTreeSet<ServiceKey>,
+    gateway_api: GatewayApi,
     snapshot: Snapshot,
     touched: BTreeSet<Key>,
 }
@@ -44,6 +47,7 @@ impl Index {
             unzoned: BTreeSet::new(),
             services: HashMap::new(),
             slices: HashMap::new(),
+            gateway_api: GatewayApi::default(),
             snapshot: Snapshot::default(),
             touched: BTreeSet::new(),
         }
@@ -55,7 +59,10 @@ impl Index {
     /// When an address cannot be had; what stood there stays.
     pub fn apply(&mut self, old: Option<&Draft>, new: &Draft) -> Result<(), Fault> {
         match new {
-            Draft::Namespace(name) => self.declare_namespace(name, true),
+            Draft::Namespace(name, labels) => {
+                self.gateway_api.set_labels(name, Some(labels));
+                self.declare_namespace(name, true);
+            }
             Draft::Node(node) => self.apply_node(node),
             Draft::Pod(pod) => self.apply_pod(pod),
             Draft::Service(service) => self.apply_service(service)?,
@@ -67,6 +74,7 @@ impl Index {
                 }
                 self.apply_slice(slice);
             }
+            Draft::GatewayApi(draft) => self.gateway_api.apply(draft),
         }
         Ok(())
     }
@@ -74,11 +82,15 @@ impl Index {
     /// Takes out what a draft brought in.
     pub fn delete(&mut self, draft: &Draft) {
         match draft {
-            Draft::Namespace(name) => self.declare_namespace(name, false),
+            Draft::Namespace(name, _) => {
+                self.gateway_api.set_labels(name, None);
+                self.declare_namespace(name, false);
+            }
             Draft::Node(node) => self.delete_node(&node.name),
             Draft::Pod(pod) => self.delete_pod(pod),
             Draft::Service(service) => self.delete_service(&service.key),
             Draft::Slice(slice) => self.delete_slice(slice),
+            Draft::GatewayApi(draft) => self.gateway_api.delete(draft),
         }
     }
 
@@ -106,7 +118,10 @@ impl Index {
             policy: draft.policy.clone(),
         });
         self.release(key, held.iter().filter(|a| !service.cluster_ips().contains(a)));
-        self.services.insert(key.clone(), service);
+        let before = self.services.insert(key.clone(), Arc::clone(&service));
+        if before.is_none_or(|before| before != service) {
+            self.gateway_api.on_service(key);
+        }
         self.join(key);
         Ok(())
     }
@@ -115,6 +130,7 @@ impl Index {
     pub fn delete_service(&mut self, key: &ServiceKey) {
         if let Some(service) = self.services.remove(key) {
             self.release(key, service.cluster_ips().iter());
+            self.gateway_api.on_service(key);
             self.join(key);
         }
     }
@@ -187,13 +203,42 @@ impl Index {
 
     /// The content as it is now, and what was touched since the last commit.
     pub fn commit(&mut self) -> (Snapshot, BTreeSet<Key>) {
+        self.settle();
         (self.snapshot.clone(), std::mem::take(&mut self.touched))
     }
 
-    /// Whether anything was touched since the last commit.
+    /// Brings what depends on many objects in line with all of them.
+    pub fn settle(&mut self) {
+        let Some(InForce { mut gateways, mut routes }) = self.gateway_api.compile(&self.services)
+        else {
+            return;
+        };
+        let gone = self.snapshot.gateways().map(|gateway| gateway.key.clone());
+        let keys: BTreeSet<_> = gone.chain(gateways.keys().cloned()).collect();
+        for key in keys {
+            if self.snapshot.set_gateway(&key, gateways.remove(&key)) {
+                self.touched.insert(Key::Gateway(key));
+            }
+        }
+        let gone = self.snapshot.all_routes().map(|routes| routes.service.clone());
+        let keys: BTreeSet<_> = gone.chain(routes.keys().cloned()).collect();
+        for key in keys {
+            if self.snapshot.set_routes(&key, routes.remove(&key)) {
+                self.touched.insert(Key::Routes(key));
+            }
+        }
+    }
+
+    /// What became of the objects of the Gateway API, as of the last time that all was in line.
+    #[must_use]
+    pub fn statuses(&self) -> Arc<Vec<Status>> {
+        self.gateway_api.statuses()
+    }
+
+    /// Whether anything may have been touched since the last commit.
     #[must_use]
     pub fn is_touched(&self) -> bool {
-        !self.touched.is_empty()
+        !self.touched.is_empty() || self.gateway_api.is_stale()
     }
 
     fn join_unzoned(&mut self) {

@@ -60,7 +60,7 @@ impl Interner {
                 addresses.shrink_to_fit();
                 Draft::Pod(Arc::new(Pod { namespace, name, addresses, node }))
             }
-            Draft::Namespace(_) | Draft::Node(_) => draft,
+            Draft::Namespace(..) | Draft::Node(_) | Draft::GatewayApi(_) => draft,
         }
     }
 

@@ -57,6 +57,7 @@ pub struct Kubernetes {
     staleness: Option<Staleness>,
     events_as: Option<String>,
     pods: bool,
+    gateway_api: bool,
     guard: GuardParts,
 }
 
@@ -79,8 +80,19 @@ impl Kubernetes {
     pub fn new(client: Client, pace: Pace, reports: Reports, metrics: ControlMetrics) -> Self {
         let limits = WatchLimits::default();
         let (saved, staleness, events_as) = (None, None, None);
-        let (pods, guard) = (false, GuardParts::default());
-        Self { client, limits, pace, reports, metrics, saved, staleness, events_as, pods, guard }
+        Self {
+            client,
+            limits,
+            pace,
+            reports,
+            metrics,
+            saved,
+            staleness,
+            events_as,
+            pods: false,
+            gateway_api: true,
+            guard: GuardParts::default(),
+        }
     }
 
     /// With these limits of what may be gone at once, and commands for what is held back.
@@ -102,6 +114,13 @@ impl Kubernetes {
     #[must_use]
     pub fn with_pods(mut self, pods: bool) -> Self {
         self.pods = pods;
+        self
+    }
+
+    /// Whether objects of the Gateway API are watched as well; by default they are.
+    #[must_use]
+    pub fn with_gateway_api(mut self, gateway_api: bool) -> Self {
+        self.gateway_api = gateway_api;
         self
     }
 
@@ -141,12 +160,26 @@ impl Kubernetes {
         watches.spawn(watch::run::<item::Node>(client.clone(), limits, sender.clone()));
         watches.spawn(watch::run::<item::Service>(client.clone(), limits, sender.clone()));
         watches.spawn(watch::run::<item::ServiceImport>(client.clone(), limits, sender.clone()));
-        watches.spawn(watch::run::<item::EndpointSlice>(client.clone(), limits, sender));
+        watches.spawn(watch::run::<item::EndpointSlice>(client.clone(), limits, sender.clone()));
+        if self.gateway_api {
+            let (client, sender) = (|| client.clone(), || sender.clone());
+            watches.spawn(watch::run::<item::GatewayClass>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::Gateway>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::HttpRoute>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::GrpcRoute>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::TcpRoute>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::ReferenceGrant>(client(), limits, sender()));
+        }
+        drop(sender);
         let announcer = self.events_as.map(|identity| {
             let (client, reports) = (client.clone(), self.reports.subscribe());
             Announcer::new(client, reports, identity, self.metrics.clone())
         });
-        let watched = Kind::ALL.into_iter().filter(|k| self.pods || *k != Kind::Pod).collect();
+        let is_watched = |kind: &Kind| match kind {
+            Kind::Pod => self.pods,
+            kind => self.gateway_api || !kind.is_gateway_api(),
+        };
+        let watched = Kind::ALL.into_iter().filter(is_watched).collect();
         let mut control = Loop {
             store: Store::of(watched),
             index: Index::of_served(),
@@ -344,6 +377,7 @@ impl Loop {
             objects: self.store.counts(),
             unused: BTreeMap::new(),
             rejections,
+            statuses: self.index.statuses(),
             sources: self.sources.clone(),
         };
         self.reports.replace(report, &self.metrics);

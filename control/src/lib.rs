@@ -10,6 +10,7 @@ pub mod document;
 #[cfg(test)]
 mod fixture;
 pub mod folder;
+pub mod gateway;
 pub mod holds;
 pub mod index;
 mod intern;

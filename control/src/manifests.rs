@@ -16,11 +16,13 @@ use std::sync::Arc;
 
 use crate::convert::{Draft, convert};
 use crate::document;
+use crate::gateway::status::Status;
 use crate::index::Index;
 use crate::intern::Interner;
 use crate::object::{Decoded, Fault, ObjectId, decode};
 use crate::rejection::{Origin, Rejection, Severity};
 use crate::report::{Counts, Report};
+use crate::view;
 
 /// A file as it was found at a reload.
 #[derive(Clone, Debug)]
@@ -198,6 +200,19 @@ impl Manifests {
         self.applied.iter().filter_map(orphan).collect()
     }
 
+    /// What of the Gateway API is not in force as it is written.
+    pub(crate) fn not_in_force(&self, statuses: &[Status]) -> Vec<Rejection> {
+        let found = view::not_in_force(statuses).into_iter();
+        found
+            .filter_map(|(status, condition)| {
+                let origin = self.placed(&status.id)?.origin.clone();
+                let reason = format!("{} ({})", condition.message, condition.reason);
+                let fault = Fault { field: None, reason, severity: Severity::Warning };
+                Some(fault.at(origin, Some(&status.id)))
+            })
+            .collect()
+    }
+
     fn report(&self, rejections: Vec<Rejection>) -> Report {
         let mut unused: BTreeMap<String, usize> = BTreeMap::new();
         for (kind, count) in self.files.values().flat_map(|f| &f.unused) {
@@ -207,7 +222,7 @@ impl Manifests {
         for id in self.applied.keys() {
             objects.add(id.kind, 1);
         }
-        Report { objects, unused, rejections, sources: BTreeMap::new() }
+        Report { objects, unused, rejections, ..Report::default() }
     }
 }
 

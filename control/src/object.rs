@@ -8,11 +8,12 @@
 use k8s_openapi::api::core::v1::{Namespace, Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use portolan_model::{Scope, ServiceKey};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::convert::ServiceImport;
+use crate::gateway::api;
 use crate::rejection::Severity;
 
 /// Identity of an object within the source.
@@ -40,7 +41,7 @@ impl ObjectId {
 }
 
 /// The kinds Portolan uses. The order is the order of application.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Kind {
     /// `v1` Namespace.
     Namespace,
@@ -54,6 +55,25 @@ pub enum Kind {
     ServiceImport,
     /// `discovery.k8s.io/v1` EndpointSlice.
     EndpointSlice,
+    /// `gateway.networking.k8s.io/v1` GatewayClass.
+    GatewayClass,
+    /// `gateway.networking.k8s.io/v1` Gateway.
+    Gateway,
+    /// `gateway.networking.k8s.io/v1` HTTPRoute.
+    HttpRoute,
+    /// `gateway.networking.k8s.io/v1` GRPCRoute.
+    GrpcRoute,
+    /// `gateway.networking.k8s.io/v1alpha2` TCPRoute.
+    TcpRoute,
+    /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant.
+    ReferenceGrant,
+}
+
+/// By the word in `kind:`.
+impl Serialize for Kind {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
 }
 
 /// A typed object.
@@ -71,6 +91,18 @@ pub enum Object {
     Service(Box<Service>),
     /// An endpoint slice.
     EndpointSlice(Box<EndpointSlice>),
+    /// Who runs the Gateways of a class.
+    GatewayClass(Box<api::GatewayClass>),
+    /// Ports to listen on.
+    Gateway(Box<api::Gateway>),
+    /// Where requests of HTTP go.
+    HttpRoute(Box<api::HttpRoute>),
+    /// Where calls of gRPC go.
+    GrpcRoute(Box<api::GrpcRoute>),
+    /// Where connections go.
+    TcpRoute(Box<api::TcpRoute>),
+    /// Who may refer to objects of a namespace.
+    ReferenceGrant(Box<api::ReferenceGrant>),
 }
 
 impl Object {
@@ -130,13 +162,19 @@ impl std::fmt::Display for ObjectId {
 
 impl Kind {
     /// All of them, in the order of application.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 12] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
         Self::Service,
         Self::ServiceImport,
         Self::EndpointSlice,
+        Self::GatewayClass,
+        Self::Gateway,
+        Self::HttpRoute,
+        Self::GrpcRoute,
+        Self::TcpRoute,
+        Self::ReferenceGrant,
     ];
 
     /// The word in `kind:`.
@@ -149,6 +187,12 @@ impl Kind {
             Self::Service => "Service",
             Self::ServiceImport => "ServiceImport",
             Self::EndpointSlice => "EndpointSlice",
+            Self::GatewayClass => "GatewayClass",
+            Self::Gateway => "Gateway",
+            Self::HttpRoute => "HTTPRoute",
+            Self::GrpcRoute => "GRPCRoute",
+            Self::TcpRoute => "TCPRoute",
+            Self::ReferenceGrant => "ReferenceGrant",
         }
     }
 
@@ -162,6 +206,12 @@ impl Kind {
             Self::Service => "services",
             Self::ServiceImport => "serviceimports",
             Self::EndpointSlice => "endpointslices",
+            Self::GatewayClass => "gatewayclasses",
+            Self::Gateway => "gateways",
+            Self::HttpRoute => "httproutes",
+            Self::GrpcRoute => "grpcroutes",
+            Self::TcpRoute => "tcproutes",
+            Self::ReferenceGrant => "referencegrants",
         }
     }
 
@@ -172,13 +222,39 @@ impl Kind {
             Self::Namespace | Self::Node | Self::Pod | Self::Service => ("", "v1"),
             Self::ServiceImport => ("multicluster.x-k8s.io", "v1alpha1"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
+            Self::GatewayClass | Self::Gateway | Self::HttpRoute | Self::GrpcRoute => {
+                (api::GROUP, "v1")
+            }
+            Self::TcpRoute => (api::GROUP, "v1alpha2"),
+            Self::ReferenceGrant => (api::GROUP, "v1beta1"),
         }
+    }
+
+    /// Other versions that mean the same, in manifests.
+    fn other_versions(self) -> &'static [&'static str] {
+        match self {
+            Self::GatewayClass | Self::Gateway | Self::HttpRoute => &["v1beta1"],
+            Self::TcpRoute | Self::ReferenceGrant => &["v1"],
+            _ => &[],
+        }
+    }
+
+    /// Whether it is defined by a CustomResourceDefinition, which a cluster may lack.
+    #[must_use]
+    pub fn is_custom(self) -> bool {
+        self == Self::ServiceImport || self.is_gateway_api()
+    }
+
+    /// Whether it is of the Gateway API.
+    #[must_use]
+    pub fn is_gateway_api(self) -> bool {
+        self.group_version().0 == api::GROUP
     }
 
     /// Whether its objects stand in namespaces.
     #[must_use]
     pub fn is_namespaced(self) -> bool {
-        !matches!(self, Self::Namespace | Self::Node)
+        !matches!(self, Self::Namespace | Self::Node | Self::GatewayClass)
     }
 }
 
@@ -211,7 +287,7 @@ pub fn decode(value: &Value) -> Decoded {
         Err(fault) => return Decoded::Refused(None, fault),
     };
     let expected = kind.group_version().1;
-    if version != expected {
+    if version != expected && !kind.other_versions().contains(&version) {
         let reason = format!("version {version:?} of {kind_word} is not read, {expected:?} is");
         return Decoded::Refused(Some(id), Fault::rejected("apiVersion", reason));
     }
@@ -249,6 +325,14 @@ fn typed(kind: Kind, value: &Value) -> Result<(Object, Vec<String>), Fault> {
         Kind::Service => read(value).map(|(o, u)| (Object::Service(Box::new(o)), u))?,
         Kind::ServiceImport => read(value).map(|(o, u)| (Object::ServiceImport(Box::new(o)), u))?,
         Kind::EndpointSlice => read(value).map(|(o, u)| (Object::EndpointSlice(Box::new(o)), u))?,
+        Kind::GatewayClass => read(value).map(|(o, u)| (Object::GatewayClass(Box::new(o)), u))?,
+        Kind::Gateway => read(value).map(|(o, u)| (Object::Gateway(Box::new(o)), u))?,
+        Kind::HttpRoute => read(value).map(|(o, u)| (Object::HttpRoute(Box::new(o)), u))?,
+        Kind::GrpcRoute => read(value).map(|(o, u)| (Object::GrpcRoute(Box::new(o)), u))?,
+        Kind::TcpRoute => read(value).map(|(o, u)| (Object::TcpRoute(Box::new(o)), u))?,
+        Kind::ReferenceGrant => {
+            read(value).map(|(o, u)| (Object::ReferenceGrant(Box::new(o)), u))?
+        }
     })
 }
 

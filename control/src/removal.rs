@@ -355,7 +355,9 @@ fn sorted(touched: BTreeSet<Key>) -> (BTreeSet<ServiceKey>, BTreeSet<Key>) {
     for key in touched {
         match key {
             Key::Service(key) => _ = services.insert(key),
-            Key::Namespace(_) | Key::Node(_) | Key::Pod(..) => _ = others.insert(key),
+            Key::Namespace(_) | Key::Node(_) | Key::Pod(..) | Key::Gateway(_) | Key::Routes(_) => {
+                _ = others.insert(key);
+            }
         }
     }
     (services, others)

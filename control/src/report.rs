@@ -11,9 +11,10 @@ use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use tokio::sync::watch;
 
+use crate::gateway::status::Status;
 use crate::object::{Kind, ObjectId};
 use crate::rejection::{Origin, Rejection, Severity, Subject};
 use crate::removal::{Guard, Reason};
@@ -26,21 +27,14 @@ const MAX_KINDS: usize = 64;
 pub struct Reports(Arc<watch::Sender<Arc<Report>>>);
 
 /// Objects in force, by kind.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct Counts {
-    /// Namespaces.
-    pub namespaces: usize,
-    /// Nodes.
-    pub nodes: usize,
-    /// Pods.
-    pub pods: usize,
-    /// Services.
-    pub services: usize,
-    /// Imports of services that a set of clusters shares.
-    pub service_imports: usize,
-    /// Endpoint slices.
-    pub endpoint_slices: usize,
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counts(BTreeMap<Kind, usize>);
+
+/// Every kind by its plural, those of which there are none, too.
+impl Serialize for Counts {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_map(Kind::ALL.map(|kind| (kind.plural(), self.of(kind))))
+    }
 }
 
 /// State of the source after the last reload.
@@ -52,6 +46,9 @@ pub struct Report {
     pub unused: BTreeMap<String, usize>,
     /// What is refused, in order of file and document.
     pub rejections: Vec<Rejection>,
+    /// What became of the objects of the Gateway API, in their order.
+    #[serde(skip)]
+    pub statuses: Arc<Vec<Status>>,
     /// How the watches of a Kubernetes API fare, by kind; empty for manifests.
     pub sources: BTreeMap<Kind, SourceState>,
 }
@@ -135,33 +132,16 @@ impl Counts {
     /// How many of a kind.
     #[must_use]
     pub fn of(&self, kind: Kind) -> usize {
-        match kind {
-            Kind::Namespace => self.namespaces,
-            Kind::Node => self.nodes,
-            Kind::Pod => self.pods,
-            Kind::Service => self.services,
-            Kind::ServiceImport => self.service_imports,
-            Kind::EndpointSlice => self.endpoint_slices,
-        }
+        self.0.get(&kind).copied().unwrap_or_default()
     }
 
     pub(crate) fn add(&mut self, kind: Kind, count: usize) {
-        *self.place(kind) += count;
+        *self.0.entry(kind).or_default() += count;
     }
 
     pub(crate) fn remove_one(&mut self, kind: Kind) {
-        let place = self.place(kind);
-        *place = place.saturating_sub(1);
-    }
-
-    fn place(&mut self, kind: Kind) -> &mut usize {
-        match kind {
-            Kind::Namespace => &mut self.namespaces,
-            Kind::Node => &mut self.nodes,
-            Kind::Pod => &mut self.pods,
-            Kind::Service => &mut self.services,
-            Kind::ServiceImport => &mut self.service_imports,
-            Kind::EndpointSlice => &mut self.endpoint_slices,
+        if let Some(count) = self.0.get_mut(&kind) {
+            *count = count.saturating_sub(1);
         }
     }
 }

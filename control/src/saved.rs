@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::{Node, Pod, ServiceEntry, Snapshot};
+use portolan_model::{Gateway, Node, Pod, ServiceEntry, ServiceRoutes, Snapshot};
 use portolan_runtime::{Lifecycle, Subscriber};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// First bytes of a file; the number goes up whenever the body's form changes.
-const MAGIC: &[u8] = b"portolan snapshot 4\n";
+const MAGIC: &[u8] = b"portolan snapshot 5\n";
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024 * 1024;
 /// Shortest time between two writes.
@@ -58,6 +58,8 @@ struct BodyRef<'a> {
     namespaces: Vec<&'a Arc<str>>,
     nodes: Vec<&'a Arc<Node>>,
     pods: Vec<&'a Arc<Pod>>,
+    gateways: Vec<&'a Arc<Gateway>>,
+    routes: Vec<&'a Arc<ServiceRoutes>>,
 }
 
 #[derive(Deserialize)]
@@ -66,6 +68,8 @@ struct Body {
     namespaces: Vec<Arc<str>>,
     nodes: Vec<Node>,
     pods: Vec<Pod>,
+    gateways: Vec<Gateway>,
+    routes: Vec<ServiceRoutes>,
 }
 
 impl SavedFile {
@@ -156,6 +160,8 @@ fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, postcard::Error> {
         namespaces: snapshot.declared_namespaces().collect(),
         nodes: snapshot.nodes().collect(),
         pods: snapshot.pods().collect(),
+        gateways: snapshot.gateways().collect(),
+        routes: snapshot.all_routes().collect(),
     })?;
     let mut bytes = Vec::with_capacity(MAGIC.len() + 16 + body.len());
     bytes.extend(MAGIC);
@@ -187,6 +193,12 @@ fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
     }
     for pod in body.pods {
         snapshot.apply_pod(Arc::new(pod));
+    }
+    for gateway in body.gateways {
+        snapshot.set_gateway(&gateway.key.clone(), Some(Arc::new(gateway)));
+    }
+    for routes in body.routes {
+        snapshot.set_routes(&routes.service.clone(), Some(Arc::new(routes)));
     }
     for entry in body.services {
         snapshot.apply(Arc::new(entry));

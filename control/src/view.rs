@@ -1,6 +1,8 @@
 //! What `portolan get` shows: rows made from snapshots and reports, and the changes between two.
 //! Pure.
 
+mod gateway;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,6 +17,9 @@ use serde::Serialize;
 
 use crate::rejection::Rejection;
 use crate::report::Report;
+
+pub(crate) use gateway::not_in_force;
+pub use gateway::{ConditionRow, GatewayRow, RouteRow, gateways, routes};
 
 /// A row and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -256,7 +261,7 @@ pub fn changes<R: Row>(old: &Snapshot, new: &Snapshot, filter: &Filter) -> Vec<C
 fn service(key: &Key) -> Option<ServiceKey> {
     match key {
         Key::Service(key) => Some(key.clone()),
-        Key::Namespace(_) | Key::Node(_) | Key::Pod(..) => None,
+        Key::Namespace(_) | Key::Node(_) | Key::Pod(..) | Key::Gateway(_) | Key::Routes(_) => None,
     }
 }
 

@@ -103,8 +103,9 @@ impl Table {
                         Key::Namespace(name) => {
                             next.keep_namespace(Scope::Cluster, name, snapshot);
                         }
-                        // No name of ours depends on a node, nor, by itself, on a pod.
-                        Key::Node(_) | Key::Pod(..) => {}
+                        // No name of ours depends on a node, nor, by itself, on a pod; routes are
+                        // not for names.
+                        Key::Node(_) | Key::Pod(..) | Key::Gateway(_) | Key::Routes(_) => {}
                     }
                 }
             }

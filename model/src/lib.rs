@@ -5,6 +5,7 @@
 //! at the edges (`control`, `xds`, `dns`, `proxy`).
 
 pub mod endpoint;
+pub mod gateway;
 pub mod name;
 pub mod node;
 pub mod place;
@@ -16,6 +17,7 @@ pub mod snapshot;
 pub mod traffic;
 
 pub use endpoint::{Conditions, Endpoint, Hints, Slice, SlicePort};
+pub use gateway::{Gateway, GatewayKey, GatewayPort, ServiceRoutes};
 pub use name::{DnsName, InvalidName, Scope, ServiceKey};
 pub use node::Node;
 pub use place::Place;

@@ -14,6 +14,7 @@ use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::endpoint::{Endpoint, Slice};
+use crate::gateway::{Gateway, GatewayKey, ServiceRoutes};
 use crate::name::{Scope, ServiceKey};
 use crate::node::Node;
 use crate::pod::Pods;
@@ -35,6 +36,8 @@ pub struct Snapshot {
     imported: OrdMap<Arc<str>, Namespace>,
     nodes: OrdMap<Arc<str>, Arc<Node>>,
     pub(crate) pods: Pods,
+    gateways: OrdMap<GatewayKey, Arc<Gateway>>,
+    routes: OrdMap<ServiceKey, Arc<ServiceRoutes>>,
 }
 
 /// Something a publish can change.
@@ -48,6 +51,10 @@ pub enum Key {
     Pod(Arc<str>, Arc<str>),
     /// A service and its slices.
     Service(ServiceKey),
+    /// A Gateway.
+    Gateway(GatewayKey),
+    /// The routes of a service.
+    Routes(ServiceKey),
 }
 
 /// Why a namespace exists: it was declared, or it has a service.
@@ -87,6 +94,8 @@ impl fmt::Display for Key {
             Self::Node(name) => write!(f, "node {name}"),
             Self::Pod(namespace, name) => write!(f, "pod {namespace}/{name}"),
             Self::Service(key) => key.fmt(f),
+            Self::Gateway(key) => write!(f, "gateway {key}"),
+            Self::Routes(key) => write!(f, "routes of {key}"),
         }
     }
 }
@@ -186,6 +195,39 @@ impl Snapshot {
         self.nodes.remove(name).is_some()
     }
 
+    /// One Gateway.
+    #[must_use]
+    pub fn gateway(&self, key: &GatewayKey) -> Option<&Arc<Gateway>> {
+        self.gateways.get(key)
+    }
+
+    /// Every Gateway in order of its key.
+    pub fn gateways(&self) -> impl Iterator<Item = &Arc<Gateway>> {
+        self.gateways.values()
+    }
+
+    /// The routes of one service; `None`: all to its endpoints.
+    #[must_use]
+    pub fn routes(&self, service: &ServiceKey) -> Option<&Arc<ServiceRoutes>> {
+        self.routes.get(service)
+    }
+
+    /// The routes of every service that has some, in order of the service's key.
+    pub fn all_routes(&self) -> impl Iterator<Item = &Arc<ServiceRoutes>> {
+        self.routes.values()
+    }
+
+    /// Puts a Gateway in place of what stood under its key, or takes that out; returns whether
+    /// anything differs.
+    pub fn set_gateway(&mut self, key: &GatewayKey, gateway: Option<Arc<Gateway>>) -> bool {
+        set(&mut self.gateways, key, gateway)
+    }
+
+    /// The same for the routes of a service.
+    pub fn set_routes(&mut self, key: &ServiceKey, routes: Option<Arc<ServiceRoutes>>) -> bool {
+        set(&mut self.routes, key, routes)
+    }
+
     /// What stands under a key, taken over from another snapshot.
     pub fn take_over(&mut self, key: &Key, from: &Self) {
         let _differs = match key {
@@ -208,6 +250,8 @@ impl Snapshot {
                 }
                 None => self.delete(key),
             },
+            Key::Gateway(key) => self.set_gateway(key, from.gateway(key).cloned()),
+            Key::Routes(key) => self.set_routes(key, from.routes(key).cloned()),
         };
     }
 
@@ -221,6 +265,8 @@ impl Snapshot {
         keys.extend(self.pods.differences(&other.pods));
         let namespaces = differing(&self.namespaces, &other.namespaces);
         keys.extend(namespaces.cloned().map(Key::Namespace));
+        keys.extend(differing(&self.gateways, &other.gateways).cloned().map(Key::Gateway));
+        keys.extend(differing(&self.routes, &other.routes).cloned().map(Key::Routes));
         keys
     }
 
@@ -262,6 +308,21 @@ impl Snapshot {
     }
 }
 
+fn set<K: Ord + Clone, V: PartialEq + Clone>(
+    map: &mut OrdMap<K, V>,
+    key: &K,
+    value: Option<V>,
+) -> bool {
+    if map.get(key) == value.as_ref() {
+        return false;
+    }
+    match value {
+        Some(value) => _ = map.insert(key.clone(), value),
+        None => _ = map.remove(key),
+    }
+    true
+}
+
 pub(crate) fn differing<'a, K, V>(
     one: &'a OrdMap<K, V>,
     other: &'a OrdMap<K, V>,
@@ -285,12 +346,14 @@ impl Serialize for Snapshot {
                 serializer.collect_seq(self.0.services.values().map(|e| &**e))
             }
         }
-        let mut s = serializer.serialize_struct("Snapshot", 5)?;
+        let mut s = serializer.serialize_struct("Snapshot", 7)?;
         s.serialize_field("generation", &self.generation)?;
         s.serialize_field("services", &Entries(self))?;
         s.serialize_field("namespaces", &self.namespaces().collect::<Vec<_>>())?;
         s.serialize_field("nodes", &self.nodes().collect::<Vec<_>>())?;
         s.serialize_field("pods", &self.pods().collect::<Vec<_>>())?;
+        s.serialize_field("gateways", &self.gateways().collect::<Vec<_>>())?;
+        s.serialize_field("routes", &self.all_routes().collect::<Vec<_>>())?;
         s.end()
     }
 }

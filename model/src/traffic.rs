@@ -13,6 +13,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use serde::Serialize;
 
+use crate::name::ServiceKey;
 use crate::snapshot::Generation;
 
 pub use cluster::{
@@ -26,12 +27,19 @@ pub use listener::{
 };
 pub use route::{
     Abort, Action, Asked, Conditions, Edits, Fault, HashPolicy, HeaderEdit, HeaderMatch,
-    HeaderTest, InvalidRoutes, PathEdit, PathMatch, Pattern, QueryMatch, RateLimit, Redirect,
-    Respond, Route, RouteTable, Share, TextMatch, TextTest, VirtualHost, pick,
+    HeaderTest, InvalidRoutes, Mirror, PathEdit, PathMatch, Pattern, QueryMatch, RateLimit,
+    Redirect, Respond, Route, RouteTable, Share, Substitution, TextMatch, TextTest, VirtualHost,
+    pick,
 };
 
 /// Name of an xDS resource.
 pub type ResourceName = Arc<str>;
+
+/// The cluster (and endpoint set) of one port of a service: `shop/web:80`.
+#[must_use]
+pub fn cluster_name(key: &ServiceKey, port: u16) -> ResourceName {
+    format!("{key}:{port}").into()
+}
 
 /// The whole configuration of a proxy at one moment. Cloning costs reference counts.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

@@ -7,7 +7,7 @@ pub(crate) struct GetArgs {
     /// What to show.
     #[arg(value_enum)]
     pub(crate) what: GetWhat,
-    /// Only the service of this name.
+    /// Only what has this name.
     pub(crate) name: Option<String>,
     /// Only this namespace; all without it.
     #[arg(long, short)]
@@ -40,6 +40,12 @@ pub(crate) enum GetWhat {
     Clients,
     /// Requests to services as clients report them, over the last interval.
     Load,
+    /// Gateways and their listeners (Gateway API), and what became of them.
+    #[value(alias = "gateway", alias = "gtw")]
+    Gateways,
+    /// Routes of the Gateway API, and what became of them at each of their parents.
+    #[value(alias = "route")]
+    Routes,
     /// Endpoints as the proxy of this process balances to them.
     Proxy,
 }

@@ -78,6 +78,47 @@ const CLIENTS: &[Column] = &[
     Column { heading: "SUBSCRIBED", wide: true, text: client_subscribed },
 ];
 
+const GATEWAYS: &[Column] = &[
+    Column { heading: "NAMESPACE", wide: false, text: |row| text(&row["namespace"]) },
+    Column { heading: "NAME", wide: false, text: |row| text(&row["name"]) },
+    Column { heading: "CLASS", wide: false, text: |row| text(&row["class"]) },
+    Column { heading: "LISTENER", wide: false, text: |row| text(&row["listener"]) },
+    Column { heading: "PORT", wide: false, text: |row| text(&row["port"]) },
+    Column { heading: "PROTOCOL", wide: false, text: |row| text(&row["protocol"]) },
+    Column { heading: "HOSTNAME", wide: false, text: |row| text(&row["hostname"]) },
+    Column { heading: "ROUTES", wide: false, text: |row| text(&row["routes"]) },
+    Column {
+        heading: "ACCEPTED",
+        wide: false,
+        text: |row| condition(&row["listenerConditions"], "Accepted"),
+    },
+    Column {
+        heading: "PROGRAMMED",
+        wide: false,
+        text: |row| condition(&row["conditions"], "Programmed"),
+    },
+    Column { heading: "WHY", wide: false, text: |row| why(row, "listenerConditions") },
+];
+
+const ROUTES: &[Column] = &[
+    Column { heading: "KIND", wide: false, text: |row| text(&row["kind"]) },
+    Column { heading: "NAMESPACE", wide: false, text: |row| text(&row["namespace"]) },
+    Column { heading: "NAME", wide: false, text: |row| text(&row["name"]) },
+    Column { heading: "HOSTNAMES", wide: false, text: |row| list(&row["hostnames"]) },
+    Column { heading: "PARENT", wide: false, text: |row| text(&row["parent"]) },
+    Column {
+        heading: "ACCEPTED",
+        wide: false,
+        text: |row| condition(&row["conditions"], "Accepted"),
+    },
+    Column {
+        heading: "RESOLVED-REFS",
+        wide: false,
+        text: |row| condition(&row["conditions"], "ResolvedRefs"),
+    },
+    Column { heading: "WHY", wide: false, text: |row| why(row, "conditions") },
+];
+
 const PROXY: &[Column] = &[
     Column { heading: "CLUSTER", wide: false, text: |row| text(&row["cluster"]) },
     Column { heading: "ADDRESS", wide: false, text: |row| text(&row["address"]) },
@@ -109,6 +150,8 @@ impl Table {
             GetWhat::Rejected => REJECTED,
             GetWhat::Clients => CLIENTS,
             GetWhat::Load => LOAD,
+            GetWhat::Gateways => GATEWAYS,
+            GetWhat::Routes => ROUTES,
             GetWhat::Proxy => PROXY,
         };
         let columns = all.iter().filter(|column| wide || !column.wide).collect();
@@ -361,4 +404,27 @@ mod tests {
         );
         assert_eq!(lines[0].len(), lines[1].len());
     }
+}
+
+/// Whether a condition holds, or the word for why it does not.
+fn condition(conditions: &Value, kind: &str) -> String {
+    let found = conditions.as_array().into_iter().flatten().find(|one| one["type"] == kind);
+    match found {
+        Some(found) if found["status"] == "True" => "True".to_owned(),
+        Some(found) => text(&found["reason"]),
+        None => text(&Value::Null),
+    }
+}
+
+/// What the conditions of an object, and those of a part of it, have to say for people.
+fn why(row: &Value, part: &str) -> String {
+    let lists = [&row["conditions"], &row[part]];
+    let mut said: Vec<&str> = Vec::new();
+    for condition in lists.into_iter().filter_map(Value::as_array).flatten() {
+        let message = condition["message"].as_str().unwrap_or_default();
+        if !message.is_empty() && !said.contains(&message) {
+            said.push(message);
+        }
+    }
+    said.join("; ")
 }

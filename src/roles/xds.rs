@@ -73,6 +73,7 @@ impl Start<'_> {
             zone: self.config.zone.clone(),
             cluster_set_zone: self.config.cluster_set_zone.clone(),
             balancer: self.config.control.balancer,
+            gateway_address: self.config.control.gateway_address,
             listeners: self.config.listeners.clone(),
             endpoints_ttl_secs: u32::try_from(ttl).unwrap_or(u32::MAX),
             load_reports: self.config.xds.load_reports.is_some(),

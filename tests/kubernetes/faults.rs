@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use portolan_control::kubernetes::guard::RequestLimits;
+use portolan_control::object::Kind;
 use serde_json::json;
 
 use crate::support::apiserver::{ApiServer, Fault};
@@ -72,8 +73,8 @@ async fn a_server_that_fails_for_long_is_asked_less_and_less_and_at_once_again_w
     tokio::time::sleep(Duration::from_secs(600)).await;
     let (calls, generation) = (server.call_count(), world.generation());
     assert_eq!(generation, None, "nothing is published of nothing");
-    // Five kinds, doubling from 0.2 s to 30 s, with jitter: about 30 each.
-    assert!((100..300).contains(&calls), "{calls} calls");
+    // Eleven kinds, doubling from 0.2 s to 30 s, with jitter: about 30 each.
+    assert!((220..660).contains(&calls), "{calls} calls");
     server.clear_faults();
     world.settle("once it is back").await;
     world.finish().await;
@@ -141,11 +142,11 @@ async fn an_api_without_service_imports_is_complete_and_they_may_come_later() {
     let world = World::start(&server);
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(world.generation().map(|g| g.0), Some(1));
-    assert_eq!(world.report().objects.service_imports, 0);
+    assert_eq!(world.report().objects.of(Kind::ServiceImport), 0);
     server.set_installed("ServiceImport", true);
     let mut world = world;
     world.settle("once the API has them").await;
-    assert_eq!(world.report().objects.service_imports, 1);
+    assert_eq!(world.report().objects.of(Kind::ServiceImport), 1);
     world.finish().await;
 }
 
@@ -241,7 +242,7 @@ async fn one_answer_that_a_kind_is_absent_is_not_believed() {
     populate(&server);
     let mut world = World::start(&server);
     world.settle("the lists").await;
-    let imports = |world: &World| world.report().objects.service_imports;
+    let imports = |world: &World| world.report().objects.of(Kind::ServiceImport);
     assert_eq!(imports(&world), 1);
     let once = std::sync::atomic::AtomicBool::new(true);
     server.fail_when(move |call| {

@@ -13,13 +13,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use portolan_model::{Changes, Generation, Key, ServiceKey, Snapshot};
+use portolan_model::{Changes, GatewayKey, Generation, Key, ServiceKey, Snapshot};
 
 use crate::capability::{Dialect, Feature};
 use crate::config::ResourceConfig;
 use crate::resource::{Encoded, ResourceType, listener, route};
 use crate::viewer::Viewer;
-use edit::Edit;
+use edit::{Edit, Had};
 pub use owner::{Owner, owner};
 use placed::Placed;
 
@@ -39,8 +39,8 @@ pub struct Catalog {
     by_name_only: OrdMap<Name, Encoded>,
     /// Clusters that gRPC is told in other words than Envoy.
     of_grpc: OrdMap<Name, Encoded>,
-    /// Listeners that are sockets, and whether TLS is spoken on them.
-    sockets: OrdMap<Name, bool>,
+    /// Listeners that are sockets.
+    sockets: OrdMap<Name, Socket>,
     /// Endpoint sets that clients in different places get differently.
     placed: OrdMap<Name, Placed>,
     /// Encoded virtual hosts of the HTTP route table.
@@ -55,6 +55,15 @@ pub struct Catalog {
     /// When each service last changed.
     changed_at: OrdMap<ServiceKey, Generation>,
     snapshot: Arc<Snapshot>,
+}
+
+/// A listener that is a socket: who has a use for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Socket {
+    /// Whether TLS is spoken on it.
+    tls: bool,
+    /// The Gateway that it is of; `None`: every proxy opens it.
+    gateway: Option<GatewayKey>,
 }
 
 /// From this size on a resource is reported: gRPC in C++ and Node take messages of 4 MiB.
@@ -134,11 +143,9 @@ impl Catalog {
     /// Whether a client of this kind has a use for a listener.
     fn is_for(&self, kind: ResourceType, name: &str, viewer: &Viewer) -> bool {
         let socket = (kind == ResourceType::Listener).then(|| self.sockets.get(name)).flatten();
-        match socket {
-            Some(true) => viewer.takes(Feature::TlsSocket),
-            Some(false) => viewer.takes(Feature::SocketListener),
-            None => true,
-        }
+        let Some(Socket { tls, gateway }) = socket else { return true };
+        let feature = if *tls { Feature::TlsSocket } else { Feature::SocketListener };
+        viewer.takes(feature) && gateway.as_ref().is_none_or(|key| viewer.gateways.has(key))
     }
 
     /// The resources of a type that a wildcard subscription gets.
@@ -175,17 +182,24 @@ impl Catalog {
     ) -> (Self, Changed) {
         let mut catalog = self.clone();
         let mut nodes_changed = false;
+        let mut gateways: BTreeSet<GatewayKey> = BTreeSet::new();
         let keys: BTreeSet<ServiceKey> = match changes {
             Changes::Nothing => BTreeSet::new(),
             Changes::Keys(keys) => {
                 nodes_changed = keys.iter().any(|key| matches!(key, Key::Node(_)));
                 let services = keys.iter().filter_map(|key| match key {
-                    Key::Service(key) => Some(key.clone()),
+                    Key::Service(key) | Key::Routes(key) => Some(key.clone()),
+                    Key::Gateway(key) => {
+                        gateways.insert(key.clone());
+                        None
+                    }
                     Key::Namespace(_) | Key::Node(_) | Key::Pod(..) => None,
                 });
                 services.collect()
             }
             Changes::Everything => {
+                let both = self.snapshot.gateways().chain(snapshot.gateways());
+                gateways.extend(both.map(|gateway| gateway.key.clone()));
                 let both = self.snapshot.services().chain(snapshot.services());
                 both.map(|(key, _)| key.clone()).collect()
             }
@@ -193,7 +207,10 @@ impl Catalog {
         let first = self.generation == Generation(0);
         let mut edit = Edit::of(&mut catalog, config, snapshot.generation(), first);
         for key in keys {
-            edit.service(&key, self.snapshot.lookup(&key), snapshot.lookup(&key));
+            edit.service(&key, Had::by(&self.snapshot, &key), Had::by(snapshot, &key));
+        }
+        for key in gateways {
+            edit.gateway(self.snapshot.gateway(&key), snapshot.gateway(&key));
         }
         if nodes_changed {
             edit.nodes();

@@ -27,8 +27,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
-use crate::NODE_NAME;
 use crate::metrics::ClientMetrics;
+use crate::{GATEWAYS, NODE_NAME};
 pub use connect::{ClientTls, Token};
 use session::Session;
 
@@ -60,6 +60,8 @@ pub struct ClientConfig {
     pub node_name: Option<String>,
     /// TLS with the control plane, for an address that begins with `https`.
     pub tls: ClientTls,
+    /// The Gateways it serves: `*`, or names such as `shop/web` between commas.
+    pub gateways: Option<String>,
     /// What it proves its identity with, besides a certificate.
     pub token: Option<Token>,
 }
@@ -250,7 +252,9 @@ impl Outbox {
 fn node(config: &ClientConfig) -> Node {
     let zone = config.zone.clone().unwrap_or_default();
     let name = |name: &String| Value { kind: Some(Kind::StringValue(name.clone())) };
-    let fields = config.node_name.iter().map(|n| (NODE_NAME.to_owned(), name(n))).collect();
+    let said = [(NODE_NAME, config.node_name.as_ref()), (GATEWAYS, config.gateways.as_ref())];
+    let fields = said.into_iter().filter_map(|(key, said)| Some((key.to_owned(), name(said?))));
+    let fields = fields.collect();
     Node {
         metadata: Some(Struct { fields }),
         id: config.node_id.clone(),

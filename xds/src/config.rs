@@ -1,6 +1,6 @@
 //! What shapes the resources besides the snapshot: the DNS zone, the proxies' listeners, defaults.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +22,8 @@ pub struct ResourceConfig {
     pub endpoints_ttl_secs: u32,
     /// Sockets every proxy opens.
     pub listeners: Vec<ListenerSpec>,
+    /// Where Gateways listen that ask for no address.
+    pub gateway_address: IpAddr,
     /// Whether gRPC clients are asked to report load; Envoy asks itself, by its bootstrap.
     pub load_reports: bool,
 }

@@ -234,6 +234,7 @@ fn config() -> ResourceConfig {
             tls: None,
             options: ListenerOptions::default(),
         }],
+        gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
         load_reports: false,
     }
 }

@@ -18,6 +18,8 @@ pub mod viewer;
 
 /// Key of a client's Kubernetes node in the metadata of its xDS node.
 pub const NODE_NAME: &str = "NODE_NAME";
+/// Key in a node's metadata of the Gateways that it serves: `*`, or names between commas.
+pub const GATEWAYS: &str = "portolan.dev/gateways";
 
 pub use capability::{Agent, Capabilities, ClientKind, Dialect, Feature};
 pub use client::{ClientConfig, ClientTls, Token, XdsClient};

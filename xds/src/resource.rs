@@ -3,6 +3,7 @@
 mod balancing;
 pub mod cluster;
 pub mod endpoints;
+pub mod gateway;
 pub mod generation;
 pub mod listener;
 pub mod peak_ewma;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 pub(crate) use balancing::PATH;
 use bytes::{Bytes, BytesMut};
+pub use portolan_model::traffic::cluster_name;
 use portolan_model::{DnsName, ServiceKey};
 use portolan_proto::envoy::protobuf::{Any, Duration};
 use prost::{Message, Name};
@@ -205,12 +207,6 @@ fn pack<M: Message + Name>(message: &M) -> Any {
 pub(crate) fn duration(value: std::time::Duration) -> Duration {
     let nanos = i32::try_from(value.subsec_nanos()).unwrap_or(0);
     Duration { seconds: i64::try_from(value.as_secs()).unwrap_or(i64::MAX), nanos }
-}
-
-/// The cluster (and endpoint set) of one port of a service: `shop/web:80`.
-#[must_use]
-pub fn cluster_name(key: &ServiceKey, port: u16) -> Arc<str> {
-    format!("{key}:{port}").into()
 }
 
 /// The full name of a service: `web.shop.svc.cluster.local`.

@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use portolan_model::Place;
+use portolan_model::{GatewayKey, Place};
 
 use crate::capability::{Agent, Capabilities, Dialect, Feature};
 use crate::catalog::owner;
-use crate::resource::{ResourceType, generation, route};
+use crate::resource::{ResourceType, gateway, generation, route};
 
 /// What a response takes besides one resource, in bytes.
 const BESIDES: usize = 16 * 1024;
@@ -19,6 +19,8 @@ pub struct Viewer {
     pub place: Place,
     /// The namespaces it may see; `None`: all of them, and what belongs to none.
     pub namespaces: Option<Arc<BTreeSet<Arc<str>>>>,
+    /// The Gateways that it serves.
+    pub gateways: Gateways,
     /// Whether it may be sent private keys: over TLS, or on this machine.
     pub secrets: bool,
     /// Whether it says that it knows resources with a time to live.
@@ -27,11 +29,55 @@ pub struct Viewer {
     pub capabilities: &'static Capabilities,
 }
 
+/// The Gateways that a client says it serves.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Gateways {
+    /// All of those it may see.
+    All,
+    /// These; by default none.
+    Some(Arc<BTreeSet<GatewayKey>>),
+    #[default]
+    /// None.
+    None,
+}
+
+/// Most Gateways that a client may name.
+const MAX_GATEWAYS: usize = 256;
+
+impl Gateways {
+    /// Reads what a client says: `*`, or names such as `shop/web`, between commas. What is none is
+    /// passed over.
+    #[must_use]
+    pub fn parse(said: &str) -> Self {
+        let mut names = BTreeSet::new();
+        for name in
+            said.split(',').map(str::trim).filter(|name| !name.is_empty()).take(MAX_GATEWAYS)
+        {
+            if name == "*" {
+                return Self::All;
+            }
+            names.extend(GatewayKey::parse(name));
+        }
+        if names.is_empty() { Self::None } else { Self::Some(Arc::new(names)) }
+    }
+
+    /// Whether this is one of them.
+    #[must_use]
+    pub fn has(&self, key: &GatewayKey) -> bool {
+        match self {
+            Self::All => true,
+            Self::Some(keys) => keys.contains(key),
+            Self::None => false,
+        }
+    }
+}
+
 impl Default for Viewer {
     fn default() -> Self {
         Self {
             place: Place::default(),
             namespaces: None,
+            gateways: Gateways::None,
             secrets: false,
             ttl: false,
             capabilities: Capabilities::of(&Agent::default()),
@@ -54,6 +100,9 @@ impl Viewer {
             return false;
         }
         let Some(namespaces) = &self.namespaces else { return true };
+        if let Some(key) = gateway::key_of(name) {
+            return namespaces.contains(&key.namespace);
+        }
         match owner(name) {
             Some(owner) => namespaces.contains(owner.namespace),
             None => match kind {

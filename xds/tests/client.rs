@@ -328,6 +328,7 @@ async fn followed(
         node_id: "proxy-1".into(),
         zone: None,
         node_name: None,
+        gateways: None,
         tls: ClientTls::default(),
         token: None,
     };

@@ -7,6 +7,8 @@ mod support;
 mod clusters;
 #[path = "decode/endpoint_sets.rs"]
 mod endpoint_sets;
+#[path = "decode/gateways.rs"]
+mod gateways;
 #[path = "decode/health.rs"]
 mod health;
 #[path = "decode/listeners.rs"]

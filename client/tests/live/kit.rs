@@ -60,6 +60,7 @@ impl Control {
             balancer: Balancer::LeastRequest,
             listeners: Vec::new(),
             endpoints_ttl_secs: 0,
+            gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
             load_reports: false,
         };
         let server = XdsServer::new(resources, ServerConfig::default(), &metrics);

@@ -24,6 +24,8 @@ pub(super) struct Trouble {
 pub(super) enum Cause {
     /// The API does not have the resource.
     Unserved,
+    /// It may not be read, and the rest does without it: rights of an earlier version do not have it.
+    Ungranted,
     /// The server does not stream lists.
     NoStreamingLists,
     /// What was seen is too old to go on from, or an event was lost: a list is due.
@@ -93,10 +95,13 @@ fn cause(kind: Kind, error: &Error, status: Option<&Status>) -> Cause {
         // An event that cannot be read is an event that is missing.
         (Error::WatchFailed(kube::Error::SerdeError(_)), _) => Cause::Lost,
         // Every API server has the kinds of Kubernetes itself.
-        (Error::InitialListFailed(_) | Error::WatchStartFailed(_), 404)
-            if kind == Kind::ServiceImport =>
-        {
+        (Error::InitialListFailed(_) | Error::WatchStartFailed(_), 404) if kind.is_custom() => {
             Cause::Unserved
+        }
+        (Error::InitialListFailed(_) | Error::WatchStartFailed(_), 403)
+            if kind.is_gateway_api() =>
+        {
+            Cause::Ungranted
         }
         // An API server says 400 or 422 to `sendInitialEvents` where it does not know it (KEP-3157).
         (Error::WatchStartFailed(_), 400 | 422) => Cause::NoStreamingLists,
@@ -137,6 +142,10 @@ mod tests {
         }
         let absent = Error::InitialListFailed(api(404, ""));
         assert_eq!(Trouble::new(Kind::ServiceImport, &absent).cause, Cause::Unserved);
+        assert_eq!(Trouble::new(Kind::Gateway, &absent).cause, Cause::Unserved);
         assert_eq!(Trouble::new(Kind::Service, &absent).cause, Cause::Passing);
+        let forbidden = Error::WatchStartFailed(api(403, ""));
+        assert_eq!(Trouble::new(Kind::Gateway, &forbidden).cause, Cause::Ungranted);
+        assert_eq!(Trouble::new(Kind::Service, &forbidden).cause, Cause::Passing);
     }
 }

@@ -147,6 +147,10 @@ impl Watch {
                             self.send(Message::Event(self.kind, Event::Unserved)).await?;
                             self.pause(UNSERVED_WAIT).await?;
                         }
+                        Cause::Ungranted if self.absences.is_none() => {
+                            self.send(Message::Event(self.kind, Event::Unserved)).await?;
+                            self.wait(trouble).await?;
+                        }
                         _ => self.wait(trouble).await?,
                     }
                     if begun && !listed {

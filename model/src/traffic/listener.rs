@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::ResourceName;
+use super::{ResourceName, Share};
 use crate::policy::HashOn;
 
 /// A socket to accept on and what to do with what arrives.
@@ -148,10 +148,10 @@ pub enum ListenerKind {
         /// What is asked of the connections.
         options: HttpOptions,
     },
-    /// Bytes, to this cluster.
+    /// Bytes, for each connection to one of these clusters, as often as their weights say.
     Tcp {
-        /// Name of the cluster.
-        cluster: ResourceName,
+        /// The clusters: never empty, and never all without weight.
+        clusters: Vec<Share>,
         /// What is asked of the streams.
         options: TcpOptions,
     },

@@ -5,23 +5,25 @@ mod condition;
 mod fault;
 mod index;
 mod rate_limit;
+mod substitution;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::ResourceName;
 use crate::policy::{HashOn, Retries};
 use index::Index;
 
-pub use action::{Action, Edits, HeaderEdit, PathEdit, Redirect, Respond, Share, pick};
+pub use action::{Action, Edits, HeaderEdit, Mirror, PathEdit, Redirect, Respond, Share, pick};
 pub use condition::{
     Asked, Conditions, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, TextMatch, TextTest,
 };
 pub use fault::{Abort, Fault};
 pub use rate_limit::RateLimit;
+pub use substitution::Substitution;
 
 /// Virtual hosts, and the index that finds one by its domain.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
@@ -48,7 +50,7 @@ pub struct RouteTable {
 }
 
 /// Routes for a set of domains.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualHost {
     /// Its name.
     pub name: Arc<str>,
@@ -59,7 +61,7 @@ pub struct VirtualHost {
 }
 
 /// Which requests it is for, and what becomes of them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
     /// How the path must look.
     pub path: PathMatch,
@@ -78,6 +80,8 @@ pub struct Route {
     pub hash: Vec<HashPolicy>,
     /// Labels of the endpoints that may serve, for clusters with subsets.
     pub labels: BTreeMap<String, String>,
+    /// Where copies of its requests go.
+    pub mirrors: Vec<Mirror>,
     /// Faults that are put in on purpose.
     pub fault: Option<Arc<Fault>>,
     /// How often it may be taken.
@@ -85,7 +89,7 @@ pub struct Route {
 }
 
 /// Part of what a request's hash is made of.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HashPolicy {
     /// What is hashed.
@@ -227,6 +231,7 @@ impl Route {
             retries: None,
             hash: Vec::new(),
             labels: BTreeMap::new(),
+            mirrors: Vec::new(),
             fault: None,
             rate_limit: None,
         }

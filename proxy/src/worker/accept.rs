@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind};
+use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind, pick};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -246,8 +246,14 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
     let listener = Arc::clone(&origin.listener);
     match &listener.kind {
         ListenerKind::Http { .. } => http::serve(origin, start).await,
-        ListenerKind::Tcp { cluster, options } => {
-            Box::pin(tcp::serve(&origin, cluster, options, start)).await;
+        ListenerKind::Tcp { clusters, options } => {
+            let number = origin.shared.random().0;
+            match pick(clusters, number) {
+                Some(share) => {
+                    Box::pin(tcp::serve(&origin, &share.cluster, options, start)).await;
+                }
+                None => reset(start.client),
+            }
         }
         ListenerKind::Detect { cluster, tcp, .. } => {
             if let Some(start) = Box::pin(tcp::unless_http(&origin, cluster, tcp, start)).await {

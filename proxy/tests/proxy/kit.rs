@@ -23,7 +23,7 @@ use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portolan_model::traffic::{
     AcceptProxy, Cluster, EndpointSet, HttpOptions, Listener, ListenerKind, Locality, PathMatch,
-    Route, RouteTable, TcpOptions, TrafficConfig, UpstreamProtocol, VirtualHost,
+    Route, RouteTable, Share, TcpOptions, TrafficConfig, UpstreamProtocol, VirtualHost,
 };
 use portolan_model::{Balancer, Generation};
 use portolan_proxy::{Proxy, ProxyConfig, ProxyError, StateHandle};
@@ -457,9 +457,10 @@ impl Plan {
 
     pub(crate) fn listener(mut self, name: &str, address: SocketAddr, tcp: Option<&str>) -> Self {
         let kind = match tcp {
-            Some(cluster) => {
-                ListenerKind::Tcp { cluster: cluster.into(), options: TcpOptions::default() }
-            }
+            Some(cluster) => ListenerKind::Tcp {
+                clusters: vec![Share::all(cluster.into())],
+                options: TcpOptions::default(),
+            },
             None => ListenerKind::Http {
                 routes: "routes".into(),
                 options: HttpOptions { trust_forwarded: true, ..HttpOptions::default() },

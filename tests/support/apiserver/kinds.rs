@@ -23,6 +23,10 @@ const fn grouped(group: &'static str, kind: &'static str, plural: &'static str) 
     Kind { kind, group, version: "v1", plural, is_namespaced: true, is_custom: false }
 }
 
+const fn gateway_api(version: &'static str, kind: &'static str, plural: &'static str) -> Kind {
+    Kind { version, is_custom: true, ..grouped("gateway.networking.k8s.io", kind, plural) }
+}
+
 pub(crate) const KINDS: &[Kind] = &[
     core("Namespace", "namespaces", false),
     core("Node", "nodes", false),
@@ -41,6 +45,12 @@ pub(crate) const KINDS: &[Kind] = &[
         is_custom: true,
         ..grouped("multicluster.x-k8s.io", "ServiceImport", "serviceimports")
     },
+    Kind { is_namespaced: false, ..gateway_api("v1", "GatewayClass", "gatewayclasses") },
+    gateway_api("v1", "Gateway", "gateways"),
+    gateway_api("v1", "HTTPRoute", "httproutes"),
+    gateway_api("v1", "GRPCRoute", "grpcroutes"),
+    gateway_api("v1alpha2", "TCPRoute", "tcproutes"),
+    gateway_api("v1beta1", "ReferenceGrant", "referencegrants"),
 ];
 
 impl Kind {

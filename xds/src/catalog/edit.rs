@@ -5,15 +5,17 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::{
-    Generation, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Snapshot,
+    Gateway, Generation, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort,
+    ServiceRoutes, Snapshot,
 };
 
 use super::placed::Placed;
-use super::{Catalog, Changed, Name, OVERSIZED};
+use super::{Catalog, Changed, Name, OVERSIZED, Socket};
 use crate::capability::Dialect;
 use crate::config::ResourceConfig;
+use crate::resource::route::Around;
 use crate::resource::{
-    Encoded, ResourceType, cluster, cluster_name, endpoints, generation, listener, route,
+    Encoded, ResourceType, cluster, cluster_name, endpoints, gateway, generation, listener, route,
     target_name,
 };
 
@@ -31,6 +33,23 @@ pub(super) struct Edit<'a> {
 
 type Entry<'a> = Option<&'a Arc<ServiceEntry>>;
 
+/// What a snapshot has of a service.
+#[derive(Clone, Copy)]
+pub(super) struct Had<'a> {
+    entry: Entry<'a>,
+    routes: Option<&'a Arc<ServiceRoutes>>,
+}
+
+impl<'a> Had<'a> {
+    pub(super) fn by(snapshot: &'a Snapshot, key: &ServiceKey) -> Self {
+        Self { entry: snapshot.lookup(key), routes: snapshot.routes(key) }
+    }
+
+    fn service(&self) -> Option<&'a Arc<Service>> {
+        self.entry.map(|entry| &entry.service)
+    }
+}
+
 impl<'a> Edit<'a> {
     /// An edit that leads to this generation.
     pub(super) fn of(
@@ -43,23 +62,24 @@ impl<'a> Edit<'a> {
     }
 
     /// Replaces what the old entry of a service made by what the new one makes.
-    pub(super) fn service(&mut self, key: &ServiceKey, old: Entry<'_>, new: Entry<'_>) {
-        if old != new {
+    pub(super) fn service(&mut self, key: &ServiceKey, before: Had<'_>, after: Had<'_>) {
+        let (old, new) = (before.entry, after.entry);
+        if old != new || before.routes != after.routes {
             self.catalog.changed_at.insert(key.clone(), self.generation);
         }
         // Most changes are of endpoints: all else is made from the service alone.
-        if old.map(|e| &e.service) != new.map(|e| &e.service) {
+        if before.service() != after.service() || before.routes != after.routes {
             let mut stale = old.map(|e| names(e, self.config)).unwrap_or_default();
             if let Some(entry) = new {
                 for name in names(entry, self.config) {
                     stale.remove(&name);
                 }
-                self.write(entry);
+                self.write(entry, after.routes.map(|routes| &**routes));
             }
             for (kind, name) in stale {
                 self.take_out(kind, name);
             }
-            self.hosts(old, new);
+            self.hosts(before, after);
         }
         if let Some(entry) = new {
             self.endpoints(entry);
@@ -72,10 +92,37 @@ impl<'a> Edit<'a> {
         self.changed.extend(placed.map(|name| (ResourceType::Endpoints, name)));
     }
 
+    /// Replaces what a Gateway made before by what it makes now.
+    pub(super) fn gateway(&mut self, old: Option<&Arc<Gateway>>, new: Option<&Arc<Gateway>>) {
+        let made = |gateway: Option<&Arc<Gateway>>| {
+            let encode =
+                |gateway: &Arc<Gateway>| gateway::encode(gateway, self.config.gateway_address);
+            gateway.map(encode).unwrap_or_default()
+        };
+        let (before, after) = (made(old), made(new));
+        let mut stale: BTreeSet<(ResourceType, Name)> =
+            before.into_iter().map(|(kind, name, _)| (kind, name)).collect();
+        for (kind, name, encoded) in after {
+            stale.remove(&(kind, name.clone()));
+            if kind == ResourceType::Listener {
+                let key = new.map(|gateway| gateway.key.clone());
+                self.catalog.sockets.insert(name.clone(), Socket { tls: false, gateway: key });
+            }
+            self.put(kind, name, encoded);
+        }
+        for (kind, name) in stale {
+            if kind == ResourceType::Listener {
+                self.catalog.sockets.remove(&name);
+            }
+            self.take_out(kind, name);
+        }
+    }
+
     /// The sockets that proxies open.
     pub(super) fn listeners(&mut self) {
         for spec in &self.config.listeners {
-            self.catalog.sockets.insert(spec.name.clone(), spec.tls.is_some());
+            let socket = Socket { tls: spec.tls.is_some(), gateway: None };
+            self.catalog.sockets.insert(spec.name.clone(), socket);
             self.put(ResourceType::Listener, spec.name.clone(), listener::encode_socket(spec));
         }
     }
@@ -99,7 +146,7 @@ impl<'a> Edit<'a> {
     }
 
     /// What a service makes, but for its endpoints.
-    fn write(&mut self, entry: &ServiceEntry) {
+    fn write(&mut self, entry: &ServiceEntry, own: Option<&ServiceRoutes>) {
         let (service, config) = (&entry.service, self.config);
         for port in served_ports(entry) {
             let name = cluster_name(&service.key, port.port);
@@ -111,7 +158,8 @@ impl<'a> Edit<'a> {
             if write(&mut self.catalog.by_name_only, &target, api) {
                 self.changed.insert((ResourceType::Listener, target.clone()));
             }
-            let routes = route::encode_target(service, port, config.balancer, zone);
+            let around = Around { routes: own, default: config.balancer, zone };
+            let routes = route::encode_target(service, port, around);
             self.put(ResourceType::Route, target, routes);
         }
     }
@@ -169,15 +217,19 @@ impl<'a> Edit<'a> {
         }
     }
 
-    fn hosts(&mut self, old: Entry<'_>, new: Entry<'_>) {
-        let made = |entry: Entry<'_>| {
-            let served = entry.filter(|e| is_served(&e.service));
-            let zone = |e: &ServiceEntry| self.config.zone(e.service.key.scope());
-            let hosts =
-                |e: &ServiceEntry| route::virtual_hosts(&e.service, self.config.balancer, zone(e));
-            served.map(|e| hosts(e)).unwrap_or_default()
+    fn hosts(&mut self, before: Had<'_>, after: Had<'_>) {
+        let made = |had: Had<'_>| {
+            let Some(service) = had.service().filter(|service| is_served(service)) else {
+                return Vec::new();
+            };
+            let around = Around {
+                routes: had.routes.map(|routes| &**routes),
+                default: self.config.balancer,
+                zone: self.config.zone(service.key.scope()),
+            };
+            route::virtual_hosts(service, around)
         };
-        let (before, after) = (made(old), made(new));
+        let (before, after) = (made(before), made(after));
         if before == after {
             return;
         }

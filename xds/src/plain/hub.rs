@@ -93,7 +93,7 @@ impl Hub {
                     }
                 }
             }
-            Key::Namespace(_) | Key::Pod(..) => {}
+            Key::Namespace(_) | Key::Pod(..) | Key::Gateway(_) | Key::Routes(_) => {}
         }
     }
 

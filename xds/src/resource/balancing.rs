@@ -146,9 +146,9 @@ pub(super) fn common(tuning: &Tuning) -> Option<CommonLbConfig> {
     })
 }
 
-/// What Envoy hashes of an HTTP request; nothing unless a ring needs it.
-pub(super) fn http_hash(service: &Service, default: Balancer) -> Vec<HashPolicy> {
-    let specifier = balancing(service, default).1.map(|hash_on| match hash_on {
+/// What Envoy hashes of an HTTP request.
+pub(super) fn hashed(on: &HashOn, terminal: bool) -> HashPolicy {
+    let specifier = match on {
         HashOn::Header(name) => header(name),
         HashOn::Cookie { name, ttl } => PolicySpecifier::Cookie(Cookie {
             name: name.clone(),
@@ -160,20 +160,20 @@ pub(super) fn http_hash(service: &Service, default: Balancer) -> Vec<HashPolicy>
             PolicySpecifier::ConnectionProperties(ConnectionProperties { source_ip: true })
         }
         HashOn::Path => header(PATH),
-    });
-    hash_policies(specifier)
+    };
+    HashPolicy { terminal, policy_specifier: Some(specifier) }
 }
 
 /// What gRPC hashes of a call. It knows headers and its own channel alone (gRFC A42).
-pub(super) fn call_hash(service: &Service, default: Balancer) -> Vec<HashPolicy> {
-    let specifier = balancing(service, default).1.and_then(|hash_on| match hash_on {
-        HashOn::Header(name) => Some(header(name)),
-        HashOn::Cookie { .. } | HashOn::Path => None,
+pub(super) fn hashed_call(on: &HashOn, terminal: bool) -> Option<HashPolicy> {
+    let specifier = match on {
+        HashOn::Header(name) => header(name),
+        HashOn::Cookie { .. } | HashOn::Path => return None,
         HashOn::SourceIp => {
-            Some(PolicySpecifier::FilterState(FilterState { key: CHANNEL_ID.to_owned() }))
+            PolicySpecifier::FilterState(FilterState { key: CHANNEL_ID.to_owned() })
         }
-    });
-    hash_policies(specifier)
+    };
+    Some(HashPolicy { terminal, policy_specifier: Some(specifier) })
 }
 
 fn balancing(service: &Service, default: Balancer) -> (Balancer, Option<&HashOn>) {
@@ -187,12 +187,6 @@ fn xx_hash_ring() -> RingHash {
 
 fn header(name: &str) -> PolicySpecifier {
     PolicySpecifier::Header(Header { header_name: name.to_owned(), ..Header::default() })
-}
-
-fn hash_policies(specifier: Option<PolicySpecifier>) -> Vec<HashPolicy> {
-    let policy =
-        |specifier| HashPolicy { policy_specifier: Some(specifier), ..HashPolicy::default() };
-    specifier.map(policy).into_iter().collect()
 }
 
 fn typed(balancer: &str, config: Any) -> Policy {

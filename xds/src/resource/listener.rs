@@ -37,8 +37,8 @@ use super::route::HTTP_ROUTES;
 use super::{Encoded, cluster_name, duration, pack, secret, target_name};
 use crate::config::{ListenerSpec, ListenerTarget, ListenerTls};
 
-const HTTP_FILTER: &str = "envoy.filters.network.http_connection_manager";
-const TCP_FILTER: &str = "envoy.filters.network.tcp_proxy";
+pub(super) const HTTP_FILTER: &str = "envoy.filters.network.http_connection_manager";
+pub(super) const TCP_FILTER: &str = "envoy.filters.network.tcp_proxy";
 const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 const ROUTER_FILTER: &str = "envoy.filters.http.router";
 
@@ -229,7 +229,7 @@ pub fn encode_server(name: &str) -> Option<Encoded> {
     Some(Encoded::new(name, &listener))
 }
 
-fn chain(filter: &str, config: Any) -> FilterChain {
+pub(super) fn chain(filter: &str, config: Any) -> FilterChain {
     FilterChain {
         filters: vec![Filter {
             name: filter.to_owned(),
@@ -239,11 +239,14 @@ fn chain(filter: &str, config: Any) -> FilterChain {
     }
 }
 
-fn rds(routes: &str) -> RouteSpecifier {
+pub(super) fn rds(routes: &str) -> RouteSpecifier {
     RouteSpecifier::Rds(Rds { config_source: Some(ads()), route_config_name: routes.to_owned() })
 }
 
-fn connection_manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
+pub(super) fn connection_manager(
+    stat_prefix: &str,
+    routes: RouteSpecifier,
+) -> HttpConnectionManager {
     HttpConnectionManager {
         stat_prefix: stat_prefix.to_owned(),
         codec_type: CodecType::Auto.into(),
@@ -262,7 +265,7 @@ fn router() -> Any {
     pack(&Router::default())
 }
 
-fn by_source_ip() -> ConnectionHashPolicy {
+pub(super) fn by_source_ip() -> ConnectionHashPolicy {
     let source_ip = connection_hash_policy::SourceIp {};
     ConnectionHashPolicy {
         policy_specifier: Some(connection_hash_policy::PolicySpecifier::SourceIp(source_ip)),

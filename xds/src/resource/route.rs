@@ -4,53 +4,52 @@
 //! one and joined as bytes, so that a service that changes is encoded alone; the join is a copy of
 //! some 200 bytes per service.
 
+mod conditions;
+mod encode;
+
 use std::sync::Arc;
 
 use bytes::{BufMut, Bytes, BytesMut};
 use imbl::OrdMap;
-use portolan_model::policy::{Retries, RetryOn};
-use portolan_model::{AppProtocol, Balancer, DnsName, Protocol, Scope, Service, ServicePort};
-use portolan_proto::envoy::protobuf::UInt32Value;
-use portolan_proto::envoy::route::retry_policy::RetryBackOff;
-use portolan_proto::envoy::route::{
-    RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
-    route_action, route_action::HashPolicy, route_match::PathSpecifier,
+use portolan_model::traffic::{self, PathMatch};
+use portolan_model::{
+    AppProtocol, Balancer, DnsName, Protocol, Scope, Service, ServicePort, ServiceRoutes,
 };
+use portolan_proto::envoy::route::{Route, RouteConfiguration, VirtualHost};
 use prost::encoding::{WireType, encode_key, encode_varint};
 use prost::{Message, Name};
 
-use super::{Encoded, balancing, cluster_name, duration, host_name, target_name};
+use super::{Encoded, cluster_name, host_name, target_name};
+use crate::capability::Dialect;
+
+pub(super) use encode::host;
 
 /// Name of the route table of all HTTP listeners.
 pub const HTTP_ROUTES: &str = "portolan/http";
 /// Field number of `virtual_hosts` in `RouteConfiguration`.
 const VIRTUAL_HOSTS: u32 = 2;
 
-/// Encodes the route table of a gRPC target: everything to the port's cluster.
+/// What shapes the routes of a service beside the service itself.
+#[derive(Clone, Copy, Debug)]
+pub struct Around<'a> {
+    /// Routes that stand in the place of "all to its endpoints".
+    pub routes: Option<&'a ServiceRoutes>,
+    /// The balancer of services that choose none.
+    pub default: Balancer,
+    /// The DNS zone of the service's scope.
+    pub zone: &'a DnsName,
+}
+
+/// Encodes the route table of a gRPC target: everything to the port's cluster, or as its routes say.
 #[must_use]
-pub fn encode_target(
-    service: &Service,
-    port: &ServicePort,
-    default: Balancer,
-    zone: &DnsName,
-) -> Encoded {
-    let name = target_name(&service.key, port.port, zone);
-    let mut route = to_cluster(service, port.port, balancing::call_hash(service, default));
-    if let (Some(Action::Route(action)), Some(limit)) =
-        (&mut route.action, service.policy.timeouts.request)
-    {
-        // What gRPC clients read in place of `timeout` (gRFC A31).
-        action.max_stream_duration = Some(route_action::MaxStreamDuration {
-            max_stream_duration: Some(duration(limit)),
-            ..route_action::MaxStreamDuration::default()
-        });
-    }
+pub fn encode_target(service: &Service, port: &ServicePort, around: Around<'_>) -> Encoded {
+    let name = target_name(&service.key, port.port, around.zone);
     let config = RouteConfiguration {
         name: name.to_string(),
         virtual_hosts: vec![VirtualHost {
             name: name.to_string(),
             domains: vec!["*".to_owned()],
-            routes: vec![route],
+            routes: routes(service, port.port, around, Dialect::Grpc),
             ..VirtualHost::default()
         }],
         ..RouteConfiguration::default()
@@ -64,16 +63,11 @@ pub fn encode_target(
 /// `web.shop.svc.cluster.local`), with a port or without. Without one the port is 80 where the
 /// service has it, else its first.
 #[must_use]
-pub fn virtual_hosts(
-    service: &Service,
-    default: Balancer,
-    zone: &DnsName,
-) -> Vec<(Arc<str>, Bytes)> {
-    let hash = balancing::http_hash(service, default);
+pub fn virtual_hosts(service: &Service, around: Around<'_>) -> Vec<(Arc<str>, Bytes)> {
     let ports: Vec<&ServicePort> = http_ports(service).collect();
     let bare = ports.iter().find(|p| p.port == 80).or(ports.first()).map(|p| p.port);
     let (name, namespace) = (service.key.name(), service.key.namespace());
-    let full = host_name(&service.key, zone);
+    let full = host_name(&service.key, around.zone);
     let forms = match service.key.scope() {
         Scope::Cluster => {
             vec![format!("{name}.{namespace}"), format!("{name}.{namespace}.svc"), full]
@@ -93,7 +87,7 @@ pub fn virtual_hosts(
             let host = VirtualHost {
                 name: host_name.to_string(),
                 domains,
-                routes: vec![to_cluster(service, port.port, hash.clone())],
+                routes: routes(service, port.port, around, Dialect::Envoy),
                 ..VirtualHost::default()
             };
             (host_name, host.encode_to_vec().into())
@@ -123,41 +117,24 @@ pub fn encode_http(hosts: &OrdMap<Arc<str>, Bytes>) -> Encoded {
     Encoded::from_bytes(HTTP_ROUTES, &RouteConfiguration::type_url(), &message)
 }
 
-/// All requests to a cluster. No timeout of the whole request unless the service asks for one:
-/// Envoy's default of 15 s would cut gRPC streams.
-fn to_cluster(service: &Service, port: u16, hash_policy: Vec<HashPolicy>) -> Route {
-    let name = cluster_name(&service.key, port).to_string();
-    let timeouts = &service.policy.timeouts;
-    Route {
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix(String::new())),
-            ..RouteMatch::default()
-        }),
-        action: Some(Action::Route(RouteAction {
-            cluster_specifier: Some(route_action::ClusterSpecifier::Cluster(name)),
-            timeout: Some(duration(timeouts.request.unwrap_or_default())),
-            idle_timeout: timeouts.idle.map(duration),
-            retry_policy: service.policy.retries.as_ref().map(retry_policy),
-            hash_policy,
-            ..RouteAction::default()
-        })),
-        ..Route::default()
+/// What is routed on a port, as the routes of the service say, or else all of it to the cluster.
+fn routes(service: &Service, port: u16, around: Around<'_>, dialect: Dialect) -> Vec<Route> {
+    match around.routes.and_then(|routes| routes.ports.get(&port)) {
+        Some(routes) => routes.iter().map(|route| encode::route(route, dialect)).collect(),
+        None => vec![encode::route(&to_cluster(service, port, around.default), dialect)],
     }
 }
 
-/// Envoy and gRPC (gRFC A44) read the same list and skip the words they do not know; gRPC has no
-/// limit on a single try.
-fn retry_policy(retries: &Retries) -> RetryPolicy {
-    let words: Vec<&str> = retries.on.iter().map(|reason| RetryOn::word(*reason)).collect();
-    RetryPolicy {
-        retry_on: words.join(","),
-        num_retries: Some(UInt32Value { value: retries.attempts }),
-        retriable_status_codes: retries.status_codes.iter().map(|code| u32::from(*code)).collect(),
-        per_try_timeout: retries.per_try_timeout.map(duration),
-        retry_back_off: retries.back_off.map(|back_off| RetryBackOff {
-            base_interval: Some(duration(back_off.base)),
-            max_interval: Some(duration(back_off.max)),
-        }),
-        ..RetryPolicy::default()
+/// All requests to a cluster, within the limits that the service asks for.
+fn to_cluster(service: &Service, port: u16, default: Balancer) -> traffic::Route {
+    let affinity = service.traffic.affinity_secs.is_some();
+    let (_, hash_on) = service.policy.balancing(affinity, default);
+    let name = cluster_name(&service.key, port);
+    traffic::Route {
+        timeout: service.policy.timeouts.request,
+        idle_timeout: service.policy.timeouts.idle,
+        retries: service.policy.retries.clone(),
+        hash: encode::told_by(hash_on),
+        ..traffic::Route::to(PathMatch::Prefix("".into()), name)
     }
 }

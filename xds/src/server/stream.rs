@@ -21,12 +21,12 @@ use super::outbox::Outbox;
 use super::refusals::Refusals;
 use super::session::{MAX_NAME_BYTES, Outcome, Session, Violation};
 use super::wire::Open;
-use crate::NODE_NAME;
 use crate::capability::{Agent, Capabilities};
 use crate::catalog::{Catalog, Changed, Name};
 use crate::metrics::ServerMetrics;
 use crate::resource::ResourceType;
-use crate::viewer::Viewer;
+use crate::viewer::{Gateways, Viewer};
+use crate::{GATEWAYS, NODE_NAME};
 
 /// How long routes are held back for a client that does not ask for the endpoints of a new cluster.
 const HOLD_LIMIT: Duration = Duration::from_secs(5);
@@ -276,18 +276,23 @@ fn viewer(proven: &Viewer, node: &Node) -> Viewer {
     let features = &node.client_features;
     let ttl = features.iter().any(|feature| feature == "xds.config.supports-resource-ttl");
     let capabilities = Capabilities::of(&Agent::from(node));
-    Viewer { place: place(node), ttl, capabilities, ..proven.clone() }
+    let gateways = text(node, GATEWAYS).map(Gateways::parse).unwrap_or_default();
+    Viewer { place: place(node), gateways, ttl, capabilities, ..proven.clone() }
+}
+
+/// What a client says under a key of its metadata.
+fn text<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
+    match &node.metadata.as_ref()?.fields.get(key)?.kind {
+        Some(Kind::StringValue(text)) => Some(text),
+        _ => None,
+    }
 }
 
 /// Where a client says it is: the zone of its locality, and its node by the key that Istio's
 /// proxies use too.
 fn place(node: &Node) -> Place {
     let zone = node.locality.as_ref().map(|locality| locality.zone.as_str());
-    let name = node.metadata.as_ref().and_then(|metadata| metadata.fields.get(NODE_NAME));
-    let name = name.and_then(|value| match &value.kind {
-        Some(Kind::StringValue(name)) => Some(name.as_str()),
-        _ => None,
-    });
+    let name = text(node, NODE_NAME);
     let known = |text: Option<&str>| {
         text.filter(|t| !t.is_empty() && t.len() <= MAX_NAME_BYTES).map(Into::into)
     };

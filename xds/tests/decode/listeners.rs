@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
-    AcceptProxy, EscapedSlashes, HttpOptions, Listener as Taken, ListenerKind, StripPort,
+    AcceptProxy, EscapedSlashes, HttpOptions, Listener as Taken, ListenerKind, Share, StripPort,
     TcpOptions, Underscores,
 };
 use portolan_proto::envoy::accesslog::AccessLog;
@@ -217,7 +217,7 @@ fn what_is_asked_of_tcp_streams() {
     for (proxy, options) in
         [(whole, expected), (proxy(), TcpOptions::default()), (unlimited, TcpOptions::default())]
     {
-        let kind = ListenerKind::Tcp { cluster: "c".into(), options };
+        let kind = ListenerKind::Tcp { clusters: vec![Share::all("c".into())], options };
         assert_eq!(taken(&listener(vec![chain(any(&proxy))])).map(|l| l.kind), Ok(kind));
     }
 }

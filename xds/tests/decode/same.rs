@@ -10,7 +10,7 @@ use portolan_model::policy::{
 };
 use portolan_model::traffic::{
     AcceptProxy, AdaptiveConcurrency, Cluster, HashPolicy, HttpOptions, ListenerKind, Outlier,
-    ProxyHeader, Route, SlowStart, SuccessRate, TcpOptions, UpstreamProtocol,
+    ProxyHeader, Route, Share, SlowStart, SuccessRate, TcpOptions, UpstreamProtocol,
 };
 use portolan_model::{AppProtocol, Balancer, Service, ServiceKey};
 use portolan_proto::envoy::protobuf::Any;
@@ -41,7 +41,8 @@ fn cluster_of(service: &Service) -> Cluster {
 
 fn route_of(service: &Service) -> Route {
     let config = config();
-    let hosts = route::virtual_hosts(service, Balancer::PeakEwma, &config.zone);
+    let around = route::Around { routes: None, default: Balancer::PeakEwma, zone: &config.zone };
+    let hosts = route::virtual_hosts(service, around);
     let table = route::encode_http(&hosts.into_iter().collect());
     let (_, table) = decode::route::decode(&any(&table)).expect("our proxy takes it");
     table.hosts[0].routes[0].clone()
@@ -343,8 +344,8 @@ fn what_the_configuration_asks_of_a_listener_arrives() {
     let cases = [
         (ListenerTarget::Http, none(), ListenerKind::Http { routes: routes(), options: HttpOptions::default() }),
         (ListenerTarget::Http, options(), ListenerKind::Http { routes: routes(), options: http.clone() }),
-        (to(), none(), ListenerKind::Tcp { cluster: cluster(), options: by_address() }),
-        (to(), options(), ListenerKind::Tcp { cluster: cluster(), options: tcp.clone() }),
+        (to(), none(), ListenerKind::Tcp { clusters: vec![Share::all(cluster())], options: by_address() }),
+        (to(), options(), ListenerKind::Tcp { clusters: vec![Share::all(cluster())], options: tcp.clone() }),
         (detect(), none(), ListenerKind::Detect {
             routes: routes(), cluster: cluster(), http: HttpOptions::default(), tcp: by_address(),
         }),

@@ -160,6 +160,7 @@ pub(crate) fn config() -> ResourceConfig {
                 options: ListenerOptions::default(),
             },
         ],
+        gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
         load_reports: false,
     }
 }

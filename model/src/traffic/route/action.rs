@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
-use super::PathMatch;
+use super::{PathMatch, Substitution};
 use crate::traffic::ResourceName;
 
 /// What becomes of a request.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Action {
     /// It goes to one of these clusters, as often as their weights say. Never empty, and never all
@@ -21,7 +21,7 @@ pub enum Action {
 }
 
 /// A cluster's part of a route's requests.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Share {
     /// Name of the cluster.
@@ -32,8 +32,18 @@ pub struct Share {
     pub edits: Option<Arc<Edits>>,
 }
 
+/// Where copies of a route's requests go; nobody waits for what they are answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Mirror {
+    /// Name of the cluster.
+    pub cluster: ResourceName,
+    /// Of how many requests, in millionths.
+    pub millionths: u32,
+}
+
 /// Changes of a request on its way, and of its response.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Edits {
     /// Of the request's fields, in this order.
@@ -47,7 +57,7 @@ pub struct Edits {
 }
 
 /// One change of fields. Names are in lower case.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HeaderEdit {
     /// All of the name go.
@@ -63,17 +73,19 @@ pub enum HeaderEdit {
 }
 
 /// A change of the path; the query stays.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PathEdit {
     /// What the route's condition matched (a prefix, or all of it) becomes this.
     Matched(Arc<str>),
     /// All of it becomes this.
     Whole(Arc<str>),
+    /// Every part that an expression matches becomes what this says of it.
+    Replaced(Substitution),
 }
 
 /// Where a client is sent. What is `None` stays as the client asked for it.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Redirect {
     /// `http` or `https`.
@@ -94,7 +106,7 @@ pub struct Redirect {
 }
 
 /// An answer that stands in the configuration.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Respond {
     /// 200 to 599.
@@ -105,11 +117,19 @@ pub struct Respond {
     pub edits: Option<Arc<Edits>>,
 }
 
+impl Share {
+    /// All of it, unchanged.
+    #[must_use]
+    pub fn all(cluster: ResourceName) -> Self {
+        Self { cluster, weight: 1, edits: None }
+    }
+}
+
 impl Action {
     /// To one cluster, unchanged.
     #[must_use]
     pub fn to(cluster: ResourceName) -> Self {
-        Self::Forward(vec![Share { cluster, weight: 1, edits: None }])
+        Self::Forward(vec![Share::all(cluster)])
     }
 }
 
@@ -129,6 +149,20 @@ pub fn pick(shares: &[Share], number: u64) -> Option<&Share> {
     })
 }
 
+impl HeaderEdit {
+    /// The field that is changed.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Remove(name)
+            | Self::Add(name, _)
+            | Self::AddIfAbsent(name, _)
+            | Self::Set(name, _)
+            | Self::Replace(name, _) => name,
+        }
+    }
+}
+
 impl Edits {
     /// Whether nothing is changed.
     #[must_use]
@@ -144,8 +178,13 @@ impl PathEdit {
     pub fn apply(&self, target: &[u8], matched: &PathMatch) -> Vec<u8> {
         let end = target.iter().position(|byte| *byte == b'?').unwrap_or(target.len());
         let (path, query) = target.split_at(end);
+        let replaced;
         let (start, rest): (&str, &[u8]) = match self {
             Self::Whole(path) => (path, b""),
+            Self::Replaced(substitution) => {
+                replaced = substitution.apply(path);
+                ("", &replaced)
+            }
             Self::Matched(start) => {
                 let taken = match matched {
                     PathMatch::Prefix(prefix) | PathMatch::Under(prefix) => prefix.len(),
@@ -195,6 +234,9 @@ mod tests {
         let exact = PathMatch::Exact("/a".into());
         let whole = PathEdit::Whole("/x".into());
         let matched = |to: &str| PathEdit::Matched(to.into());
+        let replaced = |text: &str, with: &str| {
+            PathEdit::Replaced(Substitution::new(text, with).expect("valid"))
+        };
         for (edit, condition, target, expected) in [
             (&whole, &prefix, "/a/b?c=d", "/x?c=d"),
             (&matched("/x"), &prefix, "/a/b?c", "/x/b?c"),
@@ -206,6 +248,10 @@ mod tests {
             (&matched(""), &under, "/a", "/"),
             (&matched(""), &under, "/a?q", "/?q"),
             (&matched("/x"), &exact, "/a?q", "/x?q"),
+            (&replaced("^/.*$", "/x"), &exact, "/a/b?q", "/x?q"),
+            (&replaced("^/a/?", "/"), &under, "/a/b", "/b"),
+            (&replaced("^/a/?", "/"), &under, "/a", "/"),
+            (&replaced("/([a-z])", r"/\1\1"), &under, "/a/b?/c", "/aa/bb?/c"),
         ] {
             let got = edit.apply(target.as_bytes(), condition);
             assert_eq!(String::from_utf8_lossy(&got), expected, "{edit:?} {condition:?} {target}");

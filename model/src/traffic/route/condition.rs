@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 /// What conditions look at.
 pub trait Asked {
@@ -27,7 +27,7 @@ pub(super) fn falls_in(part: u32, number: u64) -> bool {
 }
 
 /// A condition on the path.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum PathMatch {
     /// Starts with these characters.
@@ -41,7 +41,7 @@ pub enum PathMatch {
 }
 
 /// What a request must be beside its path. All of it must hold.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Conditions {
     /// The path is compared without regard to case; an expression says that itself.
@@ -57,7 +57,7 @@ pub struct Conditions {
 }
 
 /// A condition on a field.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct HeaderMatch {
     /// Its name, in lower case.
@@ -71,7 +71,7 @@ pub struct HeaderMatch {
 }
 
 /// What a field must be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum HeaderTest {
     /// It is there, or it is not.
@@ -83,7 +83,7 @@ pub enum HeaderTest {
 }
 
 /// A condition on a parameter of the query. The first of a name counts.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct QueryMatch {
     /// Its name.
@@ -93,7 +93,7 @@ pub struct QueryMatch {
 }
 
 /// A condition on a text.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TextMatch {
     /// What it must be.
@@ -103,7 +103,7 @@ pub struct TextMatch {
 }
 
 /// What a text must be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum TextTest {
     /// Exactly this.
@@ -127,7 +127,7 @@ pub struct Pattern {
 }
 
 /// Most bytes that a compiled expression may take.
-const MAX_COMPILED: usize = 1024 * 1024;
+pub(super) const MAX_COMPILED: usize = 1024 * 1024;
 
 impl Pattern {
     /// Compiles an expression.
@@ -176,6 +176,13 @@ impl fmt::Debug for Pattern {
 impl Serialize for Pattern {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&self.text)
+    }
+}
+
+impl<'de> Deserialize<'de> for Pattern {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        Self::new(&text).map_err(de::Error::custom)
     }
 }
 

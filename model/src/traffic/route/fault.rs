@@ -2,14 +2,14 @@
 
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::condition::falls_in;
 use super::{Asked, HeaderMatch};
 
 /// What is done to some of a route's requests. Whether a request is one of them is thrown for the
 /// delay and for the answer apart.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Fault {
     /// Only requests that are so.
@@ -21,7 +21,7 @@ pub struct Fault {
 }
 
 /// How a request is answered in place of an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub enum Abort {
     /// With this status of HTTP, 200 to 599.

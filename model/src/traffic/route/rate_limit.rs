@@ -4,13 +4,13 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::condition::falls_in;
 
 /// A token bucket. It fills evenly, not in steps: the generic cell rate algorithm (ITU-T I.371), of
 /// which the whole state is one number. Equal to another if it was made of the same settings.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimit {
     /// Tokens it holds at most: what may come at once.

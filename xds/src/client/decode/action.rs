@@ -4,7 +4,9 @@
 use std::time::Duration;
 
 use portolan_model::policy::HashOn;
-use portolan_model::traffic::{Action, Edits, HashPolicy, PathEdit, PathMatch, Route, Share};
+use portolan_model::traffic::{
+    Action, Edits, HashPolicy, Mirror, PathEdit, PathMatch, Route, Share,
+};
 use portolan_proto::envoy::route as rds;
 use portolan_proto::envoy::route::route_action::hash_policy::PolicySpecifier;
 use portolan_proto::envoy::route::route_action::{
@@ -15,7 +17,7 @@ use portolan_proto::envoy::route::weighted_cluster::cluster_weight::HostRewriteS
 use portolan_proto::envoy::route::{RouteAction, WeightedCluster};
 
 use super::edits::{self, Around, Level};
-use super::{answer, duration, labels, refuse, retry, time};
+use super::{answer, condition, duration, labels, refuse, retry, time};
 use crate::resource::PATH;
 
 /// Envoy's default for a route without `timeout`.
@@ -24,6 +26,8 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(15);
 const MAX_HASHES: usize = 16;
 /// Most clusters of a route.
 const MAX_SHARES: usize = 64;
+/// Most copies of a request.
+const MAX_MIRRORS: usize = 8;
 
 /// Converts a route to clusters; `level` is what the route itself asks for.
 ///
@@ -45,10 +49,14 @@ pub(super) fn convert(
             }
             _ => None,
         },
-        path: match said.prefix_rewrite.as_str() {
-            "" => None,
-            prefix => {
+        path: match (said.prefix_rewrite.as_str(), &said.regex_rewrite) {
+            ("", None) => None,
+            ("", Some(said)) => Some(answer::replaced(&format!("{field}.regex_rewrite"), said)?),
+            (prefix, None) => {
                 Some(PathEdit::Matched(answer::target(&format!("{field}.prefix_rewrite"), prefix)?))
+            }
+            (_, Some(_)) => {
+                return Err(format!("{field}: prefix_rewrite and regex_rewrite at the same time"));
             }
         },
         ..Edits::default()
@@ -78,6 +86,7 @@ pub(super) fn convert(
         },
         hash: hash(&format!("{field}.hash_policy"), &said.hash_policy)?,
         labels: labels::asked(&format!("{field}.metadata_match"), said.metadata_match.as_ref())?,
+        mirrors: mirrors(&format!("{field}.request_mirror_policies"), said, host)?,
         action: Action::Forward(shares),
         ..Route::to(path, "".into())
     })
@@ -91,20 +100,57 @@ fn shares(
     rewritten: &Edits,
 ) -> Result<Vec<Share>, String> {
     refuse(&format!("{field}.random_value_specifier"), said.random_value_specifier.is_some())?;
-    if said.clusters.len() > MAX_SHARES {
-        return Err(format!(
-            "{field}: {} clusters are more than {MAX_SHARES}",
-            said.clusters.len()
-        ));
-    }
     let one = |(i, said)| share(&format!("{field}.clusters[{i}]"), said, around, level, rewritten);
     let shares: Vec<Share> = said.clusters.iter().enumerate().map(one).collect::<Result<_, _>>()?;
+    check_sum(field, &shares)?;
+    Ok(shares)
+}
+
+/// Refuses too many shares, and weights whose sum is too large or nothing.
+pub(super) fn check_sum(field: &str, shares: &[Share]) -> Result<(), String> {
+    if shares.len() > MAX_SHARES {
+        return Err(format!("{field}: {} clusters are more than {MAX_SHARES}", shares.len()));
+    }
     let sum = shares.iter().try_fold(0_u32, |sum, share| sum.checked_add(share.weight));
     match sum {
         None => Err(format!("{field}: the weights are more than {} together", u32::MAX)),
         Some(0) => Err(format!("{field}: no cluster has a weight")),
-        Some(_) => Ok(shares),
+        Some(_) => Ok(()),
     }
+}
+
+/// A route's own take the place of its host's.
+fn mirrors(
+    field: &str,
+    said: &RouteAction,
+    host: &rds::VirtualHost,
+) -> Result<Vec<Mirror>, String> {
+    let own = &said.request_mirror_policies;
+    let said = if own.is_empty() { &host.request_mirror_policies } else { own };
+    if said.len() > MAX_MIRRORS {
+        return Err(format!("{field}: {} are more than {MAX_MIRRORS}", said.len()));
+    }
+    let mut mirrors = Vec::with_capacity(said.len());
+    for (i, said) in said.iter().enumerate() {
+        let field = format!("{field}[{i}]");
+        let asked = [
+            ("cluster_header", !said.cluster_header.is_empty()),
+            ("request_headers_mutations", !said.request_headers_mutations.is_empty()),
+            ("host_rewrite_literal", !said.host_rewrite_literal.is_empty()),
+        ];
+        asked
+            .into_iter()
+            .try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
+        if said.cluster.is_empty() {
+            return Err(format!("{field}.cluster: missing"));
+        }
+        // By default all of them, and all where there is no runtime to ask.
+        let part = said.runtime_fraction.as_ref().and_then(|said| said.default_value.as_ref());
+        let millionths = part.map_or(1_000_000, condition::part);
+        mirrors.push(Mirror { cluster: said.cluster.as_str().into(), millionths });
+    }
+    mirrors.retain(|mirror| mirror.millionths > 0);
+    Ok(mirrors)
 }
 
 fn share(
@@ -156,13 +202,11 @@ fn unsupported(field: &str, said: &RouteAction) -> Result<(), String> {
         )
     );
     let asked = [
-        ("regex_rewrite", said.regex_rewrite.is_some()),
         ("path_rewrite", !said.path_rewrite.is_empty()),
         ("path_rewrite_policy", said.path_rewrite_policy.is_some()),
         ("host_rewrite_specifier", !kept),
         ("retry_policy_typed_config", said.retry_policy_typed_config.is_some()),
         ("cors", said.cors.is_some()),
-        ("request_mirror_policies", !said.request_mirror_policies.is_empty()),
         ("internal_redirect_policy", said.internal_redirect_policy.is_some()),
         ("upgrade_configs", said.upgrade_configs.iter().any(|u| u.connect_config.is_some())),
     ];

@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use portolan_model::traffic::{Edits, PathEdit, Redirect, Respond};
+use portolan_model::traffic::{Edits, PathEdit, Redirect, Respond, Substitution};
 use portolan_proto::envoy::core::data_source::Specifier;
+use portolan_proto::envoy::matcher::RegexMatchAndSubstitute;
 use portolan_proto::envoy::route::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
@@ -43,8 +44,8 @@ pub(super) fn redirect(
         Some(PathRewriteSpecifier::PrefixRewrite(prefix)) => {
             Some(PathEdit::Matched(target(&format!("{field}.prefix_rewrite"), prefix)?))
         }
-        Some(PathRewriteSpecifier::RegexRewrite(_)) => {
-            return Err(format!("{field}.regex_rewrite: not supported"));
+        Some(PathRewriteSpecifier::RegexRewrite(said)) => {
+            Some(replaced(&format!("{field}.regex_rewrite"), said)?)
         }
         Some(PathRewriteSpecifier::PathRewrite(_)) => {
             return Err(format!("{field}.path_rewrite: not supported"));
@@ -107,6 +108,24 @@ pub(super) fn host(field: &str, said: &str) -> Result<Option<Arc<str>>, String> 
         return Err(format!("{field}: {said:?} is no host"));
     }
     Ok((!said.is_empty()).then(|| said.into()))
+}
+
+/// A change of the path by an expression. What it becomes must be such as may stand in a target.
+pub(super) fn replaced(field: &str, said: &RegexMatchAndSubstitute) -> Result<PathEdit, String> {
+    let text = said.pattern.as_ref().map(|pattern| pattern.regex.as_str()).unwrap_or_default();
+    if text.is_empty() {
+        return Err(format!("{field}.pattern.regex: missing"));
+    }
+    let part = |byte: u8| byte.is_ascii_graphic() && !b"#?\"<>^`{|}".contains(&byte);
+    if !said.substitution.bytes().all(part) {
+        return Err(format!("{field}.substitution: {:?} is no part of a path", said.substitution));
+    }
+    let substitution = Substitution::new(text, &said.substitution);
+    substitution.map(PathEdit::Replaced).map_err(|error| {
+        // It comes in several lines, with the place marked.
+        let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
+        format!("{field}: {error}")
+    })
 }
 
 /// A path, or a beginning of one, as it may stand in a request's target.

@@ -4,7 +4,7 @@
 
 use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
-    AcceptProxy, HttpOptions, Listener as Socket, ListenerKind, ResourceName, RouteTable,
+    AcceptProxy, HttpOptions, Listener as Socket, ListenerKind, ResourceName, RouteTable, Share,
     TcpOptions,
 };
 use portolan_proto::envoy::connection_hash_policy::PolicySpecifier;
@@ -17,12 +17,13 @@ use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch, Listener, L
 use portolan_proto::envoy::listener_proxy_protocol::ProxyProtocol;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::raw_buffer::RawBuffer;
-use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
+use portolan_proto::envoy::tcp_proxy::TcpProxy;
+use portolan_proto::envoy::tcp_proxy::tcp_proxy::{ClusterSpecifier, WeightedCluster};
 use portolan_proto::envoy::tls_inspector::TlsInspector;
 use prost::Name;
 
 use super::endpoints::socket_address;
-use super::{DecodeError, http, message, named, refuse, resource, time};
+use super::{DecodeError, action, http, message, named, refuse, resource, time};
 use crate::resource::listener::HTTP_PROTOCOLS;
 
 /// The transport that is none.
@@ -48,7 +49,7 @@ pub fn decode(any: &Any) -> Result<(ResourceName, DecodedListener), DecodeError>
 /// What a filter chain ends in.
 enum End {
     Http(ResourceName, Option<RouteTable>, HttpOptions),
-    Tcp(ResourceName, TcpOptions),
+    Tcp(Vec<Share>, TcpOptions),
 }
 
 fn convert(
@@ -126,7 +127,7 @@ fn chains(
             End::Http(routes, table, options) => {
                 (ListenerKind::Http { routes, options }, table, headed)
             }
-            End::Tcp(cluster, options) => (ListenerKind::Tcp { cluster, options }, None, headed),
+            End::Tcp(clusters, options) => (ListenerKind::Tcp { clusters, options }, None, headed),
         }),
         [one, other] => {
             let (first, second) = match (matching(one), matching(other)) {
@@ -135,7 +136,11 @@ fn chains(
                 _ => return Err(format!("filter_chains: {several}")),
             };
             match (of(first)?, of(second)?) {
-                (End::Http(routes, table, http), End::Tcp(cluster, tcp)) if inspected => {
+                (End::Http(routes, table, http), End::Tcp(clusters, tcp)) if inspected => {
+                    let [Share { cluster, .. }] = &clusters[..] else {
+                        return Err("weighted_clusters: not supported beside HTTP".to_owned());
+                    };
+                    let cluster = ResourceName::clone(cluster);
                     Ok((ListenerKind::Detect { routes, cluster, http, tcp }, table, headed))
                 }
                 _ => Err(format!("filter_chains: {several}")),
@@ -236,11 +241,26 @@ fn tcp(proxy: &TcpProxy) -> Result<End, String> {
     };
     match &proxy.cluster_specifier {
         Some(ClusterSpecifier::Cluster(cluster)) if !cluster.is_empty() => {
-            Ok(End::Tcp(cluster.as_str().into(), options))
+            Ok(End::Tcp(vec![Share::all(cluster.as_str().into())], options))
         }
-        Some(ClusterSpecifier::WeightedClusters(_)) => {
-            Err("weighted_clusters: not supported yet".to_owned())
-        }
+        Some(ClusterSpecifier::WeightedClusters(said)) => Ok(End::Tcp(shares(said)?, options)),
         _ => Err("cluster: missing".to_owned()),
     }
+}
+
+fn shares(said: &WeightedCluster) -> Result<Vec<Share>, String> {
+    let mut shares = Vec::with_capacity(said.clusters.len());
+    for (i, said) in said.clusters.iter().enumerate() {
+        let field = format!("weighted_clusters.clusters[{i}]");
+        refuse(&format!("{field}.metadata_match"), said.metadata_match.is_some())?;
+        // Envoy's own rules.
+        for (name, missing) in [("name", said.name.is_empty()), ("weight", said.weight == 0)] {
+            if missing {
+                return Err(format!("{field}.{name}: missing"));
+            }
+        }
+        shares.push(Share { weight: said.weight, ..Share::all(said.name.as_str().into()) });
+    }
+    action::check_sum("weighted_clusters", &shares)?;
+    Ok(shares)
 }

@@ -71,7 +71,6 @@ fn virtual_host(
         ("require_tls", host.require_tls != 0),
         ("cors", host.cors.is_some()),
         ("retry_policy_typed_config", host.retry_policy_typed_config.is_some()),
-        ("request_mirror_policies", !host.request_mirror_policies.is_empty()),
     ];
     unsupported
         .into_iter()

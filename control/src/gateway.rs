@@ -1,0 +1,138 @@
+//! The Gateway API: Gateways, routes and grants of their objects, resolved against the services there
+//! are, and the status of each object.
+//!
+//! Pure. It keeps the drafts and compiles them all together when one of them, a namespace's labels or
+//! a service that a route asked for has changed. Who writes the statuses down is not its concern.
+
+pub mod api;
+mod attach;
+mod compile;
+pub mod convert;
+pub mod draft;
+mod host;
+mod listeners;
+mod resolve;
+mod rules;
+mod selector;
+pub mod status;
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use portolan_model::{Gateway, GatewayKey, Service, ServiceKey, ServiceRoutes};
+
+use compile::{Compiled, Known};
+use draft::{ClassDraft, GatewayApiDraft, GatewayDraft, GrantDraft, RouteDraft};
+use status::Status;
+
+use crate::object::Kind;
+
+/// Name and namespace.
+type Name = (Arc<str>, Arc<str>);
+
+/// What is known of the Gateway API.
+#[derive(Debug, Default)]
+pub struct GatewayApi {
+    classes: BTreeMap<Name, ClassDraft>,
+    gateways: BTreeMap<Name, GatewayDraft>,
+    routes: BTreeMap<(Kind, Name), RouteDraft>,
+    grants: BTreeMap<Name, GrantDraft>,
+    namespaces: attach::NamespaceLabels,
+    /// Services that routes refer to, whether they are there or not.
+    asked: HashSet<ServiceKey>,
+    statuses: Arc<Vec<Status>>,
+    is_stale: bool,
+}
+
+/// What is in force.
+#[derive(Debug, Default)]
+pub struct InForce {
+    /// Gateways.
+    pub gateways: BTreeMap<GatewayKey, Arc<Gateway>>,
+    /// Routes of services.
+    pub routes: BTreeMap<ServiceKey, Arc<ServiceRoutes>>,
+}
+
+impl GatewayApi {
+    /// Writes an object in place of what stood under its name.
+    pub fn apply(&mut self, draft: &GatewayApiDraft) {
+        self.is_stale = true;
+        let name = name(draft);
+        match draft.clone() {
+            GatewayApiDraft::Class(class) => _ = self.classes.insert(name, class),
+            GatewayApiDraft::Gateway(gateway) => _ = self.gateways.insert(name, gateway),
+            GatewayApiDraft::Route(route) => _ = self.routes.insert((route.kind, name), route),
+            GatewayApiDraft::Grant(grant) => _ = self.grants.insert(name, grant),
+        }
+    }
+
+    /// Takes an object out.
+    pub fn delete(&mut self, draft: &GatewayApiDraft) {
+        self.is_stale = true;
+        let name = name(draft);
+        match draft {
+            GatewayApiDraft::Class(_) => _ = self.classes.remove(&name),
+            GatewayApiDraft::Gateway(_) => _ = self.gateways.remove(&name),
+            GatewayApiDraft::Route(route) => _ = self.routes.remove(&(route.kind, name)),
+            GatewayApiDraft::Grant(_) => _ = self.grants.remove(&name),
+        }
+    }
+
+    /// Notes the labels of a namespace; `None`: it is gone.
+    pub fn set_labels(&mut self, namespace: &Arc<str>, labels: Option<&BTreeMap<String, String>>) {
+        let before = match labels.filter(|labels| !labels.is_empty()) {
+            Some(labels) => self.namespaces.insert(Arc::clone(namespace), labels.clone()),
+            None => self.namespaces.remove(namespace),
+        };
+        let empty = BTreeMap::new();
+        self.is_stale |= before.as_ref().unwrap_or(&empty) != labels.unwrap_or(&empty);
+    }
+
+    /// Notes that a service has changed.
+    pub fn on_service(&mut self, key: &ServiceKey) {
+        self.is_stale |= self.asked.contains(key);
+    }
+
+    /// Whether anything has changed since it was last compiled.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.is_stale
+    }
+
+    /// What is in force now, if that may have changed.
+    pub fn compile(&mut self, services: &HashMap<ServiceKey, Arc<Service>>) -> Option<InForce> {
+        if !std::mem::take(&mut self.is_stale) {
+            return None;
+        }
+        let known = Known {
+            classes: self.classes.values().collect(),
+            gateways: self.gateways.values().collect(),
+            routes: self.routes.values().collect(),
+            grants: self.grants.values().collect(),
+            namespaces: &self.namespaces,
+            services,
+        };
+        let Compiled { gateways, routes, statuses, asked } = compile::compile(&known);
+        self.asked = asked;
+        if *self.statuses != statuses {
+            self.statuses = Arc::new(statuses);
+        }
+        Some(InForce { gateways, routes })
+    }
+
+    /// What became of each object, as of the last time it was compiled.
+    #[must_use]
+    pub fn statuses(&self) -> Arc<Vec<Status>> {
+        Arc::clone(&self.statuses)
+    }
+}
+
+fn name(draft: &GatewayApiDraft) -> Name {
+    let meta = match draft {
+        GatewayApiDraft::Class(class) => &class.meta,
+        GatewayApiDraft::Gateway(gateway) => &gateway.meta,
+        GatewayApiDraft::Route(route) => &route.meta,
+        GatewayApiDraft::Grant(grant) => &grant.meta,
+    };
+    (Arc::clone(&meta.namespace), Arc::clone(&meta.name))
+}

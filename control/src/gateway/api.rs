@@ -1,0 +1,42 @@
+//! The objects of `gateway.networking.k8s.io`, as far as they are used; the crate that has them
+//! goes with another version of kube than ours. Fields that do nothing here are kept as values, so
+//! that a manifest that has them is not refused for an unknown key.
+
+mod gateway;
+mod grant;
+mod route;
+
+pub use gateway::{Gateway, GatewayClass, Listener, RouteNamespaces};
+pub use grant::ReferenceGrant;
+pub use route::{
+    BackendRef, Filter, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule,
+    Header, HeaderMatch, HeaderModifier, HttpRoute, HttpRouteMatch, HttpRouteRule, Mirror,
+    ParentReference, PathMatch, PathModifier, Redirect, Retry, Rewrite, TcpRoute, TcpRouteRule,
+    Timeouts,
+};
+
+/// The API group.
+pub const GROUP: &str = "gateway.networking.k8s.io";
+
+/// Makes an object: what every one has, and a `spec` of its own.
+macro_rules! object {
+    ($(#[$doc:meta])* $name:ident, $spec:ty) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, serde::Deserialize)]
+        #[serde(rename_all = "camelCase")]
+        pub struct $name {
+            /// Passed over: what kind it is, is known before.
+            pub api_version: Option<String>,
+            /// Passed over.
+            pub kind: Option<String>,
+            /// Passed over: it is written, not read.
+            pub status: Option<serde_json::Value>,
+            /// Name, namespace, age and generation.
+            #[serde(default)]
+            pub metadata: k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta,
+            /// What is asked for.
+            pub spec: $spec,
+        }
+    };
+}
+use object;

@@ -1,0 +1,379 @@
+//! All objects of the Gateway API together -> what is in force, and the status of each. Pure.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use portolan_model::traffic::{Route, Share, VirtualHost};
+use portolan_model::{Gateway, GatewayKey, GatewayPort, Scope, Service, ServiceKey, ServiceRoutes};
+
+use super::api::GROUP;
+use super::attach::{self, NamespaceLabels};
+use super::draft::{ClassDraft, GatewayDraft, GrantDraft, Meta, ParentRef, Rank, RouteDraft};
+use super::host::{self, Host};
+use super::listeners::{self, Judged};
+use super::resolve::Resolver;
+use super::rules::{self, Rules};
+use super::status::{
+    CONTROLLER, Condition, GatewayStatus, Of, ParentStatus, RouteStatus, Status, find,
+};
+use crate::object::{Kind, ObjectId};
+
+/// The class that is there without a GatewayClass of its name.
+const OWN_CLASS: &str = "portolan";
+
+/// Everything that is known.
+pub(super) struct Known<'a> {
+    pub(super) classes: Vec<&'a ClassDraft>,
+    pub(super) gateways: Vec<&'a GatewayDraft>,
+    pub(super) routes: Vec<&'a RouteDraft>,
+    pub(super) grants: Vec<&'a GrantDraft>,
+    pub(super) namespaces: &'a NamespaceLabels,
+    pub(super) services: &'a HashMap<ServiceKey, Arc<Service>>,
+}
+
+/// What it comes to.
+#[derive(Debug, Default)]
+pub(super) struct Compiled {
+    pub(super) gateways: BTreeMap<GatewayKey, Arc<Gateway>>,
+    pub(super) routes: BTreeMap<ServiceKey, Arc<ServiceRoutes>>,
+    pub(super) statuses: Vec<Status>,
+    /// Services that this depends on.
+    pub(super) asked: HashSet<ServiceKey>,
+}
+
+/// A Gateway of ours while its routes are put in.
+struct Site<'a> {
+    draft: &'a GatewayDraft,
+    listeners: Vec<Judged>,
+    /// By listener: the routes of each host, and the kind that has it.
+    hosts: Vec<BTreeMap<Host, (Kind, Vec<Ranked>)>>,
+    /// By listener: where connections go.
+    shares: Vec<Option<Vec<Share>>>,
+}
+
+/// Routes and how they stand to others: by rank, then by the age and name of their object (the
+/// position among all of its kind), then as they are written.
+struct Ranked {
+    rank: Rank,
+    age: usize,
+    routes: Vec<Route>,
+}
+
+/// Compiles it all.
+pub(super) fn compile(known: &Known<'_>) -> Compiled {
+    let mut compiled = Compiled::default();
+    let mut ours: BTreeMap<&str, bool> = [(OWN_CLASS, true)].into();
+    for class in &known.classes {
+        let is_ours = *class.controller == *CONTROLLER;
+        ours.insert(&class.meta.name, is_ours);
+        if is_ours {
+            let accepted = Of::Class(vec![Condition::yes("Accepted", "Accepted")]);
+            let id = id(Kind::GatewayClass, &class.meta);
+            compiled.statuses.push(Status::new(id, &class.meta, accepted));
+        }
+    }
+    let mut sites: BTreeMap<GatewayKey, Site<'_>> = (known.gateways.iter())
+        .filter(|gateway| ours.get(&*gateway.class).is_some_and(|ours| *ours))
+        .map(|draft| (key(&draft.meta), Site::of(draft)))
+        .collect();
+    let mut resolver = Resolver::new(known.services, known.grants.clone());
+    let mut meshes: BTreeMap<ServiceKey, BTreeMap<u16, Vec<Ranked>>> = BTreeMap::new();
+    let mut routes = known.routes.clone();
+    routes.sort_by(|one, other| (&one.meta, one.kind).cmp(&(&other.meta, other.kind)));
+    for (age, route) in routes.iter().enumerate() {
+        let mut parents = Vec::with_capacity(route.parents.len());
+        for parent in &route.parents {
+            let place = Place { route, parent, age };
+            let status = match (&*parent.group, &*parent.kind) {
+                (GROUP, "Gateway") => {
+                    let key = GatewayKey::new(parent.namespace.clone(), parent.name.clone());
+                    let site = sites.get_mut(&key);
+                    let exists = known.gateways.iter().any(|gateway| {
+                        (&gateway.meta.namespace, &gateway.meta.name) == (&key.namespace, &key.name)
+                    });
+                    match (site, exists) {
+                        (Some(site), _) => place.at_gateway(site, known.namespaces, &mut resolver),
+                        // Another controller's.
+                        (None, true) => continue,
+                        (None, false) => place.nowhere(format!("Gateway {key}: there is none")),
+                    }
+                }
+                ("", "Service") => place.at_service(&mut meshes, &mut resolver),
+                _ => place.nowhere(format!("{}: nothing of this kind takes routes", parent.kind)),
+            };
+            parents.push(status);
+        }
+        let of = Of::Route(RouteStatus { hostnames: route.hostnames.clone(), parents });
+        compiled.statuses.push(Status::new(id(route.kind, &route.meta), &route.meta, of));
+    }
+    for (key, site) in sites {
+        let (gateway, status) = site.finish(&key);
+        if let Some(gateway) = gateway {
+            compiled.gateways.insert(key, Arc::new(gateway));
+        }
+        compiled.statuses.push(status);
+    }
+    for (service, ports) in meshes {
+        let ports = ports.into_iter().map(|(port, ranked)| (port, in_order(ranked))).collect();
+        let routes = ServiceRoutes { service: service.clone(), ports };
+        compiled.routes.insert(service, Arc::new(routes));
+    }
+    compiled.statuses.sort_by(|one, other| one.id.cmp(&other.id));
+    compiled.asked = resolver.asked;
+    compiled
+}
+
+fn key(meta: &Meta) -> GatewayKey {
+    GatewayKey { namespace: meta.namespace.clone(), name: meta.name.clone() }
+}
+
+fn id(kind: Kind, meta: &Meta) -> ObjectId {
+    ObjectId { kind, namespace: meta.namespace.to_string(), name: meta.name.to_string() }
+}
+
+fn in_order(mut ranked: Vec<Ranked>) -> Vec<Route> {
+    // Stable: what is equal stays as it is written.
+    ranked.sort_by(|one, other| other.rank.cmp(&one.rank).then(one.age.cmp(&other.age)));
+    ranked.into_iter().flat_map(|ranked| ranked.routes).collect()
+}
+
+/// A route at one of its parents.
+struct Place<'a> {
+    route: &'a RouteDraft,
+    parent: &'a ParentRef,
+    age: usize,
+}
+
+impl Place<'_> {
+    fn at_gateway(
+        &self,
+        site: &mut Site<'_>,
+        namespaces: &NamespaceLabels,
+        resolver: &mut Resolver<'_>,
+    ) -> ParentStatus {
+        let found = attach::attach(self.route, self.parent, site.draft, namespaces);
+        let attached = match found {
+            Ok(attached) => attached,
+            Err(refused) => {
+                let rules = rules::compile(self.route, 0, resolver);
+                return self.refused(refused, &rules);
+            }
+        };
+        let mut rules = Rules::default();
+        let mut taken = 0;
+        for attached in &attached {
+            let port = site.draft.listeners[attached.listener].port;
+            rules = rules::compile(self.route, port, resolver);
+            if rules.is_any && site.put(attached, self, &rules) {
+                site.listeners[attached.listener].status.routes += 1;
+                taken += 1;
+            }
+        }
+        if taken == 0 && rules.is_any {
+            let text = "routes of another kind have its hostnames, or its port".to_owned();
+            return self.refused(Condition::no("Accepted", "Conflicted", text), &rules);
+        }
+        self.judged(&rules)
+    }
+
+    /// Routes on a service of the same namespace are for all of its clients (GEP-1426, "producer
+    /// routes").
+    fn at_service(
+        &self,
+        meshes: &mut BTreeMap<ServiceKey, BTreeMap<u16, Vec<Ranked>>>,
+        resolver: &mut Resolver<'_>,
+    ) -> ParentStatus {
+        let ParentRef { namespace, name, port, .. } = self.parent;
+        let key = ServiceKey::new(namespace, name).map(|key| key.within(Scope::Cluster));
+        let service = key.as_ref().ok().and_then(|key| resolver.service(key));
+        let (Ok(key), Some(service)) = (key, service) else {
+            return self.nowhere(format!("Service {namespace}/{name}: there is none"));
+        };
+        let refuse = |reason, text: String, resolver: &mut Resolver<'_>| {
+            let rules = rules::compile(self.route, 0, resolver);
+            self.refused(Condition::no("Accepted", reason, text), &rules)
+        };
+        if *namespace != self.route.meta.namespace {
+            let text = format!("routes on a Service are for its own namespace {namespace} to make");
+            return refuse("UnsupportedValue", text, resolver);
+        }
+        if !self.route.is_http() {
+            let text = format!("no {} on a Service", self.route.kind.as_str());
+            return refuse("UnsupportedValue", text, resolver);
+        }
+        let ports: Vec<u16> = (service.ports.iter())
+            .filter(|known| known.protocol == portolan_model::Protocol::Tcp)
+            .map(|known| known.port)
+            .filter(|known| port.is_none_or(|port| port == *known))
+            .collect();
+        if ports.is_empty() {
+            let text = format!("Service {namespace}/{name} has no such TCP port");
+            return refuse("NoMatchingParent", text, resolver);
+        }
+        let mut rules = Rules::default();
+        for port in ports {
+            rules = rules::compile(self.route, port, resolver);
+            if rules.is_any {
+                let place = meshes.entry(key.clone()).or_default().entry(port).or_default();
+                place.extend(self.ranked(&rules));
+            }
+        }
+        self.judged(&rules)
+    }
+
+    fn ranked(&self, rules: &Rules) -> Vec<Ranked> {
+        let one = |(rank, routes): &(Rank, Vec<Route>)| Ranked {
+            rank: *rank,
+            age: self.age,
+            routes: routes.clone(),
+        };
+        rules.ranked.iter().map(one).collect()
+    }
+
+    /// At a parent that is not there.
+    fn nowhere(&self, text: String) -> ParentStatus {
+        let conditions = vec![Condition::no("Accepted", "NoMatchingParent", text)];
+        ParentStatus { parent: self.parent.clone(), is_ours: false, conditions }
+    }
+
+    fn refused(&self, accepted: Condition, rules: &Rules) -> ParentStatus {
+        let conditions = vec![accepted, resolved(rules)];
+        ParentStatus { parent: self.parent.clone(), is_ours: true, conditions }
+    }
+
+    fn judged(&self, rules: &Rules) -> ParentStatus {
+        let dropped = rules.dropped.join("; ");
+        if !rules.is_any && !rules.dropped.is_empty() {
+            return self.refused(Condition::no("Accepted", "UnsupportedValue", dropped), rules);
+        }
+        let mut conditions = vec![Condition::yes("Accepted", "Accepted"), resolved(rules)];
+        if !dropped.is_empty() {
+            let text = format!("Dropped Rule: {dropped}");
+            let partly = Condition::no("PartiallyInvalid", "UnsupportedValue", text);
+            conditions.push(Condition { holds: true, ..partly });
+        }
+        ParentStatus { parent: self.parent.clone(), is_ours: true, conditions }
+    }
+}
+
+fn resolved(rules: &Rules) -> Condition {
+    let Some(first) = rules.unresolved.first() else {
+        return Condition::yes("ResolvedRefs", "ResolvedRefs");
+    };
+    let mut texts: Vec<&str> = rules.unresolved.iter().map(|why| &*why.message).collect();
+    texts.dedup();
+    Condition::no("ResolvedRefs", first.reason, texts.join("; "))
+}
+
+impl<'a> Site<'a> {
+    fn of(draft: &'a GatewayDraft) -> Self {
+        let listeners = listeners::judge(draft);
+        let hosts = listeners.iter().map(|_| BTreeMap::new()).collect();
+        let shares = listeners.iter().map(|_| None).collect();
+        Self { draft, listeners, hosts, shares }
+    }
+
+    /// Puts a route in; whether it has a place. Of routes of two kinds the older one has a host, and
+    /// of two for connections the older one has the listener.
+    fn put(&mut self, attached: &attach::Attached, place: &Place<'_>, rules: &Rules) -> bool {
+        if !place.route.is_http() {
+            let shares = &mut self.shares[attached.listener];
+            let free = shares.is_none();
+            shares.get_or_insert_with(|| rules.shares.clone());
+            return free;
+        }
+        let mut taken = false;
+        for host in &attached.hosts {
+            let (kind, ranked) = self.hosts[attached.listener]
+                .entry(host.clone())
+                .or_insert_with(|| (place.route.kind, Vec::new()));
+            if *kind == place.route.kind {
+                ranked.extend(place.ranked(rules));
+                taken = true;
+            }
+        }
+        taken
+    }
+
+    fn finish(self, key: &GatewayKey) -> (Option<Gateway>, Status) {
+        let Self { draft, listeners, hosts, shares } = self;
+        let mut ports: BTreeMap<u16, GatewayPort> = BTreeMap::new();
+        let valid = listeners.iter().zip(&draft.listeners).filter(|(judged, _)| judged.valid);
+        let mut of_port: BTreeMap<u16, Vec<Host>> = BTreeMap::new();
+        for (_, listener) in valid {
+            of_port.entry(listener.port).or_default().push(listener.hostname.clone());
+        }
+        let content = listeners.iter().zip(&draft.listeners).zip(hosts.into_iter().zip(shares));
+        for ((judged, listener), (mut hosts, shares)) in content {
+            if !judged.valid {
+                continue;
+            }
+            if &*listener.protocol == "TCP" {
+                if let Some(shares) = shares.filter(|shares| !shares.is_empty()) {
+                    ports.insert(listener.port, GatewayPort::Tcp(shares));
+                }
+                continue;
+            }
+            // What is for the listener and has no route is answered 404, not by a wider one.
+            hosts.entry(listener.hostname.clone()).or_insert((Kind::HttpRoute, Vec::new()));
+            let place = ports.entry(listener.port);
+            let GatewayPort::Http(virtual_hosts) = place.or_insert(GatewayPort::Http(Vec::new()))
+            else {
+                continue;
+            };
+            let beside = &of_port[&listener.port];
+            for (host, (_, ranked)) in hosts {
+                // A request belongs to the narrowest listener, and to no other.
+                if host::nearest(beside.iter(), &host) == Some(&listener.hostname) {
+                    let domain = host.unwrap_or_else(|| "*".into());
+                    let routes = in_order(ranked);
+                    let name = domain.clone();
+                    let domains = vec![domain];
+                    virtual_hosts.push(Arc::new(VirtualHost { name, domains, routes }));
+                }
+            }
+        }
+        let status = status(draft, listeners.into_iter().map(|judged| judged.status).collect());
+        let programmed = match &status.of {
+            Of::Gateway(status) => {
+                find(&status.conditions, "Programmed").is_some_and(|condition| condition.holds)
+            }
+            _ => false,
+        };
+        let addresses = draft.addresses.clone();
+        let gateway = Gateway { key: key.clone(), addresses, ports };
+        (programmed.then_some(gateway), status)
+    }
+}
+
+fn status(draft: &GatewayDraft, listeners: Vec<super::status::ListenerStatus>) -> Status {
+    let bad = |status: &&super::status::ListenerStatus| {
+        find(&status.conditions, "Programmed").is_some_and(|condition| !condition.holds)
+    };
+    let invalid: Vec<&str> = listeners.iter().filter(bad).map(|status| &*status.name).collect();
+    let text = format!("listeners that are not in force: {}", invalid.join(", "));
+    let accepted = if !draft.unusable.is_empty() {
+        Condition::no("Accepted", "UnsupportedAddress", draft.unusable.join("; "))
+    } else if listeners.is_empty() {
+        Condition::no("Accepted", "ListenersNotValid", "it has no listeners")
+    } else if invalid.len() == listeners.len() {
+        Condition::no("Accepted", "ListenersNotValid", text)
+    } else if invalid.is_empty() {
+        Condition::yes("Accepted", "Accepted")
+    } else {
+        Condition { message: text, ..Condition::yes("Accepted", "ListenersNotValid") }
+    };
+    let programmed = if accepted.holds {
+        Condition::yes("Programmed", "Programmed")
+    } else {
+        Condition::no("Programmed", "Invalid", "it is not accepted")
+    };
+    let addresses = if programmed.holds { draft.addresses.clone() } else { Vec::new() };
+    let of = Of::Gateway(GatewayStatus {
+        class: draft.class.clone(),
+        conditions: vec![accepted, programmed],
+        addresses,
+        listeners,
+    });
+    Status::new(id(Kind::Gateway, &draft.meta), &draft.meta, of)
+}

@@ -1,0 +1,103 @@
+//! Gateway -> draft.
+
+use std::net::IpAddr;
+
+use super::super::api::{GROUP, Gateway, Listener};
+use super::super::draft::{From, GatewayApiDraft, GatewayDraft, ListenerDraft};
+use super::super::selector::Selector;
+use super::{at_most, hostname, meta};
+use crate::convert::{check_subdomain, port_number};
+use crate::object::Fault;
+
+/// Most listeners of a Gateway, and most addresses (CRD).
+const MAX_LISTENERS: usize = 64;
+const MAX_ADDRESSES: usize = 16;
+
+/// Converts a Gateway.
+///
+/// # Errors
+/// The first field that forbids it.
+pub fn convert(gateway: &Gateway) -> Result<GatewayApiDraft, Fault> {
+    let spec = &gateway.spec;
+    at_most("spec.listeners", spec.listeners.len(), MAX_LISTENERS)?;
+    at_most("spec.addresses", spec.addresses.len(), MAX_ADDRESSES)?;
+    let mut listeners: Vec<ListenerDraft> = Vec::new();
+    for (i, said) in spec.listeners.iter().enumerate() {
+        let field = format!("spec.listeners[{i}]");
+        let read = listener(&field, said)?;
+        if listeners.iter().any(|known| known.name == read.name) {
+            let reason = format!("{:?} stands twice", said.name);
+            return Err(Fault::rejected(format!("{field}.name"), reason));
+        }
+        let same = |known: &&ListenerDraft| {
+            (known.port, &known.protocol, &known.hostname)
+                == (read.port, &read.protocol, &read.hostname)
+        };
+        if let Some(first) = listeners.iter().find(same) {
+            let reason =
+                format!("port, protocol and hostname are those of listener {:?}", first.name);
+            return Err(Fault::rejected(field, reason));
+        }
+        listeners.push(read);
+    }
+    let (mut addresses, mut unusable) = (Vec::new(), Vec::new());
+    for said in &spec.addresses {
+        match (said.kind.as_deref().unwrap_or("IPAddress"), said.value.parse::<IpAddr>()) {
+            ("IPAddress", Ok(address)) if !addresses.contains(&address) => addresses.push(address),
+            ("IPAddress", Ok(_)) => {}
+            ("IPAddress", Err(_)) if said.value.is_empty() => {}
+            ("IPAddress", Err(_)) => unusable.push(format!("{:?} is not an address", said.value)),
+            (other, _) => unusable.push(format!("addresses of type {other} are not supported")),
+        }
+    }
+    Ok(GatewayApiDraft::Gateway(GatewayDraft {
+        meta: meta(&gateway.metadata, true)?,
+        class: spec.gateway_class_name.as_str().into(),
+        addresses,
+        unusable,
+        listeners,
+    }))
+}
+
+fn listener(field: &str, said: &Listener) -> Result<ListenerDraft, Fault> {
+    check_subdomain(&format!("{field}.name"), &said.name)?;
+    let named = said.hostname.as_deref().filter(|name| !name.is_empty());
+    let read = |name| hostname(&format!("{field}.hostname"), name);
+    let hostname = named.map(read).transpose()?;
+    if hostname.is_some() && matches!(&*said.protocol, "TCP" | "UDP") {
+        let reason = format!("must not be set with protocol {}", said.protocol);
+        return Err(Fault::rejected(format!("{field}.hostname"), reason));
+    }
+    let allowed = said.allowed_routes.clone().unwrap_or_default();
+    Ok(ListenerDraft {
+        name: said.name.as_str().into(),
+        hostname,
+        port: port_number(&format!("{field}.port"), said.port)?,
+        protocol: said.protocol.as_str().into(),
+        from: from(&format!("{field}.allowedRoutes.namespaces"), &allowed.namespaces)?,
+        kinds: allowed
+            .kinds
+            .iter()
+            .map(|kind| (kind.group.as_deref().unwrap_or(GROUP).into(), kind.kind.as_str().into()))
+            .collect(),
+    })
+}
+
+fn from(field: &str, said: &Option<super::super::api::RouteNamespaces>) -> Result<From, Fault> {
+    let Some(said) = said else { return Ok(From::Same) };
+    match said.from.as_deref().unwrap_or("Same") {
+        "Same" => Ok(From::Same),
+        "All" => Ok(From::All),
+        "None" => Ok(From::None),
+        "Selector" => {
+            let field = format!("{field}.selector");
+            let selector =
+                said.selector.as_ref().ok_or_else(|| Fault::rejected(&*field, "missing"))?;
+            Selector::read(&field, selector).map(From::Selector)
+        }
+        other => {
+            let reason = format!("{other:?} is not Same, All, Selector or None");
+            Err(Fault::rejected(format!("{field}.from"), reason))
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Objects of the Gateway API after the checks of one object by itself: nothing is looked up yet.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use portolan_model::policy::Retries;
+use portolan_model::traffic::{Conditions, Edits, PathMatch, Redirect};
+
+use super::selector::Selector;
+use crate::object::Kind;
+
+/// What every object has. The order is that of precedence: the oldest first, then by name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Meta {
+    /// `metadata.creationTimestamp`, in seconds since 1970; manifests, which have none, are of one
+    /// age.
+    pub created: i64,
+    /// Its namespace; empty for a class.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+    /// `metadata.generation`, which statuses name as the one they are about.
+    pub generation: Option<i64>,
+}
+
+/// A GatewayClass.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClassDraft {
+    /// Name and generation.
+    pub meta: Meta,
+    /// `spec.controllerName`.
+    pub controller: Arc<str>,
+}
+
+/// A Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GatewayDraft {
+    /// Name, age and generation.
+    pub meta: Meta,
+    /// Its class.
+    pub class: Arc<str>,
+    /// Addresses it asks for.
+    pub addresses: Vec<IpAddr>,
+    /// Addresses it asks for that it cannot have, in words.
+    pub unusable: Vec<String>,
+    /// Its listeners.
+    pub listeners: Vec<ListenerDraft>,
+}
+
+/// A listener of a Gateway.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ListenerDraft {
+    /// Its name.
+    pub name: Arc<str>,
+    /// The names it is for, in lower case; `None`: all.
+    pub hostname: Option<Arc<str>>,
+    /// Its port.
+    pub port: u16,
+    /// What is spoken.
+    pub protocol: Arc<str>,
+    /// Where routes may come from.
+    pub from: From,
+    /// Which kinds of routes are asked for, by group and kind; empty: those that fit.
+    pub kinds: Vec<(Arc<str>, Arc<str>)>,
+}
+
+/// The namespaces that may attach routes to a listener.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum From {
+    /// None.
+    None,
+    /// The Gateway's own.
+    Same,
+    /// All.
+    All,
+    /// Those with such labels.
+    Selector(Selector),
+}
+
+/// A route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteDraft {
+    /// Of which kind.
+    pub kind: Kind,
+    /// Name, age and generation.
+    pub meta: Meta,
+    /// The hosts it is for, in lower case; empty: all.
+    pub hostnames: Vec<Arc<str>>,
+    /// What it attaches to.
+    pub parents: Vec<ParentRef>,
+    /// Its rules.
+    pub rules: Vec<RuleDraft>,
+}
+
+/// What a route attaches to.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ParentRef {
+    /// Group; empty: the core group.
+    pub group: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// Namespace, the route's own where it says none.
+    pub namespace: Arc<str>,
+    /// Whether the route says the namespace.
+    pub says_namespace: bool,
+    /// Name.
+    pub name: Arc<str>,
+    /// One listener of it.
+    pub section: Option<Arc<str>>,
+    /// One port of it.
+    pub port: Option<u16>,
+}
+
+/// A rule of a route.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RuleDraft {
+    /// Its name.
+    pub name: Option<Arc<str>>,
+    /// Which requests; never empty.
+    pub matches: Vec<MatchDraft>,
+    /// Where a client is sent, if it is; nothing goes to endpoints then.
+    pub redirect: Option<Redirect>,
+    /// What is changed of its requests and their responses.
+    pub edits: Edits,
+    /// Where copies of its requests go.
+    pub mirrors: Vec<MirrorDraft>,
+    /// Where its requests go.
+    pub backends: Vec<BackendDraft>,
+    /// Limit on a request; `Some(0)`: there is none.
+    pub timeout: Option<Duration>,
+    /// Limit on each try.
+    pub try_timeout: Option<Duration>,
+    /// When requests are sent again.
+    pub retries: Option<Retries>,
+    /// What it asks for that is not done: the rule is not in force then.
+    pub unsupported: Option<String>,
+}
+
+/// Some requests of a rule.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MatchDraft {
+    /// How the path must look.
+    pub path: PathMatch,
+    /// What else the request must be.
+    pub conditions: Conditions,
+    /// How it stands to others.
+    pub rank: Rank,
+}
+
+/// How a match stands to others: the greater is tried first (Gateway API, `HTTPRouteRule.matches`
+/// and `GRPCRouteRule.matches`). The specification leaves expressions open; they stand behind exact
+/// paths and before prefixes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rank {
+    /// An exact path, then an expression, then a prefix.
+    pub tier: u8,
+    /// Characters of the path; for gRPC of the service.
+    pub characters: usize,
+    /// Whether the method is asked for; for gRPC characters of the method.
+    pub method: usize,
+    /// Fields that are asked for.
+    pub headers: usize,
+    /// Parameters that are asked for.
+    pub query: usize,
+}
+
+/// Where requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendDraft {
+    /// What it is.
+    pub target: TargetRef,
+    /// Its part of the sum of all.
+    pub weight: u32,
+    /// What is changed of requests that go there.
+    pub edits: Edits,
+}
+
+/// Where copies of requests go.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MirrorDraft {
+    /// What it is.
+    pub target: TargetRef,
+    /// Of how many, in millionths.
+    pub millionths: u32,
+}
+
+/// Something that a route points at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TargetRef {
+    /// Group; empty: the core group.
+    pub group: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// Namespace, the route's own where it says none.
+    pub namespace: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// Port.
+    pub port: Option<u16>,
+}
+
+/// A ReferenceGrant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GrantDraft {
+    /// Name and namespace.
+    pub meta: Meta,
+    /// Who may refer: group, kind and namespace.
+    pub from: Vec<[Arc<str>; 3]>,
+    /// To what: group, kind and, if it is one alone, its name.
+    pub to: Vec<(Arc<str>, Arc<str>, Option<Arc<str>>)>,
+}
+
+/// Any of them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum GatewayApiDraft {
+    /// A GatewayClass.
+    Class(ClassDraft),
+    /// A Gateway.
+    Gateway(GatewayDraft),
+    /// A route of any kind.
+    Route(RouteDraft),
+    /// A ReferenceGrant.
+    Grant(GrantDraft),
+}
+
+impl RouteDraft {
+    /// Whether it routes requests, by host and path.
+    #[must_use]
+    pub fn is_http(&self) -> bool {
+        matches!(self.kind, Kind::HttpRoute | Kind::GrpcRoute)
+    }
+}

@@ -1,0 +1,114 @@
+//! What references point at, and whether they may (Gateway API, "Cross namespace references").
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+use portolan_model::{Protocol, Scope, Service, ServiceKey, ServiceKind};
+
+use super::api::GROUP;
+use super::draft::{GrantDraft, RouteDraft, TargetRef};
+use crate::object::Kind;
+
+/// Why a reference leads nowhere.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Unresolved {
+    /// In a word of the specification.
+    pub(super) reason: &'static str,
+    /// For people.
+    pub(super) message: String,
+}
+
+/// Looks up what references point at, and notes what was looked up.
+pub(super) struct Resolver<'a> {
+    services: &'a HashMap<ServiceKey, Arc<Service>>,
+    grants: Vec<&'a GrantDraft>,
+    /// Every service that was asked for, whether it is there or not.
+    pub(super) asked: HashSet<ServiceKey>,
+}
+
+impl<'a> Resolver<'a> {
+    pub(super) fn new(
+        services: &'a HashMap<ServiceKey, Arc<Service>>,
+        grants: Vec<&'a GrantDraft>,
+    ) -> Self {
+        Self { services, grants, asked: HashSet::new() }
+    }
+
+    /// The service of a key, whoever asks.
+    pub(super) fn service(&mut self, key: &ServiceKey) -> Option<&'a Arc<Service>> {
+        self.asked.insert(key.clone());
+        self.services.get(key)
+    }
+
+    /// The service and port that a route's reference points at.
+    ///
+    /// # Errors
+    /// Why it leads nowhere.
+    pub(super) fn backend(
+        &mut self,
+        route: &RouteDraft,
+        target: &TargetRef,
+    ) -> Result<(&'a Arc<Service>, u16), Unresolved> {
+        let TargetRef { group, kind, namespace, name, port } = target;
+        let refuse = |reason, message: String| Err(Unresolved { reason, message });
+        let scope = match (&**group, &**kind) {
+            ("", "Service") => Scope::Cluster,
+            (group, "ServiceImport") if group == Kind::ServiceImport.group_version().0 => {
+                Scope::ClusterSet
+            }
+            (group, kind) => {
+                let dot = if group.is_empty() { "" } else { "." };
+                return refuse(
+                    "InvalidKind",
+                    format!("{kind}{dot}{group} {namespace}/{name}: no such kind takes requests"),
+                );
+            }
+        };
+        if *namespace != route.meta.namespace && !self.grants(route, target) {
+            let text =
+                format!("{kind} {namespace}/{name}: no ReferenceGrant in {namespace} permits it");
+            return refuse("RefNotPermitted", text);
+        }
+        let not_found = |text: String| refuse("BackendNotFound", text);
+        let Ok(key) = ServiceKey::new(namespace, name).map(|key| key.within(scope)) else {
+            return not_found(format!("{kind} {namespace}/{name}: is the name of none"));
+        };
+        let Some(service) = self.service(&key) else {
+            return not_found(format!("{kind} {namespace}/{name}: there is none"));
+        };
+        let Some(port) = port else {
+            return not_found(format!("{kind} {namespace}/{name}: no port is said"));
+        };
+        if matches!(service.kind, ServiceKind::ExternalName(_)) {
+            let text =
+                format!("{kind} {namespace}/{name}: is an ExternalName, which has no endpoints");
+            return refuse("UnsupportedValue", text);
+        }
+        if service.traffic.proxy_name.is_some() {
+            let text = format!("{kind} {namespace}/{name}: another proxy is to serve it");
+            return refuse("UnsupportedValue", text);
+        }
+        let found = service.ports.iter().find(|known| known.port == *port);
+        match found.map(|found| found.protocol) {
+            Some(Protocol::Tcp) => Ok((service, *port)),
+            Some(protocol) => {
+                let text = format!("{kind} {namespace}/{name}: port {port} is {protocol:?}");
+                refuse("UnsupportedProtocol", text)
+            }
+            None => not_found(format!("{kind} {namespace}/{name}: has no port {port}")),
+        }
+    }
+
+    fn grants(&self, route: &RouteDraft, target: &TargetRef) -> bool {
+        let (kind, namespace) = (route.kind.as_str(), &*route.meta.namespace);
+        self.grants.iter().filter(|grant| grant.meta.namespace == target.namespace).any(|grant| {
+            let from = [GROUP, kind, namespace];
+            grant.from.iter().any(|said| said.each_ref().map(|part| &**part) == from)
+                && grant.to.iter().any(|(group, kind, name)| {
+                    *group == target.group
+                        && *kind == target.kind
+                        && name.as_ref().is_none_or(|name| *name == target.name)
+                })
+        })
+    }
+}

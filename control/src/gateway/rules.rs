@@ -1,0 +1,177 @@
+//! The rules of a route -> routes, with what their references point at put in.
+
+use std::sync::Arc;
+
+use portolan_model::Service;
+use portolan_model::policy::Retries;
+use portolan_model::traffic::{
+    Action, Edits, HashPolicy, Mirror, Redirect, Respond, Route, Share, cluster_name,
+};
+
+use super::draft::{BackendDraft, MatchDraft, Rank, RouteDraft, RuleDraft};
+use super::resolve::{Resolver, Unresolved};
+use crate::object::Kind;
+
+/// The whole, in millionths.
+const WHOLE: u64 = 1_000_000;
+
+/// What became of a route's rules, wherever they attach.
+#[derive(Debug, Default)]
+pub(super) struct Rules {
+    /// Routes in the order of the rules and their matches, each with its rank. What a match makes
+    /// may be several, tried in this order.
+    pub(super) ranked: Vec<(Rank, Vec<Route>)>,
+    /// The shares of its only rule, for connections; none if no backend can be used.
+    pub(super) shares: Vec<Share>,
+    /// References that lead nowhere.
+    pub(super) unresolved: Vec<Unresolved>,
+    /// What is asked for and not done, by rule: the rule is not in force.
+    pub(super) dropped: Vec<String>,
+    /// Whether there are any rules in force.
+    pub(super) is_any: bool,
+}
+
+/// Makes routes of rules. `port` is the one that requests come to, which redirects say where they
+/// say no other.
+pub(super) fn compile(route: &RouteDraft, port: u16, resolver: &mut Resolver<'_>) -> Rules {
+    let mut rules = Rules::default();
+    for (i, rule) in route.rules.iter().enumerate() {
+        if let Some(text) = &rule.unsupported {
+            let name = rule.name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+            rules.dropped.push(format!("rule {i}{name}: {text}"));
+            continue;
+        }
+        rules.is_any = true;
+        let found = backends(route, rule, resolver, &mut rules.unresolved);
+        for one in &rule.matches {
+            let made = routes(route, rule, one, &found, port);
+            rules.ranked.push((one.rank, made));
+        }
+        rules.shares = found.shares;
+    }
+    rules
+}
+
+/// Where the requests of a rule go.
+struct Found<'a> {
+    shares: Vec<Share>,
+    mirrors: Vec<Mirror>,
+    /// The sum of the weights of all, those that lead nowhere among them.
+    weights: u64,
+    /// The first service that requests go to: what the rule does not say is as that says.
+    first: Option<&'a Arc<Service>>,
+}
+
+fn backends<'a>(
+    route: &RouteDraft,
+    rule: &RuleDraft,
+    resolver: &mut Resolver<'a>,
+    unresolved: &mut Vec<Unresolved>,
+) -> Found<'a> {
+    let mut found = Found { shares: Vec::new(), mirrors: Vec::new(), weights: 0, first: None };
+    for backend in &rule.backends {
+        found.weights += u64::from(backend.weight);
+        match resolver.backend(route, &backend.target) {
+            Ok((service, port)) if backend.weight > 0 => {
+                found.first = found.first.or(Some(service));
+                let cluster = cluster_name(&service.key, port);
+                let edits = edits(rule, backend);
+                found.shares.push(Share { cluster, weight: backend.weight, edits });
+            }
+            Ok(_) => {}
+            Err(why) => unresolved.push(why),
+        }
+    }
+    for mirror in &rule.mirrors {
+        match resolver.backend(route, &mirror.target) {
+            Ok((service, port)) => found.mirrors.push(Mirror {
+                cluster: cluster_name(&service.key, port),
+                millionths: mirror.millionths,
+            }),
+            Err(why) => unresolved.push(why),
+        }
+    }
+    found
+}
+
+/// What is nearest to the endpoint comes first, as with Envoy.
+fn edits(rule: &RuleDraft, backend: &BackendDraft) -> Option<Arc<Edits>> {
+    let both = |own: &[_], around: &[_]| [own, around].concat();
+    let edits = Edits {
+        request: both(&backend.edits.request, &rule.edits.request),
+        response: both(&backend.edits.response, &rule.edits.response),
+        host: rule.edits.host.clone(),
+        path: rule.edits.path.clone(),
+    };
+    (!edits.is_empty()).then(|| Arc::new(edits))
+}
+
+fn routes(
+    route: &RouteDraft,
+    rule: &RuleDraft,
+    one: &MatchDraft,
+    found: &Found<'_>,
+    port: u16,
+) -> Vec<Route> {
+    let MatchDraft { path, conditions, .. } = one;
+    let of = |action: Action| Route {
+        conditions: (!conditions.is_empty()).then(|| Box::new(conditions.clone())),
+        action,
+        ..Route::to(path.clone(), "".into())
+    };
+    let answered = || {
+        let response = rule.edits.response.clone();
+        let edits = Edits { response, ..Edits::default() };
+        (!edits.is_empty()).then(|| Arc::new(edits))
+    };
+    if let Some(redirect) = &rule.redirect {
+        let own = redirect.scheme.is_none().then_some(port).filter(|port| *port != 80);
+        let redirect =
+            Redirect { port: redirect.port.or(own), edits: answered(), ..redirect.clone() };
+        return vec![of(Action::Redirect(redirect))];
+    }
+    // Requests of backends that cannot be used fail (`HTTPRouteRule.backendRefs`,
+    // `GRPCRouteRule.backendRefs`).
+    let status = if route.kind == Kind::GrpcRoute { 503 } else { 500 };
+    let failing = || of(Action::Respond(Respond { status, body: [].into(), edits: None }));
+    if found.shares.is_empty() {
+        return vec![failing()];
+    }
+    let going: u64 = found.shares.iter().map(|share| u64::from(share.weight)).sum();
+    let mut forward = of(Action::Forward(found.shares.clone()));
+    timed(rule, found, &mut forward);
+    forward.mirrors.clone_from(&found.mirrors);
+    if going == found.weights {
+        return vec![forward];
+    }
+    let part = u32::try_from((going * WHOLE + found.weights / 2) / found.weights).unwrap_or(0);
+    forward.conditions.get_or_insert_default().millionths = Some(part);
+    vec![forward, failing()]
+}
+
+/// Limits in time, retries and what is hashed: what the rule says, and what it does not say as the
+/// first service it goes to.
+fn timed(rule: &RuleDraft, found: &Found<'_>, route: &mut Route) {
+    let policy = found.first.map(|service| &service.policy);
+    let wanted = policy.map(|policy| policy.timeouts.clone()).unwrap_or_default();
+    let whole = rule.timeout.or(wanted.request).filter(|time| !time.is_zero());
+    let retries = rule.retries.clone().or_else(|| policy.and_then(|policy| policy.retries.clone()));
+    (route.timeout, route.retries) = match (rule.try_timeout, retries) {
+        // Of a single try it is the limit on the whole.
+        (Some(each), None) => (Some(whole.map_or(each, |whole| whole.min(each))), None),
+        (each, retries) => {
+            let limited = |retries: Retries| Retries {
+                per_try_timeout: each.or(retries.per_try_timeout),
+                ..retries
+            };
+            (whole, retries.map(limited))
+        }
+    };
+    route.idle_timeout = wanted.idle;
+    if let Some(service) = found.first {
+        let affinity = service.traffic.affinity_secs.is_some();
+        let (_, on) = service.policy.balancing(affinity, portolan_model::Balancer::RoundRobin);
+        route.hash =
+            on.map(|on| HashPolicy { on: on.clone(), terminal: false }).into_iter().collect();
+    }
+}

@@ -1,0 +1,74 @@
+//! Gateways and the routes of services (Gateway API), resolved: what listens where, and where each
+//! request goes. The values are those a proxy acts on; names of clusters are those of
+//! [`crate::traffic::cluster_name`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use crate::name::ServiceKey;
+use crate::traffic::{Route, Share, VirtualHost};
+
+/// A Gateway's identity.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct GatewayKey {
+    /// Its namespace.
+    pub namespace: Arc<str>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// A Gateway: the ports it listens on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Gateway {
+    /// Its identity.
+    pub key: GatewayKey,
+    /// The addresses it asks for (`spec.addresses`); empty: whatever the proxy has.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports, in ascending order.
+    pub ports: BTreeMap<u16, GatewayPort>,
+}
+
+/// What is done with what arrives on a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum GatewayPort {
+    /// HTTP/1.1 and HTTP/2 in the clear.
+    Http(Vec<Arc<VirtualHost>>),
+    /// Bytes, to one of these clusters for each connection. Never empty.
+    Tcp(Vec<Share>),
+}
+
+/// The routes that stand in the place of "all to its endpoints" for requests to a service (Gateway
+/// API for service mesh, GEP-1426).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ServiceRoutes {
+    /// The service that requests are for.
+    pub service: ServiceKey,
+    /// Routes by port, in the order they are tried.
+    pub ports: BTreeMap<u16, Vec<Route>>,
+}
+
+impl GatewayKey {
+    /// Of these names, which are not looked at.
+    pub fn new(namespace: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Self {
+        Self { namespace: namespace.into(), name: name.into() }
+    }
+
+    /// Reads `namespace/name`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (namespace, name) = text.split_once('/')?;
+        let valid = |part: &str| !part.is_empty() && !part.contains(['/', ':', '#', ' ']);
+        (valid(namespace) && valid(name)).then(|| Self::new(namespace, name))
+    }
+}
+
+impl fmt::Display for GatewayKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.namespace, self.name)
+    }
+}
