@@ -17,6 +17,8 @@ use crate::exit::cannot_start;
 
 /// Key of a client's Kubernetes node in the metadata of its xDS node.
 const NODE_NAME: &str = portolan_xds::NODE_NAME;
+/// Key of the Gateways that it serves.
+const GATEWAYS: &str = portolan_xds::GATEWAYS;
 
 /// What both kinds of client have to know.
 #[derive(Clone, Debug)]
@@ -25,6 +27,8 @@ struct Client {
     node_id: String,
     zone: Option<String>,
     node_name: Option<String>,
+    /// The Gateways it serves.
+    gateways: Vec<String>,
     tls: Option<Tls>,
 }
 
@@ -58,7 +62,8 @@ pub(crate) fn run(command: &BootstrapCommand) -> anyhow::Result<ExitCode> {
             format!("{:#}\n", grpc::bootstrap(&client, token).map_err(cannot_start)?)
         }
         BootstrapCommand::Envoy(args) => {
-            let client = client(&args.client, "envoy").map_err(cannot_start)?;
+            let mut client = client(&args.client, "envoy").map_err(cannot_start)?;
+            client.gateways.clone_from(&args.gateway);
             let options = envoy::Options {
                 admin: (!args.no_admin).then_some(args.admin),
                 delta: args.delta,
@@ -96,7 +101,7 @@ fn client(args: &ClientArgs, kind: &str) -> anyhow::Result<Client> {
     let host = || std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let node_id = args.node_id.clone().or_else(host).unwrap_or_else(|| kind.to_owned());
     let (zone, node_name) = (args.zone.clone(), args.node_name.clone());
-    Ok(Client { server, node_id, zone, node_name, tls })
+    Ok(Client { server, node_id, zone, node_name, gateways: Vec::new(), tls })
 }
 
 impl Client {
@@ -106,8 +111,15 @@ impl Client {
         if let Some(zone) = &self.zone {
             node.insert("locality".to_owned(), json!({ "zone": zone }));
         }
+        let mut metadata = Map::new();
         if let Some(name) = &self.node_name {
-            node.insert("metadata".to_owned(), json!({ NODE_NAME: name }));
+            metadata.insert(NODE_NAME.to_owned(), json!(name));
+        }
+        if !self.gateways.is_empty() {
+            metadata.insert(GATEWAYS.to_owned(), json!(self.gateways.join(",")));
+        }
+        if !metadata.is_empty() {
+            node.insert("metadata".to_owned(), metadata.into());
         }
         node
     }

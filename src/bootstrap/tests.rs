@@ -8,7 +8,8 @@ use crate::cli::Cli;
 
 fn plain(server: &str) -> Client {
     let server = Server::parse(server).expect("a server");
-    Client { server, node_id: "n".to_owned(), zone: None, node_name: None, tls: None }
+    let (zone, node_name, gateways) = (None, None, Vec::new());
+    Client { server, node_id: "n".to_owned(), zone, node_name, gateways, tls: None }
 }
 
 fn placed(client: Client) -> Client {

@@ -37,6 +37,9 @@ pub(crate) struct EnvoyBootstrapArgs {
     /// The delta variant of xDS.
     #[arg(long)]
     pub(crate) delta: bool,
+    /// Gateways that it serves, such as shop/web; repeat for several, or `*` for all.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) gateway: Vec<String>,
     /// Report load, for `portolan get load`.
     #[arg(long)]
     pub(crate) load_reports: bool,

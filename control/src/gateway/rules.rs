@@ -87,6 +87,7 @@ fn backends<'a>(
             Ok((service, port)) => found.mirrors.push(Mirror {
                 cluster: cluster_name(&service.key, port),
                 millionths: mirror.millionths,
+                shadow_host: false,
             }),
             Err(why) => unresolved.push(why),
         }
@@ -125,6 +126,9 @@ fn routes(
         (!edits.is_empty()).then(|| Arc::new(edits))
     };
     if let Some(redirect) = &rule.redirect {
+        // Where neither a port nor a scheme is said it is the listener's
+        // (`HTTPRequestRedirectFilter.port`). With a scheme it is that one's own, which both our proxy
+        // and Envoy leave out unless the client's host says another.
         let own = redirect.scheme.is_none().then_some(port).filter(|port| *port != 80);
         let redirect =
             Redirect { port: redirect.port.or(own), edits: answered(), ..redirect.clone() };

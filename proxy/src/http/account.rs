@@ -201,6 +201,18 @@ impl Account {
         }
     }
 
+    /// Counts a copy of a request: for its cluster alone, since no client saw it.
+    pub(super) fn close_copy(&self, source: &Source<'_>, answer: &Answering<'_>) {
+        if let Some(cluster) = &*self.cluster.borrow() {
+            let metrics = &cluster.metrics;
+            metrics.on_request(answer.status, self.started.elapsed(), self.head.get());
+            metrics.on_bytes(source.bytes, self.pulse.sent.get());
+            if let Some(status) = self.grpc_status.get() {
+                metrics.on_grpc(status);
+            }
+        }
+    }
+
     /// The proxy answers it, or ends what an endpoint began.
     pub(super) fn on_answered(&self, local: &Local) {
         if self.grpc && local.reason != Reason::ClientReset {

@@ -45,7 +45,7 @@ impl<'a> Answering<'a> {
     pub(super) fn interim(&mut self, head: &mut ResponseHead) {
         passing::response(&mut head.fields, false);
         match (&mut self.out, self.speaks) {
-            (_, Speaks::Http10) => {}
+            (_, Speaks::Http10) | (Outgoing::Nowhere, _) => {}
             (Outgoing::Http1(out), _) => out.response(head, Length::None, false),
             (Outgoing::Http2(out), _) => out.stream.send_informational(head),
         }
@@ -87,6 +87,7 @@ impl<'a> Answering<'a> {
                     out.set_ended();
                 }
             }
+            Outgoing::Nowhere => {}
         }
     }
 
@@ -112,6 +113,7 @@ impl<'a> Answering<'a> {
                 head.fields.remove_named(b"sec-websocket-accept");
                 out.stream.send_head(head, false);
             }
+            Outgoing::Nowhere => {}
         }
         self.status = head.status;
     }

@@ -3,6 +3,7 @@
 //! Owns moving: a piece is taken from one side only when the other has taken the one before, and
 //! that is all the back-pressure there is. Refuses to know why a message is sent.
 
+pub(crate) mod copied;
 mod download;
 mod upload;
 
@@ -47,12 +48,16 @@ pub(crate) enum PumpError {
 pub(crate) enum Incoming<'a> {
     Http1(http1::Receiving<'a>),
     Http2(http2::RecvStream),
+    /// What is read of another body.
+    Copied(copied::Copied),
 }
 
 /// A body to write.
 pub(crate) enum Outgoing<'a> {
     Http1(http1::Sending<'a>),
     Http2(Http2Out),
+    /// Nobody wants it: it is dropped.
+    Nowhere,
 }
 
 /// A stream to write to, with what it has no room for yet.
@@ -73,6 +78,7 @@ impl Incoming<'_> {
         match self {
             Self::Http1(body) => body.poll_data(cx).map_err(ReadError::Http1),
             Self::Http2(body) => body.poll_data(cx).map(|piece| Ok(piece.transpose()?)),
+            Self::Copied(body) => body.poll_data(cx).map_err(ReadError::Http1),
         }
     }
 
@@ -80,7 +86,7 @@ impl Incoming<'_> {
     pub(crate) fn whole(&self) -> Option<&[u8]> {
         match self {
             Self::Http1(body) => body.whole(),
-            Self::Http2(_) => None,
+            Self::Http2(_) | Self::Copied(_) => None,
         }
     }
 
@@ -101,6 +107,7 @@ impl Incoming<'_> {
         match self {
             Self::Http1(body) => body.is_over(),
             Self::Http2(body) => body.is_end(),
+            Self::Copied(body) => body.is_over(),
         }
     }
 
@@ -112,6 +119,7 @@ impl Incoming<'_> {
                 0 => Length::Chunked,
                 n => Length::Known(n),
             }),
+            Self::Copied(body) => body.length(),
         }
     }
 
@@ -119,6 +127,7 @@ impl Incoming<'_> {
         match self {
             Self::Http1(body) => body.take_trailers(),
             Self::Http2(body) => body.trailers(),
+            Self::Copied(body) => body.take_trailers(),
         }
     }
 
@@ -127,7 +136,7 @@ impl Incoming<'_> {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Http1(body) => body.poll_gone(cx),
-            Self::Http2(_) => Poll::Pending,
+            Self::Http2(_) | Self::Copied(_) => Poll::Pending,
         }
     }
 
@@ -144,6 +153,7 @@ impl Outgoing<'_> {
         match self {
             Self::Http1(body) => body.is_full(),
             Self::Http2(body) => !body.waiting.is_empty(),
+            Self::Nowhere => false,
         }
     }
 
@@ -152,6 +162,7 @@ impl Outgoing<'_> {
         match self {
             Self::Http1(body) => body.data(data),
             Self::Http2(body) => body.waiting = data,
+            Self::Nowhere => {}
         }
     }
 
@@ -160,6 +171,7 @@ impl Outgoing<'_> {
         match self {
             Self::Http1(body) => body.copy(data),
             Self::Http2(body) => body.waiting = Bytes::copy_from_slice(data),
+            Self::Nowhere => {}
         }
     }
 
@@ -168,6 +180,7 @@ impl Outgoing<'_> {
         match self {
             Self::Http1(body) => body.finish(trailers),
             Self::Http2(body) => body.finish(trailers),
+            Self::Nowhere => {}
         }
     }
 
@@ -176,13 +189,14 @@ impl Outgoing<'_> {
         match self {
             Self::Http1(body) => body.poll_flush(cx).map_err(WriteError::Http1),
             Self::Http2(body) => body.poll_flush(cx).map_err(WriteError::Http2),
+            Self::Nowhere => Poll::Ready(Ok(())),
         }
     }
 
     /// Completes when the receiver has refused the rest. Over HTTP/1.1 writing says so.
     pub(crate) fn poll_refused(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
-            Self::Http1(_) => Poll::Pending,
+            Self::Http1(_) | Self::Nowhere => Poll::Pending,
             Self::Http2(body) => body.stream.poll_reset(cx).map(|_code| ()),
         }
     }
@@ -201,6 +215,7 @@ impl Outgoing<'_> {
                 body.finish(None);
                 body.poll_flush(cx).map_err(WriteError::Http2)
             }
+            Self::Nowhere => Poll::Ready(Ok(())),
         }
     }
 }

@@ -22,7 +22,7 @@ use super::local::{Local, Reason};
 use super::passing::{self, Passage};
 use super::routing::Routed;
 use super::timer::Timer;
-use super::{edits, paths, routing};
+use super::{edits, mirror, paths, routing};
 use crate::message::{Known, RequestHead};
 
 /// What a request's head says beside its fields.
@@ -191,6 +191,9 @@ async fn proxy(
         edits::apply(&edits.request, &mut head.fields);
     }
     account.on_passed();
+    if !way.mirrors.is_empty() && upgrade.is_none() {
+        mirror::begin(shared, &way, asked, head, meta.speaks, grpc, source);
+    }
     let idle = way.idle_timeout.or(options.stream_idle_timeout);
     let pulse = &account.pulse;
     if source.is_over() {

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{
-    self, Abort, Action, Edits, ListenerKind, PathEdit, PathMatch, RateLimit, ResourceName,
+    self, Abort, Action, Edits, ListenerKind, Mirror, PathEdit, PathMatch, RateLimit, ResourceName,
 };
 
 use super::account::Account;
@@ -33,6 +33,8 @@ pub(super) struct Way {
     pub(super) edits: Option<Arc<Edits>>,
     /// The target that the endpoint is asked for, if it is another.
     pub(super) target: Option<Vec<u8>>,
+    /// Where copies of it go.
+    pub(super) mirrors: Vec<Mirror>,
 }
 
 /// What a route makes of a request.
@@ -163,6 +165,7 @@ pub(super) fn route(
                     idle_timeout: route.idle_timeout,
                     edits: share.edits.clone(),
                     target: rewrite.map(|edit| rewritten(edit, head, &route.path)),
+                    mirrors: mirrors(&route.mirrors, client),
                 })
             }
             (None, Action::Redirect(redirect)) => Err(elsewhere(redirect, &view, &route.path)),
@@ -181,6 +184,15 @@ pub(super) fn route(
         let detail = format!("{}{path}: no route", asked.lower());
         Routed { delay: None, way: Err(Local::new(Reason::NoRoute, detail)) }
     })
+}
+
+/// Where copies of a request go, each by a throw of its own.
+fn mirrors(asked: &[Mirror], client: &Client) -> Vec<Mirror> {
+    let thrown = |mirror: &&Mirror| {
+        let number = client.origin.shared.random().0;
+        mirror.millionths >= 1_000_000 || number % 1_000_000 < u64::from(mirror.millionths)
+    };
+    asked.iter().filter(thrown).cloned().collect()
 }
 
 /// What a request over its route's limit gets.

@@ -160,8 +160,8 @@ fn routes_mean_the_same_to_our_proxy() {
             }),
             hash: vec![HashPolicy { on: HashOn::Header("x-user".into()), terminal: true }],
             mirrors: vec![
-                Mirror { cluster: "shop/m:80".into(), millionths: 1_000_000 },
-                Mirror { cluster: "shop/n:80".into(), millionths: 5 },
+                Mirror { cluster: "shop/m:80".into(), millionths: 1_000_000, shadow_host: false },
+                Mirror { cluster: "shop/n:80".into(), millionths: 5, shadow_host: true },
             ],
             ..to(under())
         },

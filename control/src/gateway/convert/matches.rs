@@ -154,7 +154,11 @@ fn check_path(field: &str, path: &str) -> Result<(), Fault> {
 }
 
 fn pattern(field: &str, text: &str) -> Result<Pattern, String> {
-    Pattern::new(text).map_err(|error| format!("{field}: {error}"))
+    Pattern::new(text).map_err(|error| {
+        // It comes in several lines, with the place marked.
+        let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
+        format!("{field}: {error}")
+    })
 }
 
 fn by_method(field: &str, method: &str) -> Result<HeaderMatch, Fault> {

@@ -40,6 +40,8 @@ pub struct Mirror {
     pub cluster: ResourceName,
     /// Of how many requests, in millionths.
     pub millionths: u32,
+    /// The host of a copy ends in `-shadow`, as Envoy has it unless it is told otherwise.
+    pub shadow_host: bool,
 }
 
 /// Changes of a request on its way, and of its response.

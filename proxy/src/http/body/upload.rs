@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep};
 
 use super::super::passing;
+use super::copied::Tap;
 use super::{Incoming, Outgoing, PumpError, ReadError};
 use crate::http1::{self, Length};
 use crate::message::Fields;
@@ -38,6 +39,8 @@ pub(crate) struct Source<'a> {
     held: usize,
     /// Bytes of the body so far, for the log.
     pub(crate) bytes: u64,
+    /// What is told of each piece that is read, once.
+    taps: Vec<Tap>,
 }
 
 impl<'a> Source<'a> {
@@ -53,7 +56,13 @@ impl<'a> Source<'a> {
             failed: false,
             held: 0,
             bytes: 0,
+            taps: Vec::new(),
         }
+    }
+
+    /// Has what is read from now on copied.
+    pub(crate) fn tap(&mut self, tap: Tap) {
+        self.taps.push(tap);
     }
 
     /// Begins anew for another try.
@@ -123,6 +132,7 @@ impl<'a> Source<'a> {
         if let Some(piece) = &piece {
             self.bytes += u64::try_from(piece.len()).unwrap_or(0);
             self.held += piece.len();
+            self.taps.iter().for_each(|tap| tap.data(piece));
             self.keep(piece);
         }
         Poll::Ready(Ok(piece))
@@ -133,6 +143,9 @@ impl<'a> Source<'a> {
         if let Some(mut trailers) = self.incoming.take_trailers() {
             passing::trailers(&mut trailers);
             self.trailers = Some(trailers);
+        }
+        for tap in self.taps.drain(..) {
+            tap.end(self.trailers.as_ref());
         }
         self.trailers.as_ref()
     }
@@ -200,9 +213,14 @@ impl Upload {
                 && let Some(whole) = source.incoming.whole()
             {
                 source.bytes = u64::try_from(whole.len()).unwrap_or(0);
+                for tap in source.taps.drain(..) {
+                    tap.data(&Bytes::copy_from_slice(whole));
+                    tap.end(None);
+                }
                 to.copy(whole);
                 source.lent = true;
             } else if source.is_empty() {
+                source.taps.drain(..).for_each(|tap| tap.end(None));
                 self.finished = true;
                 to.finish(None);
             }

@@ -147,7 +147,8 @@ fn mirrors(
         // By default all of them, and all where there is no runtime to ask.
         let part = said.runtime_fraction.as_ref().and_then(|said| said.default_value.as_ref());
         let millionths = part.map_or(1_000_000, condition::part);
-        mirrors.push(Mirror { cluster: said.cluster.as_str().into(), millionths });
+        let shadow_host = !said.disable_shadow_host_suffix_append;
+        mirrors.push(Mirror { cluster: said.cluster.as_str().into(), millionths, shadow_host });
     }
     mirrors.retain(|mirror| mirror.millionths > 0);
     Ok(mirrors)

@@ -139,6 +139,7 @@ fn mirror(mirror: &traffic::Mirror) -> RequestMirrorPolicy {
     RequestMirrorPolicy {
         cluster: mirror.cluster.to_string(),
         runtime_fraction: Some(conditions::fraction(mirror.millionths)),
+        disable_shadow_host_suffix_append: !mirror.shadow_host,
         ..RequestMirrorPolicy::default()
     }
 }
