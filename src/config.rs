@@ -54,6 +54,8 @@ pub(crate) struct Control {
     pub(crate) balancer: Balancer,
     /// Whether objects of the Gateway API are watched.
     pub(crate) gateway_api: bool,
+    /// The name to write statuses of its objects by, if they are written.
+    pub(crate) statuses_as: Option<String>,
     /// Where Gateways listen that ask for no address.
     pub(crate) gateway_address: IpAddr,
     pub(crate) guard: GuardLimits,
@@ -223,6 +225,12 @@ fn control(r: &mut Reader) -> Option<Control> {
         &[("on", true), ("off", false)],
         "Whether objects of the Gateway API are read from a Kubernetes API: on or off",
     );
+    let statuses = r.word(
+        "control.gateway_status",
+        &[("on", true), ("off", false)],
+        "Whether objects of the Gateway API get their status, written by the holder of a Lease: on \
+         or off",
+    );
     let gateway_address = r.text(
         "control.gateway_address",
         "0.0.0.0",
@@ -231,7 +239,8 @@ fn control(r: &mut Reader) -> Option<Control> {
     let guard = guard::read(r);
     Some(Control {
         source,
-        events_as: events.then_some(identity),
+        events_as: events.then(|| identity.clone()),
+        statuses_as: statuses.then_some(identity),
         snapshot_file: snapshot_file.map(Into::into),
         pace: Pace { max_delay: Duration::from_millis(delay_ms), share: f64::from(share) / 100.0 },
         service_ranges: service_ranges?,

@@ -200,6 +200,9 @@ impl Start<'_> {
                 if let Some(identity) = &self.config.control.events_as {
                     kubernetes = kubernetes.with_events(identity.clone());
                 }
+                if let Some(identity) = &self.config.control.statuses_as {
+                    kubernetes = kubernetes.with_statuses(identity.clone());
+                }
                 let kubernetes = self.with_saved(kubernetes, &snapshots);
                 self.tasks.spawn("control", kubernetes.run(publisher, gate, lifecycle));
             }

@@ -7,6 +7,8 @@ pub mod announce;
 pub mod connect;
 pub mod guard;
 mod item;
+mod lease;
+mod statuses;
 pub mod store;
 mod tokens;
 mod trouble;
@@ -31,6 +33,7 @@ use crate::outlet::{GuardParts, Outlet};
 use crate::rejection::Origin;
 use crate::removal::GuardLimits;
 use crate::report::{ControlMetrics, Report, Reports, SourceState};
+use statuses::Writer;
 use store::{Event, Store};
 use trouble::Trouble;
 use watch::Message;
@@ -56,6 +59,7 @@ pub struct Kubernetes {
     saved: Option<Snapshot>,
     staleness: Option<Staleness>,
     events_as: Option<String>,
+    statuses_as: Option<String>,
     pods: bool,
     gateway_api: bool,
     guard: GuardParts,
@@ -89,6 +93,7 @@ impl Kubernetes {
             saved,
             staleness,
             events_as,
+            statuses_as: None,
             pods: false,
             gateway_api: true,
             guard: GuardParts::default(),
@@ -106,6 +111,13 @@ impl Kubernetes {
     #[must_use]
     pub fn with_events(mut self, identity: String) -> Self {
         self.events_as = Some(identity);
+        self
+    }
+
+    /// Writes the statuses of objects of the Gateway API, by this name among the replicas.
+    #[must_use]
+    pub fn with_statuses(mut self, identity: String) -> Self {
+        self.statuses_as = Some(identity);
         self
     }
 
@@ -175,6 +187,10 @@ impl Kubernetes {
             let (client, reports) = (client.clone(), self.reports.subscribe());
             Announcer::new(client, reports, identity, self.metrics.clone())
         });
+        let writer = self.statuses_as.filter(|_| self.gateway_api).map(|identity| {
+            let (client, reports) = (client.clone(), self.reports.subscribe());
+            Writer::new(client, reports, identity, self.metrics.clone())
+        });
         let is_watched = |kind: &Kind| match kind {
             Kind::Pod => self.pods,
             kind => self.gateway_api || !kind.is_gateway_api(),
@@ -200,6 +216,9 @@ impl Kubernetes {
         if let Some(announcer) = announcer {
             announcing.spawn(announcer.run(lifecycle.clone()));
         }
+        if let Some(writer) = writer {
+            announcing.spawn(writer.run(lifecycle.clone()));
+        }
         let ended = tokio::select! {
             biased;
             () = lifecycle.draining() => Ok(()),
@@ -216,7 +235,7 @@ impl Kubernetes {
         }
         // It gives its Lease back; should it panic, nobody is worse off than without events.
         while let Some(Err(error)) = announcing.join_next().await {
-            tracing::error!(%error, "the writer of events broke off");
+            tracing::error!(%error, "a writer of events or statuses broke off");
         }
         ended
     }

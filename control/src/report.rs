@@ -101,6 +101,7 @@ pub struct ControlMetrics {
     watch_errors: Family<KindLabel, Counter>,
     synced: Family<KindLabel, Gauge>,
     events: Family<OutcomeLabel, Counter>,
+    statuses: Family<OutcomeLabel, Counter>,
     objects: Family<KindLabel, Gauge>,
     unused: Family<KindLabel, Gauge>,
     rejections: Family<SeverityLabel, Gauge>,
@@ -207,6 +208,7 @@ impl Default for ControlMetrics {
             watch_errors: Family::default(),
             synced: Family::default(),
             events: Family::default(),
+            statuses: Family::default(),
             objects: Family::default(),
             unused: Family::default(),
             rejections: Family::default(),
@@ -238,6 +240,12 @@ impl ControlMetrics {
     pub(crate) fn on_event(&self, written: bool) {
         let outcome = if written { "written" } else { "refused" };
         self.events.get_or_create(&OutcomeLabel { outcome }).inc();
+    }
+
+    /// Notes a status written, or refused by the server.
+    pub(crate) fn on_status(&self, written: bool) {
+        let outcome = if written { "written" } else { "refused" };
+        self.statuses.get_or_create(&OutcomeLabel { outcome }).inc();
     }
 
     /// Notes whether the objects of a kind are known in full.
@@ -289,6 +297,11 @@ impl ControlMetrics {
             "control_events",
             "Events about refused objects, by whether the server took them",
             own.events.clone(),
+        );
+        metrics.register(
+            "control_statuses",
+            "Statuses of objects of the Gateway API, by whether the server took them",
+            own.statuses.clone(),
         );
         metrics.register("control_objects", "Objects in force, by kind", own.objects.clone());
         metrics.register(

@@ -3,9 +3,10 @@
 use std::time::Duration;
 
 use portolan_control::object::Kind;
+use serde_json::{Value, json};
 
 use crate::support::apiserver::{ApiServer, Fault};
-use crate::world::{World, populate};
+use crate::world::{World, populate, service};
 
 /// The kinds that are watched of it.
 const KINDS: [&str; 6] =
@@ -40,5 +41,144 @@ async fn without_the_right_to_read_it_everything_else_goes_on_and_the_lack_is_sh
         assert!(tokio::time::Instant::now() < deadline, "{:?}", world.report().sources);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    world.finish().await;
+}
+
+fn object(kind: &str, name: &str, spec: Value) -> Value {
+    let version = if kind == "GatewayClass" { "" } else { "shop" };
+    json!({
+        "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
+        "metadata": { "name": name, "namespace": version, "generation": 3 },
+        "spec": spec,
+    })
+}
+
+fn class() -> Value {
+    object("GatewayClass", "ours", json!({ "controllerName": "portolan.dev/gateway-controller" }))
+}
+
+fn gateway() -> Value {
+    object(
+        "Gateway",
+        "gw",
+        json!({
+            "gatewayClassName": "ours",
+            "addresses": [{ "value": "10.1.1.1" }],
+            "listeners": [{ "name": "http", "port": 80, "protocol": "HTTP" }],
+        }),
+    )
+}
+
+fn route(backend: &str) -> Value {
+    object(
+        "HTTPRoute",
+        "r",
+        json!({
+            "parentRefs": [{ "name": "gw" }],
+            "rules": [{ "backendRefs": [{ "name": backend, "port": 80 }] }],
+        }),
+    )
+}
+
+/// The conditions of a route's parent, as `Type=Status Reason`, and whose it is.
+fn parents(server: &ApiServer) -> Vec<(String, Vec<String>)> {
+    let routes = server.objects("HTTPRoute");
+    let parents = routes[0]["status"]["parents"].as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    parents.iter().map(|p| (text(&p["controllerName"]), conditions(&p["conditions"]))).collect()
+}
+
+fn conditions(list: &Value) -> Vec<String> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let one = |c: &Value| {
+        assert_eq!(c["observedGeneration"], 3, "{c}");
+        assert!(text(&c["lastTransitionTime"]).ends_with('Z'), "{c}");
+        format!("{}={} {}", text(&c["type"]), text(&c["status"]), text(&c["reason"]))
+    };
+    list.as_array().into_iter().flatten().map(one).collect()
+}
+
+async fn until(what: &str, condition: impl Fn() -> bool) {
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    while !condition() {
+        assert!(tokio::time::Instant::now() < deadline, "{what}: not in time");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+#[tokio::test]
+async fn statuses_are_written_by_one_replica_and_follow_what_is_in_force() {
+    let server = ApiServer::new();
+    populate(&server);
+    for object in [service("web", 80, &[80]), class(), gateway(), route("web")] {
+        server.apply(object);
+    }
+    let (mut one, mut two) =
+        (World::with_statuses(&server, "one"), World::with_statuses(&server, "two"));
+    one.settle("one").await;
+    two.settle("two").await;
+    until("a status for each", || {
+        let has = |kind: &str| server.objects(kind).iter().all(|o| !o["status"].is_null());
+        ["GatewayClass", "Gateway", "HTTPRoute"].iter().all(|kind| has(kind))
+    })
+    .await;
+    let ours = "portolan.dev/gateway-controller".to_owned();
+    let good = ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"].map(str::to_owned);
+    assert_eq!(parents(&server), [(ours.clone(), good.to_vec())]);
+    let status = server.objects("Gateway")[0]["status"].clone();
+    assert_eq!(
+        conditions(&status["conditions"]),
+        ["Accepted=True Accepted", "Programmed=True Programmed"]
+    );
+    assert_eq!(status["addresses"], json!([{ "type": "IPAddress", "value": "10.1.1.1" }]));
+    assert_eq!(status["listeners"][0]["attachedRoutes"], 1);
+    let class = server.objects("GatewayClass")[0]["status"].clone();
+    assert_eq!(conditions(&class["conditions"]), ["Accepted=True Accepted"]);
+
+    // What another controller says of the route is left alone, and what is so stays as old as it is.
+    let mut other = server.objects("HTTPRoute")[0].clone();
+    let since = other["status"]["parents"][0]["conditions"][0]["lastTransitionTime"].clone();
+    let said = json!({ "controllerName": "other.test/x", "parentRef": { "name": "gw" },
+        "conditions": [{ "type": "Accepted", "status": "True", "reason": "Accepted",
+            "observedGeneration": 3, "lastTransitionTime": "2020-01-01T00:00:00Z" }] });
+    other["status"]["parents"].as_array_mut().expect("a list").push(said);
+    other["spec"] = route("nobody")["spec"].clone();
+    other["metadata"].as_object_mut().expect("an object").remove("resourceVersion");
+    server.apply(other);
+    let lost = ["Accepted=True Accepted", "ResolvedRefs=False BackendNotFound"].map(str::to_owned);
+    let expected = [
+        (ours, lost.to_vec()),
+        ("other.test/x".to_owned(), vec!["Accepted=True Accepted".to_owned()]),
+    ];
+    until("it follows", || parents(&server) == expected).await;
+    let now = server.objects("HTTPRoute")[0]["status"]["parents"][0]["conditions"].clone();
+    assert_eq!(now[0]["lastTransitionTime"], since);
+    let writes = |server: &ApiServer| {
+        let is_write = |call: &&crate::support::apiserver::Call| {
+            call.kind == "HTTPRoute" && !["get", "list", "watch"].contains(&call.verb)
+        };
+        server.calls().iter().filter(is_write).count()
+    };
+    // Each status once, whoever of the two wrote it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(writes(&server), 2);
+    one.finish().await;
+    two.finish().await;
+}
+
+#[tokio::test]
+async fn without_the_right_to_write_statuses_routes_are_in_force_all_the_same() {
+    let server = ApiServer::new();
+    populate(&server);
+    for object in [service("web", 80, &[80]), class(), gateway(), route("web")] {
+        server.apply(object);
+    }
+    server
+        .fail_when(|call| (!["get", "list", "watch"].contains(&call.verb)).then(Fault::forbidden));
+    let mut world = World::with_statuses(&server, "one");
+    world.settle("the lists").await;
+    until("a try", || server.calls().iter().any(|call| call.kind == "Lease")).await;
+    assert_eq!(world.newest().gateways().count(), 1);
+    assert!(server.objects("HTTPRoute")[0]["status"].is_null());
     world.finish().await;
 }

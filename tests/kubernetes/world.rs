@@ -24,11 +24,34 @@ use crate::support::apiserver::ApiServer;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// Kinds that are watched whatever the configuration says.
-pub(crate) const KINDS: &[&str] =
-    &["Namespace", "Node", "Service", "ServiceImport", "EndpointSlice"];
+pub(crate) const KINDS: &[&str] = &[
+    "Namespace",
+    "Node",
+    "Service",
+    "ServiceImport",
+    "EndpointSlice",
+    "GatewayClass",
+    "Gateway",
+    "HTTPRoute",
+    "GRPCRoute",
+    "TCPRoute",
+    "ReferenceGrant",
+];
 /// Those, and pods where they are asked for.
-pub(crate) const KINDS_WITH_PODS: &[&str] =
-    &["Namespace", "Node", "Pod", "Service", "ServiceImport", "EndpointSlice"];
+pub(crate) const KINDS_WITH_PODS: &[&str] = &[
+    "Namespace",
+    "Node",
+    "Pod",
+    "Service",
+    "ServiceImport",
+    "EndpointSlice",
+    "GatewayClass",
+    "Gateway",
+    "HTTPRoute",
+    "GRPCRoute",
+    "TCPRoute",
+    "ReferenceGrant",
+];
 
 /// A running control loop.
 pub(crate) struct World {
@@ -58,6 +81,11 @@ impl World {
     /// That writes Events by this name.
     pub(crate) fn announcing(server: &ApiServer, name: &str) -> Self {
         Self::start_with(server, |control, _| control.with_events(name.to_owned()))
+    }
+
+    /// That writes statuses by this name.
+    pub(crate) fn with_statuses(server: &ApiServer, name: &str) -> Self {
+        Self::start_with(server, |control, _| control.with_statuses(name.to_owned()))
     }
 
     /// With a copy of an earlier snapshot to begin from.

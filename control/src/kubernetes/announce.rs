@@ -11,13 +11,11 @@ use std::time::Duration;
 use k8s_openapi::api::core::v1::ObjectReference;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
-use kube_lease_manager::{LeaseManager, LeaseManagerBuilder};
 use portolan_runtime::Lifecycle;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::timeout;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::lease::Lease;
 use crate::rejection::{Rejection, Severity};
 use crate::report::{ControlMetrics, Report};
 
@@ -25,17 +23,12 @@ use crate::report::{ControlMetrics, Report};
 const LEASE: &str = "portolan-control";
 /// Who says it.
 const CONTROLLER: &str = "portolan.dev/control";
-/// For how many seconds the Lease holds without being renewed, and how long before that it is.
-const LEASE_SECS: u64 = 15;
-const LEASE_GRACE_SECS: u64 = 5;
 /// Longest note an event may have, in bytes (Kubernetes API).
 const MAX_NOTE: usize = 1024;
 /// Events of one round; what is left over is written in the next.
 const ROUND: usize = 50;
 /// Time between two rounds while there is more to write.
 const BETWEEN_ROUNDS: Duration = Duration::from_secs(10);
-/// Longest time for giving the Lease back; the drain waits for it.
-const GIVING_BACK: Duration = Duration::from_secs(5);
 /// Time before another try after the server refused one.
 const AFTER_REFUSAL: Duration = Duration::from_secs(300);
 
@@ -43,24 +36,17 @@ const AFTER_REFUSAL: Duration = Duration::from_secs(300);
 pub struct Announcer {
     client: Client,
     reports: watch::Receiver<Arc<Report>>,
-    /// Unique among the replicas: the pod's name.
-    identity: String,
-    namespace: String,
     metrics: ControlMetrics,
     /// Rejections that have their event, of those in force.
     announced: BTreeSet<Rejection>,
-    lease: Option<Leadership>,
-}
-
-struct Leadership {
-    leads: watch::Receiver<bool>,
-    /// Ends by itself, giving the Lease back, once `leads` is dropped.
-    task: JoinHandle<kube_lease_manager::Result<LeaseManager>>,
+    lease: Lease,
 }
 
 impl std::fmt::Debug for Announcer {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Announcer").field("identity", &self.identity).finish_non_exhaustive()
+        f.debug_struct("Announcer")
+            .field("identity", &self.lease.identity())
+            .finish_non_exhaustive()
     }
 }
 
@@ -73,15 +59,15 @@ impl Announcer {
         identity: String,
         metrics: ControlMetrics,
     ) -> Self {
-        let namespace = client.default_namespace().to_owned();
         let announced = BTreeSet::new();
-        Self { client, reports, identity, namespace, metrics, announced, lease: None }
+        let lease = Lease::new(client.clone(), LEASE, identity);
+        Self { client, reports, metrics, announced, lease }
     }
 
     /// Writes until draining, then gives the Lease back.
     pub async fn run(mut self, lifecycle: Lifecycle) {
-        let reporter =
-            Reporter { controller: CONTROLLER.into(), instance: Some(self.identity.clone()) };
+        let instance = Some(self.lease.identity().to_owned());
+        let reporter = Reporter { controller: CONTROLLER.into(), instance };
         let recorder = Recorder::new(self.client.clone(), reporter);
         loop {
             let pause = tokio::select! {
@@ -96,32 +82,14 @@ impl Announcer {
                 changed = self.news(pause.is_none()) => if !changed { break },
             }
         }
-        if let Some(Leadership { leads, task }) = self.lease.take() {
-            drop(leads);
-            if !matches!(timeout(GIVING_BACK, task).await, Ok(Ok(Ok(_)))) {
-                tracing::warn!("the lease was not given back; it runs out by itself");
-            }
-        }
+        self.lease.give_back().await;
     }
 
     /// Completes with another report or a change of who leads; `false` when there will be none.
     async fn news(&mut self, reports_too: bool) -> bool {
-        let leads = self.lease.as_mut().map(|lease| &mut lease.leads);
-        let led = async {
-            match leads {
-                Some(leads) => leads.changed().await.is_ok(),
-                None => std::future::pending().await,
-            }
-        };
         tokio::select! {
             changed = self.reports.changed(), if reports_too => changed.is_ok(),
-            still = led => {
-                if !still {
-                    // Its task is gone, and nobody leads here until there is another.
-                    self.lease = None;
-                }
-                true
-            }
+            () = self.lease.changed() => true,
         }
     }
 
@@ -136,7 +104,7 @@ impl Announcer {
         if new.is_empty() {
             return None;
         }
-        match self.leads().await {
+        match self.lease.leads().await {
             Ok(true) => {}
             // Whoever leads writes them.
             Ok(false) => return None,
@@ -160,25 +128,6 @@ impl Announcer {
             self.announced.insert((*rejection).clone());
         }
         (new.len() > ROUND).then_some(BETWEEN_ROUNDS)
-    }
-
-    /// Whether this replica is the one that writes.
-    async fn leads(&mut self) -> kube_lease_manager::Result<bool> {
-        if self.lease.as_ref().is_some_and(|lease| lease.task.is_finished()) {
-            self.lease = None;
-        }
-        if self.lease.is_none() {
-            let manager = LeaseManagerBuilder::new(self.client.clone(), LEASE)
-                .with_namespace(self.namespace.clone())
-                .with_identity(self.identity.clone())
-                .with_duration(LEASE_SECS)
-                .with_grace(LEASE_GRACE_SECS)
-                .build()
-                .await?;
-            let (leads, task) = manager.watch().await;
-            self.lease = Some(Leadership { leads, task });
-        }
-        Ok(self.lease.as_ref().is_some_and(|lease| *lease.leads.borrow()))
     }
 }
 

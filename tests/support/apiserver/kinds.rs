@@ -82,6 +82,8 @@ pub(super) struct Route {
     pub(super) kind: &'static Kind,
     pub(super) namespace: Option<String>,
     pub(super) name: Option<String>,
+    /// Its `status` alone.
+    pub(super) is_status: bool,
 }
 
 impl Route {
@@ -92,6 +94,10 @@ impl Route {
             ["api", version, rest @ ..] => ("", *version, rest),
             ["apis", group, version, rest @ ..] => (*group, *version, rest),
             _ => return None,
+        };
+        let (rest, is_status) = match rest {
+            [rest @ .., "status"] if rest.len() > 1 => (rest, true),
+            rest => (rest, false),
         };
         let (namespace, plural, name) = match rest {
             [plural] => (None, *plural, None),
@@ -107,6 +113,7 @@ impl Route {
             false => namespace.is_none(),
         };
         let owned = |word: Option<&str>| word.map(str::to_owned);
-        is_placed.then(|| Self { kind, namespace: owned(namespace), name: owned(name) })
+        let (namespace, name) = (owned(namespace), owned(name));
+        is_placed.then_some(Self { kind, namespace, name, is_status })
     }
 }

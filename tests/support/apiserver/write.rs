@@ -1,6 +1,6 @@
 //! Owns creating, replacing, patching and deleting as requests ask for it, with the conflicts that
 //! optimistic concurrency and server-side apply are to meet. Deliberately absent: validation by
-//! kind, subresources, finalizers, graceful deletion, namespaces that must exist.
+//! kind, subresources but for replacing a status, finalizers, graceful deletion, namespaces that must exist.
 
 use std::sync::Arc;
 
@@ -75,6 +75,11 @@ impl Writer<'_> {
         object["metadata"]["name"] = self.name().into();
         let stored = self.current(store)?;
         self.check_version(&object, &stored.object)?;
+        if self.route.is_status {
+            let status = object["status"].take();
+            object = Value::clone(&stored.object);
+            object["status"] = status;
+        }
         let owners = hand_over(&stored.owners, &stored.object, &object, self.manager);
         Ok(self.finish(store, &stored, object, owners))
     }
