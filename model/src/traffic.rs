@@ -7,6 +7,7 @@ mod cluster;
 mod endpoints;
 mod listener;
 mod route;
+mod tls;
 
 use std::sync::Arc;
 
@@ -32,6 +33,8 @@ pub use route::{
     pick,
 };
 
+pub use tls::{ClientCertificates, Secret, ServerTls, TlsChain, TlsVersions};
+
 /// Name of an xDS resource.
 pub type ResourceName = Arc<str>;
 
@@ -55,4 +58,6 @@ pub struct TrafficConfig {
     pub clusters: OrdMap<ResourceName, Arc<Cluster>>,
     /// Endpoint sets by the name of their cluster.
     pub endpoints: OrdMap<ResourceName, Arc<EndpointSet>>,
+    /// Certificates and authorities by name.
+    pub secrets: OrdMap<ResourceName, Arc<Secret>>,
 }

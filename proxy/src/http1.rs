@@ -18,8 +18,6 @@ mod tests;
 use std::io;
 use std::task::{Context, Poll};
 
-use tokio::net::TcpStream;
-
 pub(crate) use framing::{Length, Malformed, Request, tokens};
 pub(crate) use receive::Receiving;
 pub(crate) use send::Sending;
@@ -28,6 +26,7 @@ use receive::Input;
 use send::Output;
 
 use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::stream::Stream;
 
 /// Why reading from a connection failed.
 #[derive(Debug, thiserror::Error)]
@@ -46,7 +45,7 @@ pub(crate) enum ReadError {
 /// A connection with what was read and not used yet, and what is to be written.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    pub(crate) stream: TcpStream,
+    pub(crate) stream: Stream,
     input: Input,
     output: Output,
 }
@@ -62,7 +61,7 @@ pub(crate) struct Limits {
 
 impl Connection {
     /// A connection of which `read` was read already.
-    pub(crate) fn new(stream: TcpStream, read: &[u8]) -> Self {
+    pub(crate) fn new(stream: Stream, read: &[u8]) -> Self {
         Self { stream, input: Input::new(read), output: Output::default() }
     }
 
@@ -128,9 +127,9 @@ impl Connection {
         }
     }
 
-    /// The socket, and what was read from it and not used.
-    pub(crate) fn into_parts(self) -> (TcpStream, bytes::Bytes) {
-        (self.stream, self.input.into_rest())
+    /// The socket, for closing it.
+    pub(crate) fn into_socket(self) -> tokio::net::TcpStream {
+        self.stream.into_socket()
     }
 }
 

@@ -23,8 +23,10 @@ mod metrics;
 mod proxy_protocol;
 mod splice;
 mod state;
+mod stream;
 mod supervisor;
 mod tcp;
+mod tls;
 mod upstream;
 mod worker;
 

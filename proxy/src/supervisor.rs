@@ -25,6 +25,8 @@ use crate::limit::Limiters;
 use crate::metrics::ProxyMetrics;
 use crate::state::live::Sources;
 use crate::state::{Applied, StateHandle};
+use crate::tls::Terminators;
+use crate::worker::Common;
 use bindings::Bindings;
 use takeover::{Due, Restarts};
 use threads::Threads;
@@ -53,7 +55,13 @@ pub(crate) async fn run(
         None => None,
     };
     let log = writing.as_ref().map(|writing| &writing.log);
-    let mut threads = Threads::start(&config, &metrics, &health, &limiters, log, &lifecycle)?;
+    let terminators = Arc::new(Terminators::default());
+    let common = Common {
+        health: Arc::clone(&health),
+        limiters: Arc::clone(&limiters),
+        terminators: Arc::clone(&terminators),
+    };
+    let mut threads = Threads::start(&config, &metrics, &common, log, &lifecycle)?;
     let (restarts, inherited) = Restarts::new(restart);
 
     let mut supervisor = Supervisor {
@@ -65,6 +73,7 @@ pub(crate) async fn run(
         metrics,
         health,
         limiters,
+        terminators,
         state,
         gate,
     };
@@ -116,6 +125,7 @@ struct Supervisor {
     metrics: Arc<ProxyMetrics>,
     health: Arc<Board>,
     limiters: Arc<Limiters>,
+    terminators: Arc<Terminators>,
     state: StateHandle,
     gate: Gate,
 }
@@ -125,6 +135,7 @@ impl Supervisor {
         self.bindings.close_removed(&config.listeners, threads).await;
         self.health.apply(&config);
         self.limiters.apply(&config);
+        self.terminators.apply(&config);
         threads.configure(&config).await;
         self.config = config;
         self.settle(threads).await;

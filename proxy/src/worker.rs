@@ -31,6 +31,7 @@ use crate::config::ProxyConfig;
 use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
+use crate::tls::Terminators;
 use accept::Binding;
 use crew::{Crew, Handed};
 use shared::Shared;
@@ -38,13 +39,20 @@ use shared::Shared;
 /// Shortest time between two looks through the idle connections.
 const MIN_SWEEP: Duration = Duration::from_secs(1);
 
+/// What all workers share with whoever configures them.
+#[derive(Clone)]
+pub(crate) struct Common {
+    pub(crate) health: Arc<Board>,
+    pub(crate) limiters: Arc<Limiters>,
+    pub(crate) terminators: Arc<Terminators>,
+}
+
 /// What a worker thread starts with.
 pub(crate) struct Seat {
     pub(crate) number: usize,
     pub(crate) config: Arc<ProxyConfig>,
     pub(crate) metrics: Arc<WorkerMetrics>,
-    pub(crate) health: Arc<Board>,
-    pub(crate) limiters: Arc<Limiters>,
+    pub(crate) common: Common,
     pub(crate) crew: Arc<Crew>,
     pub(crate) log: Option<Arc<Log>>,
     pub(crate) inbox: mpsc::Receiver<Handed>,
@@ -99,8 +107,8 @@ pub(crate) fn run(seat: Seat) {
     match built {
         Ok(runtime) => {
             let Seat { lifecycle, stop, commands, ended, inbox, .. } = seat;
-            let Seat { number, config, metrics, health, limiters, crew, log, .. } = seat;
-            let shared = Shared::new(number, config, metrics, health, limiters, crew, log);
+            let Seat { number, config, metrics, common, crew, log, .. } = seat;
+            let shared = Shared::new(number, config, metrics, common, crew, log);
             let shared = Rc::new(shared);
             let worker = Worker { shared, listeners: JoinSet::new(), open: HashMap::new() };
             runtime.block_on(worker.run(commands, inbox, &lifecycle, &stop));

@@ -242,6 +242,7 @@ const TABLE: &[Capabilities] = &[
         since: (0, 0),
         features: &[
             SocketListener,
+            TlsSocket,
             PolicyList,
             WeightedWithinLocality,
             ClientSideWeightedRoundRobin,
@@ -421,7 +422,7 @@ mod tests {
         let with = |more: &[ClientKind]| [&grpc[..], more].concat();
         let columns: [(Feature, Vec<ClientKind>); 19] = [
             (SocketListener, vec![Envoy, Portolan, Unknown]),
-            (TlsSocket, vec![Envoy, Unknown]),
+            (TlsSocket, vec![Envoy, Portolan, Unknown]),
             (ApiListener, with(&[Unknown])),
             (ServerListener, vec![GrpcCore, GrpcGo, GrpcJava, GrpcNode, Unknown]),
             (PolicyList, vec![Envoy, GrpcCore, GrpcGo, GrpcJava, GrpcNode, Portolan]),

@@ -48,7 +48,7 @@ pub struct ListenerSpec {
     pub address: SocketAddr,
     /// Where what arrives goes.
     pub target: ListenerTarget,
-    /// TLS with whoever connects. Our own proxy cannot end TLS yet and refuses such a listener.
+    /// TLS with whoever connects.
     pub tls: Option<ListenerTls>,
     /// What is asked of connections.
     pub options: ListenerOptions,

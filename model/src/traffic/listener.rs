@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ResourceName, Share};
+use super::{ResourceName, ServerTls, Share};
 use crate::policy::HashOn;
 
 /// A socket to accept on and what to do with what arrives.
@@ -19,6 +19,8 @@ pub struct Listener {
     pub kind: ListenerKind,
     /// Whether a PROXY header comes first.
     pub accept_proxy: AcceptProxy,
+    /// TLS with whoever connects; `None`: none.
+    pub tls: Option<ServerTls>,
 }
 
 /// Whether connections begin with a PROXY header.

@@ -5,8 +5,9 @@ use std::pin::{Pin, pin};
 use std::task::Poll;
 
 use bytes::{Bytes, BytesMut};
-use tokio::net::TcpStream;
 use tokio_util::io::poll_read_buf;
+
+use crate::stream::Stream;
 
 /// What a client that knows we speak HTTP/2 begins with.
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -23,7 +24,7 @@ pub(super) enum Version {
 /// Reads until the version is certain, and says what was read; `None` if the client ends, or
 /// `closing` completes while nothing has come. `first` was read already.
 pub(super) async fn detect(
-    stream: &mut TcpStream,
+    stream: &mut Stream,
     first: &[u8],
     closing: impl Future<Output = ()>,
 ) -> Option<(Version, Bytes)> {

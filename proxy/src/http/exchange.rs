@@ -179,6 +179,7 @@ async fn proxy(
         head,
         &Passage {
             peer: &client.peer_text,
+            scheme: client.scheme(),
             version: if meta.speaks == Speaks::Http2 { b"2" } else { b"1.1" },
             host: &asked.host,
             trusted: options.trust_forwarded,

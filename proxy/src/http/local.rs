@@ -68,11 +68,13 @@ pub enum Reason {
     RateLimited,
     /// The route asks for this fault.
     Fault,
+    /// A client and this proxy did not come to terms about TLS.
+    TlsHandshake,
 }
 
 impl Reason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 25] = [
+    pub const ALL: [Self; 26] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoEndpoints,
@@ -98,6 +100,7 @@ impl Reason {
         Self::DirectResponse,
         Self::RateLimited,
         Self::Fault,
+        Self::TlsHandshake,
     ];
 
     /// The word in [`REASON_HEADER`] and in `portolan_proxy_local_answers_total{reason}`.
@@ -129,6 +132,7 @@ impl Reason {
             Self::DirectResponse => "direct_response",
             Self::RateLimited => "rate_limited",
             Self::Fault => "fault",
+            Self::TlsHandshake => "tls_handshake",
         }
     }
 
@@ -147,7 +151,7 @@ impl Reason {
             | Self::CircuitOpen => 503,
             Self::UpstreamReset | Self::UpstreamInvalid => 502,
             Self::Timeout | Self::TryTimeout | Self::StreamIdle | Self::MaxAge => 504,
-            Self::BadRequest | Self::ClientReset | Self::ProxyHeader => 400,
+            Self::BadRequest | Self::ClientReset | Self::ProxyHeader | Self::TlsHandshake => 400,
             Self::Method => 405,
             Self::Upgrade | Self::TransferCoding => 501,
             Self::HeaderTimeout => 408,
@@ -174,7 +178,8 @@ impl Reason {
             | Self::HeadTooLarge
             | Self::Version
             | Self::TransferCoding
-            | Self::ProxyHeader => "13",
+            | Self::ProxyHeader
+            | Self::TlsHandshake => "13",
             Self::ClientReset | Self::HeaderTimeout => "1",
             Self::NoCluster
             | Self::NoEndpoints

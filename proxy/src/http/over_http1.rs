@@ -7,7 +7,6 @@ use std::task::Poll;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use super::Client;
@@ -19,6 +18,7 @@ use super::local::{Local, Reason};
 use super::timer::Timer;
 use crate::http1::{Connection, Malformed, ReadError, Request};
 use crate::message::RequestHead;
+use crate::stream::Stream;
 use crate::worker::accept::reset;
 
 /// What a client may still send after the last response, and for how long, before its connection
@@ -37,7 +37,7 @@ enum Next {
     Failed,
 }
 
-pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
+pub(super) async fn serve(client: Rc<Client>, stream: Stream, read: Bytes) {
     let mut connection = Connection::new(stream, &read);
     drop(read);
     let mut timer = Timer::default();
@@ -63,7 +63,7 @@ pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
                 match ended {
                     Ended::KeepAlive => {}
                     Ended::Close => return close(connection).await,
-                    Ended::Abort => return reset(connection.into_parts().0),
+                    Ended::Abort => return reset(connection.into_socket()),
                 }
             }
             Next::End | Next::Failed => return,

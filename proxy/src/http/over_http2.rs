@@ -3,7 +3,6 @@
 use std::rc::Rc;
 
 use bytes::Bytes;
-use tokio::net::TcpStream;
 
 use super::Client;
 use super::activity::{Activity, Busy};
@@ -15,8 +14,9 @@ use super::timer::Timer;
 use crate::http1::tokens;
 use crate::http2;
 use crate::message::Known;
+use crate::stream::Stream;
 
-pub(super) async fn serve(client: Rc<Client>, stream: TcpStream, read: Bytes) {
+pub(super) async fn serve(client: Rc<Client>, stream: Stream, read: Bytes) {
     let config = &client.origin.shared.config;
     let options = client.options();
     let header_timeout = options.header_timeout.unwrap_or(config.header_timeout);

@@ -10,6 +10,8 @@ use crate::message::{Fields, Known, RequestHead};
 pub(super) struct Passage<'a> {
     /// The client's address.
     pub(super) peer: &'a str,
+    /// `http` or `https`.
+    pub(super) scheme: &'static str,
     /// `1.1` or `2`.
     pub(super) version: &'static [u8],
     /// The authority that was asked for.
@@ -54,7 +56,7 @@ pub(super) fn request(head: &mut RequestHead, passage: &Passage<'_>) {
     let fields = &mut head.fields;
     fields.push_parts(b"x-forwarded-for", &[&forwarded, passage.peer.as_bytes()]);
     if !has_proto {
-        fields.push_as(Known::ForwardedProto, b"x-forwarded-proto", b"http");
+        fields.push_as(Known::ForwardedProto, b"x-forwarded-proto", passage.scheme.as_bytes());
     }
     if !has_host && !passage.host.is_empty() {
         fields.push_as(Known::ForwardedHost, b"x-forwarded-host", passage.host);
@@ -204,6 +206,7 @@ mod tests {
         head.fields = fields(pairs);
         let passage = Passage {
             peer: "10.0.0.9",
+            scheme: "http",
             version: b"1.1",
             host: b"web",
             trusted,

@@ -61,11 +61,12 @@ impl View<'_> {
         self.head.fields.get(known).filter(|_| trusted)
     }
 
-    /// `https` where a proxy that is believed says so.
+    /// `https` over TLS, or where a proxy that is believed says so.
     fn scheme(&self) -> &str {
         match self.believed(Known::ForwardedProto) {
             Some(said) if said.eq_ignore_ascii_case(b"https") => "https",
-            _ => "http",
+            Some(_) => "http",
+            None => self.client.scheme(),
         }
     }
 }
@@ -87,7 +88,8 @@ impl traffic::Asked for View<'_> {
             ":scheme" => return Some(Cow::Borrowed(self.scheme().as_bytes())),
             // As they go on to the endpoint, not as a client says them that nobody believes.
             "x-forwarded-proto" => {
-                let said = self.believed(Known::ForwardedProto).unwrap_or(b"http");
+                let own = self.client.scheme().as_bytes();
+                let said = self.believed(Known::ForwardedProto).unwrap_or(own);
                 return Some(Cow::Borrowed(said));
             }
             "x-forwarded-host" => {

@@ -16,6 +16,7 @@ use super::exchange::Fail;
 use super::forward::Ended;
 use crate::http1;
 use crate::message::ResponseHead;
+use crate::stream::Stream;
 
 /// Answers a CONNECT with the stream to an endpoint.
 pub(super) async fn connect(
@@ -25,7 +26,7 @@ pub(super) async fn connect(
     pulse: &Pulse,
     edits: Option<&Edits>,
 ) -> Result<(), Ended> {
-    let mut connection = http1::Connection::new(stream, b"");
+    let mut connection = http1::Connection::new(Stream::Plain(stream), b"");
     let (mut receiving, sending) = connection.split();
     receiving.begin_tunnel();
     let mut head = ResponseHead::new(200);

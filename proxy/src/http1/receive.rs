@@ -9,12 +9,12 @@ use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::net::TcpStream;
-use tokio::net::tcp::ReadHalf;
 
 use super::chunked::{Decoder, Step};
 use super::framing::{Length, Malformed, Request, Response};
 use super::{Limits, ReadError, head};
 use crate::message::{Fields, RequestHead, ResponseHead};
+use crate::stream::ReadHalf;
 
 /// Room for the first read of a message, and for a read of a long body.
 const FIRST_ROOM: usize = 4 * 1024;
@@ -66,10 +66,6 @@ impl Input {
         self.buffer.is_empty() && matches!(self.body, Body::Over)
     }
 
-    pub(super) fn into_rest(self) -> Bytes {
-        self.buffer.freeze()
-    }
-
     /// Reads once; 0 at the end. `least`: room to have.
     pub(super) fn poll_fill(
         &mut self,
@@ -82,7 +78,7 @@ impl Input {
         }
         if self.buffer.is_empty() && self.buffer.capacity() == 0 {
             // No room is held for a connection that is silent.
-            ready!(reader.as_ref().poll_read_ready(cx))?;
+            ready!(reader.poll_read_ready(cx))?;
         }
         if self.buffer.capacity() == 0 {
             self.buffer = super::room::take_input();
@@ -283,9 +279,14 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    /// The socket, for what goes past this engine.
-    pub(crate) fn socket(&self) -> &TcpStream {
-        self.reader.as_ref()
+    /// The socket, for what goes past this engine; `None` where its bytes are not the connection's.
+    pub(crate) fn socket(&self) -> Option<&TcpStream> {
+        self.reader.socket()
+    }
+
+    /// Looks at the socket, whatever its bytes are.
+    pub(crate) fn look<T>(&self, look: impl FnOnce(&TcpStream) -> T) -> T {
+        self.reader.look(look)
     }
 
     /// Bytes of the body that are to come, if its length is known and none of it was read yet.

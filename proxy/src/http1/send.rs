@@ -11,10 +11,10 @@ use std::task::{Context, Poll, ready};
 use bytes::{Buf, Bytes};
 use tokio::io::AsyncWrite;
 use tokio::net::TcpStream;
-use tokio::net::tcp::WriteHalf;
 
 use super::framing::Length;
 use crate::message::{Fields, Known, RequestHead, ResponseHead, decimal};
+use crate::stream::WriteHalf;
 
 /// A piece up to this size is copied behind what is queued already.
 const SMALL: usize = 4 * 1024;
@@ -31,6 +31,8 @@ pub(crate) struct Output {
     body: Length,
     /// Some of the request was taken by the system.
     written: bool,
+    /// What was taken may be on its way yet (TLS keeps what the system does not take).
+    kept: bool,
 }
 
 /// One direction of a connection while a message is written to it.
@@ -49,13 +51,14 @@ impl Default for Output {
             end: b"",
             body: Length::None,
             written: false,
+            kept: false,
         }
     }
 }
 
 impl Output {
     pub(super) fn is_empty(&self) -> bool {
-        self.at == self.queue.len() && self.data.is_empty() && self.end.is_empty()
+        self.at == self.queue.len() && self.data.is_empty() && self.end.is_empty() && !self.kept
     }
 
     fn make_room(&mut self) {
@@ -98,7 +101,7 @@ impl Output {
         writer: &mut WriteHalf<'_>,
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<()>> {
-        while !self.is_empty() {
+        while self.at < self.queue.len() || !self.data.is_empty() || !self.end.is_empty() {
             let queue = &self.queue[self.at..];
             let mut writer = Pin::new(&mut *writer);
             let written = if self.data.is_empty() && self.end.is_empty() {
@@ -114,8 +117,11 @@ impl Output {
                 return Poll::Ready(Err(io::ErrorKind::WriteZero.into()));
             }
             self.written = true;
+            self.kept = true;
             self.advance(n);
         }
+        ready!(Pin::new(writer).poll_flush(cx))?;
+        self.kept = false;
         // Nothing is held for a connection that waits.
         self.queue.clear();
         super::room::give(std::mem::take(&mut self.queue));
@@ -238,7 +244,7 @@ impl<'a> Sending<'a> {
     /// framed by more than its length.
     pub(crate) fn socket(&self) -> Option<&TcpStream> {
         let raw = matches!(self.output.body, Length::Known(_) | Length::Close);
-        (raw && self.output.is_empty()).then(|| self.writer.as_ref())
+        if raw && self.output.is_empty() { self.writer.socket() } else { None }
     }
 
     /// Whether a large piece waits: nothing more may be queued then.

@@ -185,7 +185,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
                 }
             })?;
             match written {
-                Poll::Ready(0) => return Ok(true),
+                // TLS keeps what the system does not take.
+                Poll::Ready(0) => return Ok(Pin::new(io).poll_flush(cx)?.is_ready()),
                 Poll::Ready(count) => {
                     self.clock.writes.add();
                     self.shared.with(|connection| connection.written(count));

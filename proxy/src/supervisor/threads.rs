@@ -17,11 +17,9 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::access::Log;
 use crate::config::ProxyConfig;
 use crate::error::ProxyError;
-use crate::health::Board;
-use crate::limit::Limiters;
 use crate::metrics::ProxyMetrics;
 use crate::worker::crew::Crew;
-use crate::worker::{self, Command, Copied, Seat};
+use crate::worker::{self, Command, Common, Copied, Seat};
 
 /// Commands a worker may have before it; the sender waits at the bound.
 const COMMANDS: usize = 16;
@@ -40,8 +38,7 @@ impl Threads {
     pub(super) fn start(
         config: &Arc<ProxyConfig>,
         metrics: &Arc<ProxyMetrics>,
-        health: &Arc<Board>,
-        limiters: &Arc<Limiters>,
+        common: &Common,
         log: Option<&Arc<Log>>,
         lifecycle: &Lifecycle,
     ) -> Result<Self, ProxyError> {
@@ -60,8 +57,7 @@ impl Threads {
                 number: worker,
                 config: Arc::clone(config),
                 metrics: Arc::clone(counters),
-                health: Arc::clone(health),
-                limiters: Arc::clone(limiters),
+                common: common.clone(),
                 crew: Arc::clone(&crew),
                 log: log.cloned(),
                 inbox,

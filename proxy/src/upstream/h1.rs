@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use crate::http1::Connection;
 use crate::metrics::EndpointMetrics;
+use crate::stream::Stream;
 use crate::worker::cluster::Slot;
 
 /// A connection that can take a request.
@@ -47,7 +48,7 @@ impl Kept {
     /// A fresh connection.
     pub(crate) fn new((stream, slot): (TcpStream, Slot)) -> Self {
         let now = Instant::now();
-        let connection = Connection::new(stream, b"");
+        let connection = Connection::new(Stream::Plain(stream), b"");
         Self { connection, opened: now, since: now, requests: 0, _slot: slot }
     }
 }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use portolan_model::traffic::{ResourceName, RouteTable, TrafficConfig};
 use tokio_util::task::TaskTracker;
 
+use super::Common;
 use super::cluster::ClusterState;
 use super::crew::Crew;
 use crate::access::{Log, Pen};
@@ -19,6 +20,7 @@ use crate::config::ProxyConfig;
 use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
+use crate::tls::Terminators;
 
 pub(crate) struct Shared {
     /// The worker's number.
@@ -27,6 +29,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Arc<WorkerMetrics>,
     pub(crate) health: Arc<Board>,
     pub(crate) limiters: Arc<Limiters>,
+    pub(crate) terminators: Arc<Terminators>,
     pub(crate) crew: Arc<Crew>,
     /// What writes the access log, if there is one.
     pub(crate) pen: Option<Pen>,
@@ -46,11 +49,11 @@ impl Shared {
         number: usize,
         config: Arc<ProxyConfig>,
         metrics: Arc<WorkerMetrics>,
-        health: Arc<Board>,
-        limiters: Arc<Limiters>,
+        common: Common,
         crew: Arc<Crew>,
         log: Option<Arc<Log>>,
     ) -> Self {
+        let Common { health, limiters, terminators } = common;
         let seed = seed(number);
         let pen = log.map(|log| Pen::new(log, number));
         Self {
@@ -59,6 +62,7 @@ impl Shared {
             metrics,
             health,
             limiters,
+            terminators,
             crew,
             pen,
             rng: RefCell::new(Rng::seeded(seed)),

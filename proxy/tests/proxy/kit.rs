@@ -467,7 +467,7 @@ impl Plan {
             },
         };
         let accept_proxy = AcceptProxy::No;
-        let listener = Listener { name: name.into(), address, kind, accept_proxy };
+        let listener = Listener { name: name.into(), address, kind, accept_proxy, tls: None };
         self.0.listeners.insert(name.into(), Arc::new(listener));
         self
     }

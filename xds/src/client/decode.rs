@@ -18,7 +18,9 @@ mod limits;
 pub mod listener;
 mod retry;
 pub mod route;
+pub mod secret;
 mod subset;
+mod tls;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;

@@ -9,12 +9,12 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::Generation;
-use portolan_model::traffic::{ResourceName, TrafficConfig};
+use portolan_model::traffic::{Listener, ResourceName, ServerTls, TrafficConfig};
 use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::rpc::Status;
 
-use super::decode::{self, Decoded, cluster, endpoints, generation, listener, route};
+use super::decode::{self, Decoded, cluster, endpoints, generation, listener, route, secret};
 use crate::resource::ResourceType;
 
 /// Longest reason sent with a refusal, in bytes.
@@ -88,12 +88,19 @@ impl Session {
     pub fn in_force(&self, last: &TrafficConfig) -> TrafficConfig {
         let mut config = self.config.clone();
         let is_cold = |routes: &ResourceName| !self.config.routes.contains_key(routes);
+        let is_missing = |secret: &ResourceName| !self.config.secrets.contains_key(secret);
         for (name, listener) in &self.config.listeners {
-            let cold = listener.kind.routes().is_some_and(is_cold);
+            let cold =
+                listener.kind.routes().is_some_and(is_cold) || secrets(listener).any(is_missing);
             let Some(old) = last.listeners.get(name).filter(|_| cold) else { continue };
             if let Some(routes) = old.kind.routes().filter(|routes| is_cold(routes)) {
                 let Some(table) = last.routes.get(routes) else { continue };
                 config.routes.insert(routes.clone(), Arc::clone(table));
+            }
+            for name in secrets(old).filter(|name| is_missing(name)) {
+                if let Some(secret) = last.secrets.get(name) {
+                    config.secrets.insert(name.clone(), Arc::clone(secret));
+                }
             }
             config.listeners.insert(name.clone(), Arc::clone(old));
         }
@@ -114,8 +121,10 @@ impl Session {
     pub fn is_complete(&self) -> bool {
         let mut named = self.config.listeners.values().filter_map(|l| l.kind.routes());
         let routes = named.all(|routes| self.config.routes.contains_key(routes));
+        let mut needed = self.config.listeners.values().flat_map(|listener| secrets(listener));
         self.is_begun()
             && routes
+            && needed.all(|secret| self.config.secrets.contains_key(secret))
             && self
                 .config
                 .clusters
@@ -133,6 +142,7 @@ impl Session {
             ResourceType::Endpoints => self.take_endpoints(&response.resources),
             ResourceType::Listener => self.take_listeners(&response.resources),
             ResourceType::Route => self.take_routes(&response.resources),
+            ResourceType::Secret => self.take_secrets(&response.resources),
             ResourceType::Generation => self.take_generation(&response.resources),
             // Never asked for.
             _ => return Step::default(),
@@ -145,6 +155,9 @@ impl Session {
         }
         let mut requests = vec![self.request(kind, reason(&errors))];
         requests.extend(self.follow_up(kind));
+        if kind == ResourceType::Listener {
+            requests.extend(self.secrets_of_listeners());
+        }
         if self.is_complete() {
             self.config.generation = self.generation;
         }
@@ -267,11 +280,40 @@ impl Session {
         decoded.errors
     }
 
+    /// Subscribes to the secrets of the listeners, if the set of them changed.
+    fn secrets_of_listeners(&mut self) -> Option<DiscoveryRequest> {
+        let kind = ResourceType::Secret;
+        let listeners = self.config.listeners.values();
+        let names: BTreeSet<ResourceName> =
+            listeners.flat_map(|listener| secrets(listener)).cloned().collect();
+        if self.types[kind.index()].names == names {
+            return None;
+        }
+        retain(&mut self.config.secrets, |name| names.contains(name));
+        self.types[kind.index()].names = names;
+        Some(self.request(kind, None))
+    }
+
+    fn take_secrets(&mut self, resources: &[Any]) -> Vec<String> {
+        let decoded = decode::all(resources, secret::decode);
+        for (name, secret) in decoded.good {
+            if self.types[ResourceType::Secret.index()].names.contains(&name) {
+                insert_changed(&mut self.config.secrets, name, secret);
+            }
+        }
+        decoded.errors
+    }
+
     fn take_generation(&mut self, resources: &[Any]) -> Vec<String> {
         let decoded = decode::all(resources, generation::decode);
         self.generation = decoded.good.last().copied().or(self.generation);
         decoded.errors
     }
+}
+
+/// Names of the secrets that a listener needs.
+fn secrets(listener: &Listener) -> impl Iterator<Item = &ResourceName> {
+    listener.tls.iter().flat_map(ServerTls::secrets)
 }
 
 /// Puts a value in place unless an equal one is there, so that what did not change stays the same

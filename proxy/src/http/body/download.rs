@@ -41,10 +41,10 @@ fn long(
 ) -> Option<Poll<Result<(), PumpError>>> {
     let (Incoming::Http1(receiving), Outgoing::Http1(sending)) = (from, to) else { return None };
     let left = receiving.unread().filter(|left| pump.is_some() || *left >= LONG)?;
-    let sink = sending.socket()?;
+    let (from, sink) = (receiving.socket()?, sending.socket()?);
     let pump = pump.get_or_insert_with(|| Box::new(Pump::new(Some(left))));
     let before = pump.moved();
-    let polled = pump.poll(cx, receiving.socket(), sink);
+    let polled = pump.poll(cx, from, sink);
     let after = pump.moved();
     *bytes += after - before;
     Some(match polled {

@@ -108,13 +108,14 @@ impl<'a> Source<'a> {
     /// stream says so.
     pub(crate) fn has_left(&self) -> bool {
         let Incoming::Http1(body) = &self.incoming else { return false };
-        let socket = body.socket();
-        if is_reset(socket) {
-            return true;
-        }
-        let ready = std::pin::pin!(socket.ready(tokio::io::Interest::READABLE));
-        let mut context = Context::from_waker(std::task::Waker::noop());
-        matches!(ready.poll(&mut context), Poll::Ready(Ok(ready)) if ready.is_read_closed())
+        body.look(|socket| {
+            if is_reset(socket) {
+                return true;
+            }
+            let ready = std::pin::pin!(socket.ready(tokio::io::Interest::READABLE));
+            let mut context = Context::from_waker(std::task::Waker::noop());
+            matches!(ready.poll(&mut context), Poll::Ready(Ok(ready)) if ready.is_read_closed())
+        })
     }
 
     /// What follows is a tunnel's.
@@ -279,7 +280,7 @@ impl Upload {
         let Incoming::Http1(body) = &source.incoming else { return Poll::Pending };
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
         while look.as_mut().poll(cx).is_ready() {
-            if !source.is_over() && is_reset(body.socket()) {
+            if !source.is_over() && body.look(is_reset) {
                 let gone = ReadError::Http1(http1::ReadError::Incomplete);
                 return Poll::Ready(PumpError::Read(gone));
             }

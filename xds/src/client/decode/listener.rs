@@ -2,10 +2,12 @@
 //! proxy, or one of each of which the first bytes choose. API listeners are for gRPC clients and
 //! passed over.
 
+use std::sync::Arc;
+
 use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
-    AcceptProxy, HttpOptions, Listener as Socket, ListenerKind, ResourceName, RouteTable, Share,
-    TcpOptions,
+    AcceptProxy, HttpOptions, Listener as Socket, ListenerKind, ResourceName, RouteTable,
+    ServerTls, Share, TcpOptions,
 };
 use portolan_proto::envoy::connection_hash_policy::PolicySpecifier;
 use portolan_proto::envoy::core::{TransportSocket, transport_socket};
@@ -23,7 +25,7 @@ use portolan_proto::envoy::tls_inspector::TlsInspector;
 use prost::Name;
 
 use super::endpoints::socket_address;
-use super::{DecodeError, action, http, message, named, refuse, resource, time};
+use super::{DecodeError, action, http, message, named, refuse, resource, time, tls};
 use crate::resource::listener::HTTP_PROTOCOLS;
 
 /// The transport that is none.
@@ -65,15 +67,15 @@ fn convert(
     refuse("use_original_dst", listener.use_original_dst.is_some_and(|v| v.value))?;
     refuse("filter_chain_matcher", listener.filter_chain_matcher.is_some())?;
     let (mut accept_proxy, inspected) = listener_filters(&listener.listener_filters)?;
-    let (kind, table, headed) = chains(listener, name, inspected)?;
+    let Chains { kind, table, headed, tls } = chains(listener, name, inspected)?;
     if headed && accept_proxy == AcceptProxy::No {
         accept_proxy = AcceptProxy::Required;
     }
-    Ok((Socket { name: name.clone(), address, kind, accept_proxy }, table))
+    Ok((Socket { name: name.clone(), address, kind, accept_proxy, tls }, table))
 }
 
-/// Whether a PROXY header comes first, and whether HTTP is looked for. Looking for TLS finds none
-/// here, since no chain with TLS is taken.
+/// Whether a PROXY header comes first, and whether HTTP is looked for. TLS is looked for by whoever
+/// ends it.
 fn listener_filters(filters: &[ListenerFilter]) -> Result<(AcceptProxy, bool), String> {
     let (mut accept_proxy, mut inspected) = (AcceptProxy::No, false);
     for (i, filter) in filters.iter().enumerate() {
@@ -103,32 +105,36 @@ fn listener_filters(filters: &[ListenerFilter]) -> Result<(AcceptProxy, bool), S
     Ok((accept_proxy, inspected))
 }
 
-/// What is done with connections, the route table that came along, and whether a chain wants a
-/// PROXY header.
+/// What filter chains come to.
+struct Chains {
+    kind: ListenerKind,
+    /// The route table that came along.
+    table: Option<RouteTable>,
+    /// Whether a chain wants a PROXY header.
+    headed: bool,
+    tls: Option<ServerTls>,
+}
+
 #[expect(deprecated, reason = "control planes go on sending what the API has deprecated")]
-fn chains(
-    listener: &Listener,
-    name: &ResourceName,
-    inspected: bool,
-) -> Result<(ListenerKind, Option<RouteTable>, bool), String> {
+fn chains(listener: &Listener, name: &ResourceName, inspected: bool) -> Result<Chains, String> {
     let several = "choosing among several is only supported between HTTP, by the protocols that \
                    http_inspector finds, and TCP for all else";
-    let listed: Vec<_> = (listener.filter_chains.iter().enumerate())
+    let listed: Vec<Listed<'_>> = (listener.filter_chains.iter().enumerate())
         .map(|(i, chain)| (format!("filter_chains[{i}]"), chain))
         .chain(listener.default_filter_chain.iter().map(|c| ("default_filter_chain".to_owned(), c)))
         .collect();
     let headed = listed.iter().any(|(_, c)| c.use_proxy_proto.is_some_and(|v| v.value));
-    let of = |(field, chain): &(String, &FilterChain)| end(field, chain, name);
-    let matching =
-        |(_, chain): &(String, &FilterChain)| Match::of(chain.filter_chain_match.as_ref());
-    match &listed[..] {
-        [] => Err("filter_chains: missing".to_owned()),
-        [only] if matching(only) == Match::All => Ok(match of(only)? {
-            End::Http(routes, table, options) => {
-                (ListenerKind::Http { routes, options }, table, headed)
-            }
-            End::Tcp(clusters, options) => (ListenerKind::Tcp { clusters, options }, None, headed),
-        }),
+    let of = |(field, chain): &Listed<'_>| end(field, chain, name);
+    let matching = |(_, chain): &Listed<'_>| Match::of(chain.filter_chain_match.as_ref());
+    if listed.iter().any(|(_, chain)| !is_raw(chain.transport_socket.as_ref())) {
+        return secured(&listed, name, headed);
+    }
+    let (kind, table) = match &listed[..] {
+        [] => return Err("filter_chains: missing".to_owned()),
+        [only] if matching(only) == Match::All => match of(only)? {
+            End::Http(routes, table, options) => (ListenerKind::Http { routes, options }, table),
+            End::Tcp(clusters, options) => (ListenerKind::Tcp { clusters, options }, None),
+        },
         [one, other] => {
             let (first, second) = match (matching(one), matching(other)) {
                 (Match::Http, Match::All) => (one, other),
@@ -141,13 +147,60 @@ fn chains(
                         return Err("weighted_clusters: not supported beside HTTP".to_owned());
                     };
                     let cluster = ResourceName::clone(cluster);
-                    Ok((ListenerKind::Detect { routes, cluster, http, tcp }, table, headed))
+                    (ListenerKind::Detect { routes, cluster, http, tcp }, table)
                 }
-                _ => Err(format!("filter_chains: {several}")),
+                _ => return Err(format!("filter_chains: {several}")),
             }
         }
-        _ => Err(format!("filter_chains: {several}")),
+        _ => return Err(format!("filter_chains: {several}")),
+    };
+    Ok(Chains { kind, table, headed, tls: None })
+}
+
+/// A filter chain, and where it stands.
+type Listed<'a> = (String, &'a FilterChain);
+
+/// Chains that begin with TLS, told apart by the name that the client asks for. All of them come to
+/// the same above it.
+fn secured(listed: &[Listed<'_>], name: &ResourceName, headed: bool) -> Result<Chains, String> {
+    let mut chains = Vec::with_capacity(listed.len());
+    let mut above: Option<(ListenerKind, Option<RouteTable>)> = None;
+    for (field, chain) in listed {
+        let said = chain.transport_socket.as_ref();
+        if is_raw(said) {
+            return Err(format!("{field}.transport_socket: missing, other chains begin with TLS"));
+        }
+        let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
+        chains.push(tls::convert(&format!("{field}.transport_socket"), said, names)?);
+        let own = match filters(field, chain, name)? {
+            End::Http(routes, table, options) => (ListenerKind::Http { routes, options }, table),
+            End::Tcp(..) => return Err(format!("{field}: TCP within TLS is not supported yet")),
+        };
+        match &above {
+            Some(first) if *first != own => {
+                return Err(format!("{field}.filters: other than those of {}", listed[0].0));
+            }
+            _ => above = Some(own),
+        }
     }
+    let Some((kind, table)) = above else { return Err("filter_chains: missing".to_owned()) };
+    Ok(Chains { kind, table, headed, tls: Some(ServerTls { chains }) })
+}
+
+/// The names that a chain is for, in lower case.
+fn server_names(field: &str, chain: &FilterChain) -> Result<Vec<Arc<str>>, String> {
+    let Some(said) = &chain.filter_chain_match else { return Ok(Vec::new()) };
+    let rest = FilterChainMatch {
+        server_names: Vec::new(),
+        transport_protocol: String::new(),
+        ..said.clone()
+    };
+    let by_tls = ["", "tls"].contains(&said.transport_protocol.as_str());
+    if rest != FilterChainMatch::default() || !by_tls {
+        return Err(format!("{field}: only server_names are supported within TLS"));
+    }
+    let lower = said.server_names.iter().map(|name| name.to_ascii_lowercase().into());
+    Ok(lower.collect())
 }
 
 /// Which connections are for a filter chain.
@@ -187,9 +240,11 @@ impl Match {
 }
 
 fn end(field: &str, chain: &FilterChain, name: &ResourceName) -> Result<End, String> {
-    if !is_raw(chain.transport_socket.as_ref()) {
-        return Err(format!("{field}.transport_socket: TLS is not supported yet"));
-    }
+    refuse(&format!("{field}.transport_socket"), !is_raw(chain.transport_socket.as_ref()))?;
+    filters(field, chain, name)
+}
+
+fn filters(field: &str, chain: &FilterChain, name: &ResourceName) -> Result<End, String> {
     let [filter] = &chain.filters[..] else {
         let count = chain.filters.len();
         return Err(format!("{field}.filters: {count} filters, one is supported"));

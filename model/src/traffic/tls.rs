@@ -1,0 +1,175 @@
+//! TLS of listeners, and the secrets it needs.
+
+use std::fmt;
+use std::sync::Arc;
+
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
+
+use super::ResourceName;
+
+/// What a listener does before anything else where TLS comes first. Never without a chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ServerTls {
+    /// What it proves itself with, by the name that the client asks for (SNI, RFC 6066 §3): the
+    /// chain with the narrowest name that fits. A client for whom there is none is refused.
+    pub chains: Vec<TlsChain>,
+}
+
+/// What a client that asks for some names is answered.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsChain {
+    /// Names, exact or `*.suffix`, in lower case; empty: any, and none.
+    pub names: Vec<Arc<str>>,
+    /// Names of the secrets with certificates: the first that is good for what the client asks for
+    /// and can do.
+    pub certificates: Vec<ResourceName>,
+    /// Protocols above it, in order of preference (RFC 7301).
+    pub alpn: Vec<Arc<str>>,
+    /// What is asked of clients.
+    pub clients: ClientCertificates,
+    /// TLS 1.2 is spoken besides 1.3, or one of the two alone.
+    pub versions: TlsVersions,
+}
+
+/// What is asked of clients.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ClientCertificates {
+    /// Nothing.
+    #[default]
+    None,
+    /// A certificate that ends in the authorities of this secret, if they have any.
+    Optional(ResourceName),
+    /// Such a certificate.
+    Required(ResourceName),
+}
+
+/// Versions of TLS.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TlsVersions {
+    /// 1.2 and 1.3.
+    #[default]
+    Both,
+    /// 1.2 alone.
+    Tls12,
+    /// 1.3 alone.
+    Tls13,
+}
+
+/// A secret.
+#[derive(Clone, PartialEq, Eq)]
+pub enum Secret {
+    /// A certificate with its chain, and its key, both PEM, and what its issuer says of it (OCSP, RFC
+    /// 6960), DER. They belong together.
+    Certificate {
+        /// The chain, leaf first.
+        chain: Arc<[u8]>,
+        /// The key.
+        key: Arc<[u8]>,
+        /// The answer of an OCSP server.
+        ocsp: Option<Arc<[u8]>>,
+    },
+    /// Authorities, PEM.
+    Authorities(Arc<[u8]>),
+}
+
+impl Secret {
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Certificate { .. } => "certificate",
+            Self::Authorities(_) => "authorities",
+        }
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // The key is nobody's business.
+        f.debug_tuple("Secret").field(&self.kind()).finish()
+    }
+}
+
+impl Serialize for Secret {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut s = serializer.serialize_struct("Secret", 1)?;
+        s.serialize_field("kind", self.kind())?;
+        s.end()
+    }
+}
+
+impl ServerTls {
+    /// The chain for the name that a client asks for, in lower case.
+    #[must_use]
+    pub fn chain(&self, asked: Option<&str>) -> Option<usize> {
+        // An exact name before all with a star, the longer before the shorter, and any last.
+        let fits = |chain: &TlsChain| -> Option<(u8, usize)> {
+            let by_name = chain.names.iter().filter_map(|name| {
+                let asked = asked?;
+                match name.strip_prefix('*') {
+                    None => (**name == *asked).then_some((2, name.len())),
+                    Some(suffix) => (asked.len() > suffix.len() && asked.ends_with(suffix))
+                        .then_some((1, name.len())),
+                }
+            });
+            by_name.max().or_else(|| chain.names.is_empty().then_some((0, 0)))
+        };
+        let ranked = self.chains.iter().enumerate().filter_map(|(i, c)| Some((fits(c)?, i)));
+        // Of equals the first.
+        ranked.max_by_key(|(rank, i)| (*rank, std::cmp::Reverse(*i))).map(|(_, i)| i)
+    }
+
+    /// Names of all secrets it needs.
+    pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
+        self.chains.iter().flat_map(|chain| {
+            let authorities = match &chain.clients {
+                ClientCertificates::None => None,
+                ClientCertificates::Optional(name) | ClientCertificates::Required(name) => {
+                    Some(name)
+                }
+            };
+            chain.certificates.iter().chain(authorities)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_narrowest_name_that_fits_decides() {
+        let chain = |names: &[&str]| TlsChain {
+            names: names.iter().map(|name| Arc::from(*name)).collect(),
+            certificates: Vec::new(),
+            alpn: Vec::new(),
+            clients: ClientCertificates::None,
+            versions: TlsVersions::Both,
+        };
+        let named = [chain(&["*.a.test"]), chain(&["x.a.test", "b.test"]), chain(&["*.y.a.test"])];
+        let tls = ServerTls { chains: named.to_vec() };
+        let any = ServerTls { chains: [&named[..], &[chain(&[])]].concat() };
+        for (asked, expected) in [
+            (Some("x.a.test"), Some(1)),
+            (Some("b.test"), Some(1)),
+            (Some("z.a.test"), Some(0)),
+            (Some("z.y.a.test"), Some(2)),
+            (Some("a.test"), None),
+            (None, None),
+        ] {
+            assert_eq!(tls.chain(asked), expected, "{asked:?}");
+            assert_eq!(any.chain(asked), expected.or(Some(3)), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        let (chain, key) = (b"chain".to_vec().into(), b"secret key".to_vec().into());
+        let secret = Secret::Certificate { chain, key, ocsp: None };
+        let shown = format!("{secret:?}{}", serde_json::to_string(&secret).expect("JSON"));
+        assert!(!shown.contains("key\"") && !shown.contains("secret key"), "{shown}");
+    }
+}
