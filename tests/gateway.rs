@@ -12,6 +12,8 @@ mod support;
 mod backend;
 #[path = "gateway/cases.rs"]
 mod cases;
+#[path = "gateway/https.rs"]
+mod https;
 #[path = "gateway/kit.rs"]
 mod kit;
 #[path = "gateway/rollouts.rs"]

@@ -72,6 +72,7 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         Object::GrpcRoute(route) => of_gateway_api(gateway::convert::grpc(route)),
         Object::TcpRoute(route) => of_gateway_api(gateway::convert::tcp(route)),
         Object::ReferenceGrant(grant) => of_gateway_api(gateway::convert::grant(grant)),
+        Object::Secret(secret) => of_gateway_api(gateway::convert::secret(secret)),
     }
 }
 

@@ -22,12 +22,12 @@ use std::sync::Arc;
 use portolan_model::{Gateway, GatewayKey, Service, ServiceKey, ServiceRoutes};
 
 use compile::{Compiled, Known};
-use draft::{ClassDraft, GatewayApiDraft, GatewayDraft, GrantDraft, RouteDraft};
+use draft::{ClassDraft, GatewayApiDraft, GatewayDraft, GrantDraft, RouteDraft, SecretDraft};
 use status::Status;
 
 use crate::object::Kind;
 
-/// Name and namespace.
+/// Namespace and name.
 type Name = (Arc<str>, Arc<str>);
 
 /// What is known of the Gateway API.
@@ -37,9 +37,12 @@ pub struct GatewayApi {
     gateways: BTreeMap<Name, GatewayDraft>,
     routes: BTreeMap<(Kind, Name), RouteDraft>,
     grants: BTreeMap<Name, GrantDraft>,
+    secrets: BTreeMap<Name, SecretDraft>,
     namespaces: attach::NamespaceLabels,
     /// Services that routes refer to, whether they are there or not.
     asked: HashSet<ServiceKey>,
+    /// Secrets that listeners refer to, the same.
+    asked_secrets: HashSet<Name>,
     statuses: Arc<Vec<Status>>,
     is_stale: bool,
 }
@@ -56,26 +59,33 @@ pub struct InForce {
 impl GatewayApi {
     /// Writes an object in place of what stood under its name.
     pub fn apply(&mut self, draft: &GatewayApiDraft) {
-        self.is_stale = true;
         let name = name(draft);
+        self.is_stale |= self.concerns(draft, &name);
         match draft.clone() {
             GatewayApiDraft::Class(class) => _ = self.classes.insert(name, class),
             GatewayApiDraft::Gateway(gateway) => _ = self.gateways.insert(name, gateway),
             GatewayApiDraft::Route(route) => _ = self.routes.insert((route.kind, name), route),
             GatewayApiDraft::Grant(grant) => _ = self.grants.insert(name, grant),
+            GatewayApiDraft::Secret(secret) => _ = self.secrets.insert(name, secret),
         }
     }
 
     /// Takes an object out.
     pub fn delete(&mut self, draft: &GatewayApiDraft) {
-        self.is_stale = true;
         let name = name(draft);
+        self.is_stale |= self.concerns(draft, &name);
         match draft {
             GatewayApiDraft::Class(_) => _ = self.classes.remove(&name),
             GatewayApiDraft::Gateway(_) => _ = self.gateways.remove(&name),
             GatewayApiDraft::Route(route) => _ = self.routes.remove(&(route.kind, name)),
             GatewayApiDraft::Grant(_) => _ = self.grants.remove(&name),
+            GatewayApiDraft::Secret(_) => _ = self.secrets.remove(&name),
         }
+    }
+
+    /// Of Secrets there are many that nobody refers to.
+    fn concerns(&self, draft: &GatewayApiDraft, name: &Name) -> bool {
+        !matches!(draft, GatewayApiDraft::Secret(_)) || self.asked_secrets.contains(name)
     }
 
     /// Notes the labels of a namespace; `None`: it is gone.
@@ -109,11 +119,13 @@ impl GatewayApi {
             gateways: self.gateways.values().collect(),
             routes: self.routes.values().collect(),
             grants: self.grants.values().collect(),
+            secrets: &self.secrets,
             namespaces: &self.namespaces,
             services,
         };
-        let Compiled { gateways, routes, statuses, asked } = compile::compile(&known);
-        self.asked = asked;
+        let Compiled { gateways, routes, statuses, asked, asked_secrets } =
+            compile::compile(&known);
+        (self.asked, self.asked_secrets) = (asked, asked_secrets);
         if *self.statuses != statuses {
             self.statuses = Arc::new(statuses);
         }
@@ -133,6 +145,7 @@ fn name(draft: &GatewayApiDraft) -> Name {
         GatewayApiDraft::Gateway(gateway) => &gateway.meta,
         GatewayApiDraft::Route(route) => &route.meta,
         GatewayApiDraft::Grant(grant) => &grant.meta,
+        GatewayApiDraft::Secret(secret) => &secret.meta,
     };
     (Arc::clone(&meta.namespace), Arc::clone(&meta.name))
 }

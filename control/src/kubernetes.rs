@@ -181,6 +181,7 @@ impl Kubernetes {
             watches.spawn(watch::run::<item::GrpcRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::TcpRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::ReferenceGrant>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::Secret>(client(), limits, sender()));
         }
         drop(sender);
         let announcer = self.events_as.map(|identity| {
@@ -193,7 +194,7 @@ impl Kubernetes {
         });
         let is_watched = |kind: &Kind| match kind {
             Kind::Pod => self.pods,
-            kind => self.gateway_api || !kind.is_gateway_api(),
+            kind => self.gateway_api || !kind.is_for_gateways(),
         };
         let watched = Kind::ALL.into_iter().filter(is_watched).collect();
         let mut control = Loop {

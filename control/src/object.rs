@@ -16,6 +16,9 @@ use crate::convert::ServiceImport;
 use crate::gateway::api;
 use crate::rejection::Severity;
 
+/// The type of the Secrets that are used.
+pub const TLS_SECRET: &str = "kubernetes.io/tls";
+
 /// Identity of an object within the source.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ObjectId {
@@ -67,6 +70,8 @@ pub enum Kind {
     TcpRoute,
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant.
     ReferenceGrant,
+    /// `v1` Secret of type `kubernetes.io/tls`.
+    Secret,
 }
 
 /// By the word in `kind:`.
@@ -103,6 +108,8 @@ pub enum Object {
     TcpRoute(Box<api::TcpRoute>),
     /// Who may refer to objects of a namespace.
     ReferenceGrant(Box<api::ReferenceGrant>),
+    /// A certificate and its key.
+    Secret(Box<api::Secret>),
 }
 
 impl Object {
@@ -162,7 +169,7 @@ impl std::fmt::Display for ObjectId {
 
 impl Kind {
     /// All of them, in the order of application.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -175,6 +182,7 @@ impl Kind {
         Self::GrpcRoute,
         Self::TcpRoute,
         Self::ReferenceGrant,
+        Self::Secret,
     ];
 
     /// The word in `kind:`.
@@ -193,6 +201,7 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::Secret => "Secret",
         }
     }
 
@@ -212,6 +221,7 @@ impl Kind {
             Self::GrpcRoute => "grpcroutes",
             Self::TcpRoute => "tcproutes",
             Self::ReferenceGrant => "referencegrants",
+            Self::Secret => "secrets",
         }
     }
 
@@ -219,7 +229,7 @@ impl Kind {
     #[must_use]
     pub fn group_version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::Service => ("", "v1"),
+            Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::Secret => ("", "v1"),
             Self::ServiceImport => ("multicluster.x-k8s.io", "v1alpha1"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
             Self::GatewayClass | Self::Gateway | Self::HttpRoute | Self::GrpcRoute => {
@@ -251,6 +261,12 @@ impl Kind {
         self.group_version().0 == api::GROUP
     }
 
+    /// Whether it is of use to Gateways alone, which do without it where it may not be read.
+    #[must_use]
+    pub fn is_for_gateways(self) -> bool {
+        self.is_gateway_api() || self == Self::Secret
+    }
+
     /// Whether its objects stand in namespaces.
     #[must_use]
     pub fn is_namespaced(self) -> bool {
@@ -278,6 +294,8 @@ pub fn decode(value: &Value) -> Decoded {
     let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
     let used =
         Kind::ALL.into_iter().find(|k| k.as_str() == kind_word && k.group_version().0 == group);
+    // Of the many types of Secrets one is of use.
+    let used = used.filter(|kind| *kind != Kind::Secret || word("type") == TLS_SECRET);
     let Some(kind) = used else {
         let slash = if group.is_empty() { "" } else { "/" };
         return Decoded::Unused(format!("{group}{slash}{version}/{kind_word}"));
@@ -333,6 +351,7 @@ fn typed(kind: Kind, value: &Value) -> Result<(Object, Vec<String>), Fault> {
         Kind::ReferenceGrant => {
             read(value).map(|(o, u)| (Object::ReferenceGrant(Box::new(o)), u))?
         }
+        Kind::Secret => read(value).map(|(o, u)| (Object::Secret(Box::new(o)), u))?,
     })
 }
 

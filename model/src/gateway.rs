@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::name::ServiceKey;
-use crate::traffic::{Route, Share, VirtualHost};
+use crate::traffic::{Route, Secret, Share, VirtualHost};
 
 /// A Gateway's identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -30,6 +30,10 @@ pub struct Gateway {
     pub addresses: Vec<IpAddr>,
     /// Its ports, in ascending order.
     pub ports: BTreeMap<u16, GatewayPort>,
+    /// The certificates of its ports by `namespace/name` of their Secrets. They are neither shown nor
+    /// saved.
+    #[serde(skip)]
+    pub certificates: BTreeMap<Arc<str>, Arc<Secret>>,
 }
 
 /// What is done with what arrives on a port.
@@ -38,8 +42,19 @@ pub struct Gateway {
 pub enum GatewayPort {
     /// HTTP/1.1 and HTTP/2 in the clear.
     Http(Vec<Arc<VirtualHost>>),
+    /// The same within TLS, told apart by the name that the client asks for.
+    Https(Vec<Arc<VirtualHost>>, Vec<GatewayChain>),
     /// Bytes, to one of these clusters for each connection. Never empty.
     Tcp(Vec<Share>),
+}
+
+/// What a client that asks for a name is answered with.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewayChain {
+    /// The name, exact or `*.suffix`; `None`: any, and none.
+    pub name: Option<Arc<str>>,
+    /// Names of its certificates in [`Gateway::certificates`]. Never empty.
+    pub certificates: Vec<Arc<str>>,
 }
 
 /// The routes that stand in the place of "all to its endpoints" for requests to a service (Gateway

@@ -17,7 +17,7 @@ pub mod snapshot;
 pub mod traffic;
 
 pub use endpoint::{Conditions, Endpoint, Hints, Slice, SlicePort};
-pub use gateway::{Gateway, GatewayKey, GatewayPort, ServiceRoutes};
+pub use gateway::{Gateway, GatewayChain, GatewayKey, GatewayPort, ServiceRoutes};
 pub use name::{DnsName, InvalidName, Scope, ServiceKey};
 pub use node::Node;
 pub use place::Place;

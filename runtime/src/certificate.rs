@@ -105,6 +105,23 @@ impl Pair {
     }
 }
 
+/// Whether a chain and a key, both PEM, belong together. What is in them is not said.
+///
+/// # Errors
+/// Which of them cannot be used, and why.
+pub fn check(chain: &[u8], key: &[u8]) -> Result<(), String> {
+    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
+        .collect::<Result<_, _>>()
+        .map_err(|_| "the chain is not PEM".to_owned())?;
+    if chain.is_empty() {
+        return Err("the chain holds no certificate".to_owned());
+    }
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key is no PEM key".to_owned())?;
+    let provider = rustls::crypto::aws_lc_rs::default_provider();
+    let pair = CertifiedKey::from_der(chain, key, &provider);
+    pair.map(|_| ()).map_err(|error| format!("chain and key: {error}"))
+}
+
 /// Reads a file of authorities; its octets.
 ///
 /// # Errors

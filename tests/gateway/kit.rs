@@ -14,6 +14,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::Request;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::Value;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 
 use crate::backend::Backend;
@@ -38,8 +39,8 @@ pub(crate) struct World {
     address: IpAddr,
     /// By the number of the case.
     pub(crate) ports: Vec<u16>,
-    /// Removed with the world.
-    _folder: tempfile::TempDir,
+    /// Where the manifests are, a file for each case.
+    pub(crate) folder: tempfile::TempDir,
     envoy: Option<Running>,
 }
 
@@ -114,7 +115,7 @@ impl World {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
             Running(command.spawn().expect("Envoy starts"))
         });
-        let world = Self { process, backends, address, ports, _folder: folder, envoy };
+        let world = Self { process, backends, address, ports, folder, envoy };
         for (i, case) in cases.iter().enumerate() {
             if !case.asks.is_empty() && !case.is_silent {
                 world.until_listening(i, case.name).await;
@@ -215,6 +216,15 @@ pub(crate) struct Answer {
 
 /// Asks as a case writes it: `GET host/path`, and fields behind bars. `GRPC` is a call of gRPC.
 pub(crate) async fn ask(at: SocketAddr, text: &str, version: Version) -> Answer {
+    let stream = TcpStream::connect(at).await.unwrap_or_else(|e| panic!("{text}: {at}: {e}"));
+    ask_over(stream, text, version).await.unwrap_or_else(|e| panic!("{text}: {e}"))
+}
+
+/// The same over a connection; what failed, in words.
+pub(crate) async fn ask_over<S>(stream: S, text: &str, version: Version) -> Result<Answer, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let mut parts = text.split(" | ");
     let line = parts.next().expect("a line");
     let (method, target) = line.split_once(' ').expect("a method");
@@ -233,29 +243,27 @@ pub(crate) async fn ask(at: SocketAddr, text: &str, version: Version) -> Answer 
     if grpc {
         request = request.header("content-type", "application/grpc").header("te", "trailers");
     }
-    let stream = TcpStream::connect(at).await.unwrap_or_else(|e| panic!("{text}: {at}: {e}"));
     let stream = TokioIo::new(stream);
     let sent = async {
         if version == Version::Http2 || grpc {
             let request = request.uri(format!("http://{host}{path}")).body(body).expect("valid");
             let shake = hyper::client::conn::http2::handshake(TokioExecutor::new(), stream).await;
-            let (mut sender, connection) = shake.expect("HTTP/2");
+            let (mut sender, connection) = shake.map_err(|e| e.to_string())?;
             tokio::spawn(connection);
-            sender.send_request(request).await
+            sender.send_request(request).await.map_err(|e| format!("{e:?}"))
         } else {
             let request = request.uri(path).header("host", host).body(body).expect("valid");
             let shake = hyper::client::conn::http1::handshake(stream).await;
-            let (mut sender, connection) = shake.expect("HTTP/1.1");
+            let (mut sender, connection) = shake.map_err(|e| e.to_string())?;
             tokio::spawn(connection);
-            sender.send_request(request).await
+            sender.send_request(request).await.map_err(|e| format!("{e:?}"))
         }
     };
     let response = tokio::time::timeout(Duration::from_secs(10), sent).await;
-    let response = response.unwrap_or_else(|_| panic!("{text}: no answer"));
-    let (head, body) = response.unwrap_or_else(|e| panic!("{text}: {e:?}")).into_parts();
+    let (head, body) = response.map_err(|_| "no answer".to_owned())??.into_parts();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let got = serde_json::from_slice(&body).unwrap_or_default();
-    Answer { status: head.status.as_u16(), headers: head.headers, got }
+    Ok(Answer { status: head.status.as_u16(), headers: head.headers, got })
 }
 
 impl Answer {

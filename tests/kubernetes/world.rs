@@ -36,6 +36,7 @@ pub(crate) const KINDS: &[&str] = &[
     "GRPCRoute",
     "TCPRoute",
     "ReferenceGrant",
+    "Secret",
 ];
 /// Those, and pods where they are asked for.
 pub(crate) const KINDS_WITH_PODS: &[&str] = &[
@@ -51,6 +52,7 @@ pub(crate) const KINDS_WITH_PODS: &[&str] = &[
     "GRPCRoute",
     "TCPRoute",
     "ReferenceGrant",
+    "Secret",
 ];
 
 /// A running control loop.

@@ -17,7 +17,7 @@ use portolan_model::{Changes, GatewayKey, Generation, Key, ServiceKey, Snapshot}
 
 use crate::capability::{Dialect, Feature};
 use crate::config::ResourceConfig;
-use crate::resource::{Encoded, ResourceType, listener, route};
+use crate::resource::{Encoded, ResourceType, gateway, listener, route};
 use crate::viewer::Viewer;
 use edit::{Edit, Had};
 pub use owner::{Owner, owner};
@@ -133,7 +133,10 @@ impl Catalog {
             ResourceType::Listener => {
                 self.sockets.keys().all(|name| self.is_for(kind, name, viewer))
             }
-            ResourceType::Secret => viewer.secrets,
+            ResourceType::Secret => {
+                let names = &mut self.types[kind.index()].keys();
+                viewer.secrets && names.all(|name| self.is_for(kind, name, viewer))
+            }
             _ => true,
         };
         // Of Envoy and our own proxy; what others take in one message is looked at.
@@ -142,6 +145,11 @@ impl Catalog {
 
     /// Whether a client of this kind has a use for a listener.
     fn is_for(&self, kind: ResourceType, name: &str, viewer: &Viewer) -> bool {
+        if kind == ResourceType::Secret
+            && let Some(key) = gateway::key_of(name)
+        {
+            return viewer.gateways.has(&key);
+        }
         let socket = (kind == ResourceType::Listener).then(|| self.sockets.get(name)).flatten();
         let Some(Socket { tls, gateway }) = socket else { return true };
         let feature = if *tls { Feature::TlsSocket } else { Feature::SocketListener };
@@ -247,6 +255,12 @@ impl Catalog {
     pub fn with_secrets(&self, secrets: OrdMap<Name, Encoded>) -> (Self, Changed) {
         let kind = ResourceType::Secret;
         let mut catalog = self.clone();
+        let mut secrets = secrets;
+        // Those of Gateways come with them.
+        let of_gateways = catalog.types[kind.index()].iter();
+        for (name, secret) in of_gateways.filter(|(name, _)| gateway::key_of(name).is_some()) {
+            secrets.insert(name.clone(), secret.clone());
+        }
         let old = std::mem::replace(&mut catalog.types[kind.index()], secrets);
         let new = &catalog.types[kind.index()];
         let names = old.keys().chain(new.keys());

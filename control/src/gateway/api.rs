@@ -5,8 +5,9 @@
 mod gateway;
 mod grant;
 mod route;
+mod secret;
 
-pub use gateway::{Gateway, GatewayClass, Listener, RouteNamespaces};
+pub use gateway::{Gateway, GatewayClass, Listener, ListenerTls, RouteNamespaces};
 pub use grant::ReferenceGrant;
 pub use route::{
     BackendRef, Filter, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule,
@@ -14,6 +15,8 @@ pub use route::{
     ParentReference, PathMatch, PathModifier, Redirect, Retry, Rewrite, TcpRoute, TcpRouteRule,
     Timeouts,
 };
+
+pub use secret::Secret;
 
 /// The API group.
 pub const GROUP: &str = "gateway.networking.k8s.io";

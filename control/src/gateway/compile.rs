@@ -4,15 +4,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use portolan_model::traffic::{Route, Share, VirtualHost};
-use portolan_model::{Gateway, GatewayKey, GatewayPort, Scope, Service, ServiceKey, ServiceRoutes};
+use portolan_model::{
+    Gateway, GatewayChain, GatewayKey, GatewayPort, Scope, Service, ServiceKey, ServiceRoutes,
+};
 
+use super::Name;
 use super::api::GROUP;
 use super::attach::{self, NamespaceLabels};
-use super::draft::{ClassDraft, GatewayDraft, GrantDraft, Meta, ParentRef, Rank, RouteDraft};
+use super::draft::{
+    ClassDraft, GatewayDraft, GrantDraft, Meta, ParentRef, Rank, RouteDraft, SecretDraft,
+};
 use super::host::{self, Host};
 use super::listeners::{self, Judged};
 use super::resolve::Resolver;
-use super::rules::{self, Rules};
+use super::rules::{self, At, Rules};
 use super::status::{
     CONTROLLER, Condition, GatewayStatus, Of, ParentStatus, RouteStatus, Status, find,
 };
@@ -27,6 +32,7 @@ pub(super) struct Known<'a> {
     pub(super) gateways: Vec<&'a GatewayDraft>,
     pub(super) routes: Vec<&'a RouteDraft>,
     pub(super) grants: Vec<&'a GrantDraft>,
+    pub(super) secrets: &'a BTreeMap<Name, SecretDraft>,
     pub(super) namespaces: &'a NamespaceLabels,
     pub(super) services: &'a HashMap<ServiceKey, Arc<Service>>,
 }
@@ -37,8 +43,9 @@ pub(super) struct Compiled {
     pub(super) gateways: BTreeMap<GatewayKey, Arc<Gateway>>,
     pub(super) routes: BTreeMap<ServiceKey, Arc<ServiceRoutes>>,
     pub(super) statuses: Vec<Status>,
-    /// Services that this depends on.
+    /// Services and Secrets that this depends on.
     pub(super) asked: HashSet<ServiceKey>,
+    pub(super) asked_secrets: HashSet<Name>,
 }
 
 /// A Gateway of ours while its routes are put in.
@@ -72,11 +79,12 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
             compiled.statuses.push(Status::new(id, &class.meta, accepted));
         }
     }
+    let mut resolver = Resolver::new(known.services, known.grants.clone(), known.secrets);
+    let all: HashSet<GatewayKey> = known.gateways.iter().map(|draft| key(&draft.meta)).collect();
     let mut sites: BTreeMap<GatewayKey, Site<'_>> = (known.gateways.iter())
         .filter(|gateway| ours.get(&*gateway.class).is_some_and(|ours| *ours))
-        .map(|draft| (key(&draft.meta), Site::of(draft)))
+        .map(|draft| (key(&draft.meta), Site::of(draft, &mut resolver)))
         .collect();
-    let mut resolver = Resolver::new(known.services, known.grants.clone());
     let mut meshes: BTreeMap<ServiceKey, BTreeMap<u16, Vec<Ranked>>> = BTreeMap::new();
     let mut routes = known.routes.clone();
     routes.sort_by(|one, other| (&one.meta, one.kind).cmp(&(&other.meta, other.kind)));
@@ -88,10 +96,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
                 (GROUP, "Gateway") => {
                     let key = GatewayKey::new(parent.namespace.clone(), parent.name.clone());
                     let site = sites.get_mut(&key);
-                    let exists = known.gateways.iter().any(|gateway| {
-                        (&gateway.meta.namespace, &gateway.meta.name) == (&key.namespace, &key.name)
-                    });
-                    match (site, exists) {
+                    match (site, all.contains(&key)) {
                         (Some(site), _) => place.at_gateway(site, known.namespaces, &mut resolver),
                         // Another controller's.
                         (None, true) => continue,
@@ -120,6 +125,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
     }
     compiled.statuses.sort_by(|one, other| one.id.cmp(&other.id));
     compiled.asked = resolver.asked;
+    compiled.asked_secrets = resolver.asked_secrets;
     compiled
 }
 
@@ -155,15 +161,16 @@ impl Place<'_> {
         let attached = match found {
             Ok(attached) => attached,
             Err(refused) => {
-                let rules = rules::compile(self.route, 0, resolver);
+                let rules = rules::compile(self.route, At::default(), resolver);
                 return self.refused(refused, &rules);
             }
         };
         let mut rules = Rules::default();
         let mut taken = 0;
         for attached in &attached {
-            let port = site.draft.listeners[attached.listener].port;
-            rules = rules::compile(self.route, port, resolver);
+            let listener = &site.draft.listeners[attached.listener];
+            let at = At { port: listener.port, secure: &*listener.protocol == "HTTPS" };
+            rules = rules::compile(self.route, at, resolver);
             if rules.is_any && site.put(attached, self, &rules) {
                 site.listeners[attached.listener].status.routes += 1;
                 taken += 1;
@@ -190,7 +197,7 @@ impl Place<'_> {
             return self.nowhere(format!("Service {namespace}/{name}: there is none"));
         };
         let refuse = |reason, text: String, resolver: &mut Resolver<'_>| {
-            let rules = rules::compile(self.route, 0, resolver);
+            let rules = rules::compile(self.route, At::default(), resolver);
             self.refused(Condition::no("Accepted", reason, text), &rules)
         };
         if *namespace != self.route.meta.namespace {
@@ -212,7 +219,7 @@ impl Place<'_> {
         }
         let mut rules = Rules::default();
         for port in ports {
-            rules = rules::compile(self.route, port, resolver);
+            rules = rules::compile(self.route, At { port, secure: false }, resolver);
             if rules.is_any {
                 let place = meshes.entry(key.clone()).or_default().entry(port).or_default();
                 place.extend(self.ranked(&rules));
@@ -266,8 +273,8 @@ fn resolved(rules: &Rules) -> Condition {
 }
 
 impl<'a> Site<'a> {
-    fn of(draft: &'a GatewayDraft) -> Self {
-        let listeners = listeners::judge(draft);
+    fn of(draft: &'a GatewayDraft, resolver: &mut Resolver<'_>) -> Self {
+        let listeners = listeners::judge(draft, resolver);
         let hosts = listeners.iter().map(|_| BTreeMap::new()).collect();
         let shares = listeners.iter().map(|_| None).collect();
         Self { draft, listeners, hosts, shares }
@@ -299,6 +306,7 @@ impl<'a> Site<'a> {
         let Self { draft, listeners, hosts, shares } = self;
         let mut ports: BTreeMap<u16, GatewayPort> = BTreeMap::new();
         let valid = listeners.iter().zip(&draft.listeners).filter(|(judged, _)| judged.valid);
+        let mut certificates = BTreeMap::new();
         let mut of_port: BTreeMap<u16, Vec<Host>> = BTreeMap::new();
         for (_, listener) in valid {
             of_port.entry(listener.port).or_default().push(listener.hostname.clone());
@@ -317,9 +325,17 @@ impl<'a> Site<'a> {
             // What is for the listener and has no route is answered 404, not by a wider one.
             hosts.entry(listener.hostname.clone()).or_insert((Kind::HttpRoute, Vec::new()));
             let place = ports.entry(listener.port);
-            let GatewayPort::Http(virtual_hosts) = place.or_insert(GatewayPort::Http(Vec::new()))
-            else {
-                continue;
+            let virtual_hosts = match place.or_insert_with(|| empty(&listener.protocol)) {
+                GatewayPort::Http(hosts) => hosts,
+                GatewayPort::Https(hosts, chains) => {
+                    chains.push(GatewayChain {
+                        name: listener.hostname.clone(),
+                        certificates: judged.certificates.iter().map(|(n, _)| n.clone()).collect(),
+                    });
+                    certificates.extend(judged.certificates.iter().cloned());
+                    hosts
+                }
+                GatewayPort::Tcp(_) => continue,
             };
             let beside = &of_port[&listener.port];
             for (host, (_, ranked)) in hosts {
@@ -341,8 +357,16 @@ impl<'a> Site<'a> {
             _ => false,
         };
         let addresses = draft.addresses.clone();
-        let gateway = Gateway { key: key.clone(), addresses, ports };
+        let gateway = Gateway { key: key.clone(), addresses, ports, certificates };
         (programmed.then_some(gateway), status)
+    }
+}
+
+/// A port of this protocol that nothing is known of yet.
+fn empty(protocol: &str) -> GatewayPort {
+    match protocol {
+        "HTTPS" => GatewayPort::Https(Vec::new(), Vec::new()),
+        _ => GatewayPort::Http(Vec::new()),
     }
 }
 

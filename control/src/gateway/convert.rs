@@ -11,10 +11,12 @@ mod routes;
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use portolan_model::traffic::Secret;
 
 use super::api;
-use super::draft::{ClassDraft, GatewayApiDraft, GrantDraft, Meta};
+use super::draft::{ClassDraft, GatewayApiDraft, GrantDraft, Meta, SecretDraft};
 use crate::convert::{check_label, check_subdomain};
 use crate::object::Fault;
 
@@ -55,6 +57,29 @@ pub fn grant(grant: &api::ReferenceGrant) -> Result<GatewayApiDraft, Fault> {
             })
             .collect(),
     }))
+}
+
+/// Converts a Secret. What is in it is no reason to refuse it: whoever refers to it is told.
+///
+/// # Errors
+/// A name that is none.
+pub fn secret(secret: &api::Secret) -> Result<GatewayApiDraft, Fault> {
+    let meta = meta(&secret.metadata, true)?;
+    Ok(GatewayApiDraft::Secret(SecretDraft { meta, content: certificate(secret) }))
+}
+
+fn certificate(secret: &api::Secret) -> Result<Arc<Secret>, String> {
+    let read = |name: &str| -> Result<Arc<[u8]>, String> {
+        if let Some(text) = secret.string_data.get(name) {
+            return Ok(text.0.as_bytes().into());
+        }
+        let coded = secret.data.get(name).ok_or_else(|| format!("{name}: missing"))?;
+        let octets = base64::engine::general_purpose::STANDARD.decode(coded.0.trim());
+        octets.map(Into::into).map_err(|_| format!("{name}: not base 64"))
+    };
+    let (chain, key) = (read("tls.crt")?, read("tls.key")?);
+    portolan_runtime::certificate::check(&chain, &key)?;
+    Ok(Arc::new(Secret::Certificate { chain, key, ocsp: None }))
 }
 
 fn meta(said: &ObjectMeta, namespaced: bool) -> Result<Meta, Fault> {

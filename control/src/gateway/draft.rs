@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::policy::Retries;
-use portolan_model::traffic::{Conditions, Edits, PathMatch, Redirect};
+use portolan_model::traffic::{Conditions, Edits, PathMatch, Redirect, Secret};
 
 use super::selector::Selector;
 use crate::object::Kind;
@@ -63,6 +63,19 @@ pub struct ListenerDraft {
     pub from: From,
     /// Which kinds of routes are asked for, by group and kind; empty: those that fit.
     pub kinds: Vec<(Arc<str>, Arc<str>)>,
+    /// What it proves itself with, if it says.
+    pub tls: Option<TlsDraft>,
+}
+
+/// What a listener proves itself with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsDraft {
+    /// TLS is not ended here.
+    pub passthrough: bool,
+    /// Where the certificates are.
+    pub certificates: Vec<TargetRef>,
+    /// What it asks for that is not done.
+    pub unsupported: Option<String>,
 }
 
 /// The namespaces that may attach routes to a listener.
@@ -211,6 +224,15 @@ pub struct GrantDraft {
     pub to: Vec<(Arc<str>, Arc<str>, Option<Arc<str>>)>,
 }
 
+/// A Secret with a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SecretDraft {
+    /// Name and namespace.
+    pub meta: Meta,
+    /// What is in it; why it cannot be used, if it cannot.
+    pub content: Result<Arc<Secret>, String>,
+}
+
 /// Any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayApiDraft {
@@ -222,6 +244,8 @@ pub enum GatewayApiDraft {
     Route(RouteDraft),
     /// A ReferenceGrant.
     Grant(GrantDraft),
+    /// A certificate and its key.
+    Secret(SecretDraft),
 }
 
 impl RouteDraft {

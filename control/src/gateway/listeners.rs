@@ -1,9 +1,13 @@
 //! The listeners of a Gateway: which of them can be had side by side, and what is said of each.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portolan_model::traffic::Secret;
 
 use super::attach::kinds;
 use super::draft::{GatewayDraft, ListenerDraft};
+use super::resolve::{Resolver, Unresolved};
 use super::status::{Condition, ListenerStatus};
 
 /// A listener's part in the Gateway.
@@ -12,19 +16,22 @@ pub(super) struct Judged {
     pub(super) valid: bool,
     /// What is said of it.
     pub(super) status: ListenerStatus,
+    /// Its certificates, by name.
+    pub(super) certificates: Vec<(Arc<str>, Arc<Secret>)>,
 }
 
 /// What speaks the same on the wire, so that listeners of both can share a port.
 fn family(protocol: &str) -> Option<&'static str> {
     match protocol {
         "HTTP" => Some("HTTP"),
+        "HTTPS" => Some("HTTPS"),
         "TCP" => Some("TCP"),
         _ => None,
     }
 }
 
 /// Judges each listener; how many routes each has is put in later.
-pub(super) fn judge(gateway: &GatewayDraft) -> Vec<Judged> {
+pub(super) fn judge(gateway: &GatewayDraft, resolver: &mut Resolver<'_>) -> Vec<Judged> {
     let mut ports: BTreeMap<u16, Vec<&ListenerDraft>> = BTreeMap::new();
     for listener in &gateway.listeners {
         ports.entry(listener.port).or_default().push(listener);
@@ -34,16 +41,25 @@ pub(super) fn judge(gateway: &GatewayDraft) -> Vec<Judged> {
         .iter()
         .map(|listener| {
             let beside = ports.get(&listener.port).map(Vec::as_slice).unwrap_or_default();
-            one(listener, beside)
+            one(gateway, listener, beside, resolver)
         })
         .collect()
 }
 
-fn one(listener: &ListenerDraft, beside: &[&ListenerDraft]) -> Judged {
+fn one(
+    gateway: &GatewayDraft,
+    listener: &ListenerDraft,
+    beside: &[&ListenerDraft],
+    resolver: &mut Resolver<'_>,
+) -> Judged {
     let conflict = conflict(listener, beside);
     let (good, bad) = kinds(listener);
     let supported = family(&listener.protocol).is_some();
-    let valid = conflict.is_none() && supported && !good.is_empty();
+    let (certificates, unresolved) = match &*listener.protocol {
+        "HTTPS" => certificates(gateway, listener, resolver),
+        _ => (Vec::new(), None),
+    };
+    let valid = conflict.is_none() && supported && !good.is_empty() && unresolved.is_none();
     let accepted = match (&conflict, supported) {
         (Some((reason, text)), _) => Condition::no("Accepted", reason, text.clone()),
         (None, false) => {
@@ -58,7 +74,9 @@ fn one(listener: &ListenerDraft, beside: &[&ListenerDraft]) -> Judged {
         }
         None => Condition::no("Conflicted", "NoConflicts", ""),
     };
-    let resolved = if bad.is_empty() {
+    let resolved = if let Some(why) = unresolved {
+        Condition::no("ResolvedRefs", why.reason, why.message)
+    } else if bad.is_empty() {
         Condition::yes("ResolvedRefs", "ResolvedRefs")
     } else {
         let text = format!("no routes of these kinds can attach: {}", bad.join(", "));
@@ -78,7 +96,35 @@ fn one(listener: &ListenerDraft, beside: &[&ListenerDraft]) -> Judged {
         routes: 0,
         conditions: vec![accepted, conflicted, resolved, programmed],
     };
-    Judged { valid, status }
+    Judged { valid, status, certificates }
+}
+
+/// The certificates of a listener that ends TLS; or why it cannot.
+fn certificates(
+    gateway: &GatewayDraft,
+    listener: &ListenerDraft,
+    resolver: &mut Resolver<'_>,
+) -> (Vec<(Arc<str>, Arc<Secret>)>, Option<Unresolved>) {
+    let refuse = |reason, message: &str| {
+        (Vec::new(), Some(Unresolved { reason, message: message.to_owned() }))
+    };
+    let Some(tls) = &listener.tls else {
+        return refuse("InvalidCertificateRef", "it has no tls");
+    };
+    if tls.passthrough {
+        return refuse("InvalidCertificateRef", "HTTPS cannot be passed through");
+    }
+    if let Some(what) = &tls.unsupported {
+        return refuse("UnsupportedValue", what);
+    }
+    if tls.certificates.is_empty() {
+        return refuse("InvalidCertificateRef", "it has no certificateRefs");
+    }
+    let found = tls.certificates.iter().map(|target| resolver.certificate(gateway, target));
+    match found.collect() {
+        Ok(certificates) => (certificates, None),
+        Err(why) => (Vec::new(), Some(why)),
+    }
 }
 
 /// None of those that cannot be had together is in force (`Gateway.spec.listeners`).

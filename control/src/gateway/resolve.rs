@@ -1,13 +1,15 @@
 //! What references point at, and whether they may (Gateway API, "Cross namespace references").
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
+use portolan_model::traffic::Secret;
 use portolan_model::{Protocol, Scope, Service, ServiceKey, ServiceKind};
 
+use super::Name;
 use super::api::GROUP;
-use super::draft::{GrantDraft, RouteDraft, TargetRef};
-use crate::object::Kind;
+use super::draft::{GatewayDraft, GrantDraft, RouteDraft, SecretDraft, TargetRef};
+use crate::object::{Kind, TLS_SECRET};
 
 /// Why a reference leads nowhere.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,6 +24,9 @@ pub(super) struct Unresolved {
 pub(super) struct Resolver<'a> {
     services: &'a HashMap<ServiceKey, Arc<Service>>,
     grants: Vec<&'a GrantDraft>,
+    secrets: &'a BTreeMap<Name, SecretDraft>,
+    /// Every Secret that was asked for, whether it is there or not.
+    pub(super) asked_secrets: HashSet<Name>,
     /// Every service that was asked for, whether it is there or not.
     pub(super) asked: HashSet<ServiceKey>,
 }
@@ -30,8 +35,10 @@ impl<'a> Resolver<'a> {
     pub(super) fn new(
         services: &'a HashMap<ServiceKey, Arc<Service>>,
         grants: Vec<&'a GrantDraft>,
+        secrets: &'a BTreeMap<Name, SecretDraft>,
     ) -> Self {
-        Self { services, grants, asked: HashSet::new() }
+        let (asked, asked_secrets) = (HashSet::new(), HashSet::new());
+        Self { services, grants, secrets, asked_secrets, asked }
     }
 
     /// The service of a key, whoever asks.
@@ -64,7 +71,8 @@ impl<'a> Resolver<'a> {
                 );
             }
         };
-        if *namespace != route.meta.namespace && !self.grants(route, target) {
+        let from = (route.kind, &*route.meta.namespace);
+        if *namespace != route.meta.namespace && !self.grants(from, target) {
             let text =
                 format!("{kind} {namespace}/{name}: no ReferenceGrant in {namespace} permits it");
             return refuse("RefNotPermitted", text);
@@ -99,8 +107,39 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn grants(&self, route: &RouteDraft, target: &TargetRef) -> bool {
-        let (kind, namespace) = (route.kind.as_str(), &*route.meta.namespace);
+    /// The certificate that a Gateway's reference points at, by its name.
+    ///
+    /// # Errors
+    /// Why it leads nowhere.
+    pub(super) fn certificate(
+        &mut self,
+        gateway: &GatewayDraft,
+        target: &TargetRef,
+    ) -> Result<(Arc<str>, Arc<Secret>), Unresolved> {
+        let TargetRef { group, kind, namespace, name, .. } = target;
+        let refuse = |reason, message: String| Err(Unresolved { reason, message });
+        let bad = |text: String| refuse("InvalidCertificateRef", text);
+        if (&**group, &**kind) != ("", "Secret") {
+            return bad(format!("{kind} {namespace}/{name}: only Secrets hold certificates"));
+        }
+        let from = (Kind::Gateway, &*gateway.meta.namespace);
+        if *namespace != gateway.meta.namespace && !self.grants(from, target) {
+            let text =
+                format!("Secret {namespace}/{name}: no ReferenceGrant in {namespace} permits it");
+            return refuse("RefNotPermitted", text);
+        }
+        let key = (Arc::clone(namespace), Arc::clone(name));
+        let found = self.secrets.get(&key);
+        self.asked_secrets.insert(key);
+        match found.map(|secret| &secret.content) {
+            Some(Ok(content)) => Ok((format!("{namespace}/{name}").into(), Arc::clone(content))),
+            Some(Err(why)) => bad(format!("Secret {namespace}/{name}: {why}")),
+            None => bad(format!("Secret {namespace}/{name}: there is none of type {TLS_SECRET}")),
+        }
+    }
+
+    fn grants(&self, (kind, namespace): (Kind, &str), target: &TargetRef) -> bool {
+        let kind = kind.as_str();
         self.grants.iter().filter(|grant| grant.meta.namespace == target.namespace).any(|grant| {
             let from = [GROUP, kind, namespace];
             grant.from.iter().any(|said| said.each_ref().map(|part| &**part) == from)

@@ -31,9 +31,17 @@ pub(super) struct Rules {
     pub(super) is_any: bool,
 }
 
-/// Makes routes of rules. `port` is the one that requests come to, which redirects say where they
-/// say no other.
-pub(super) fn compile(route: &RouteDraft, port: u16, resolver: &mut Resolver<'_>) -> Rules {
+/// Where requests come to.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct At {
+    /// Redirects say it where they say no other.
+    pub(super) port: u16,
+    /// Within TLS.
+    pub(super) secure: bool,
+}
+
+/// Makes routes of rules.
+pub(super) fn compile(route: &RouteDraft, at: At, resolver: &mut Resolver<'_>) -> Rules {
     let mut rules = Rules::default();
     for (i, rule) in route.rules.iter().enumerate() {
         if let Some(text) = &rule.unsupported {
@@ -44,7 +52,7 @@ pub(super) fn compile(route: &RouteDraft, port: u16, resolver: &mut Resolver<'_>
         rules.is_any = true;
         let found = backends(route, rule, resolver, &mut rules.unresolved);
         for one in &rule.matches {
-            let made = routes(route, rule, one, &found, port);
+            let made = routes(route, rule, one, &found, at);
             rules.ranked.push((one.rank, made));
         }
         rules.shares = found.shares;
@@ -112,7 +120,7 @@ fn routes(
     rule: &RuleDraft,
     one: &MatchDraft,
     found: &Found<'_>,
-    port: u16,
+    at: At,
 ) -> Vec<Route> {
     let MatchDraft { path, conditions, .. } = one;
     let of = |action: Action| Route {
@@ -129,7 +137,8 @@ fn routes(
         // Where neither a port nor a scheme is said it is the listener's
         // (`HTTPRequestRedirectFilter.port`). With a scheme it is that one's own, which both our proxy
         // and Envoy leave out unless the client's host says another.
-        let own = redirect.scheme.is_none().then_some(port).filter(|port| *port != 80);
+        let usual = if at.secure { 443 } else { 80 };
+        let own = redirect.scheme.is_none().then_some(at.port).filter(|port| *port != usual);
         let redirect =
             Redirect { port: redirect.port.or(own), edits: answered(), ..redirect.clone() };
         return vec![of(Action::Redirect(redirect))];

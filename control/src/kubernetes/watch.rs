@@ -16,7 +16,7 @@ use tokio::time::{Instant, timeout};
 use super::item::{Item, Watched};
 use super::store::Event;
 use super::trouble::{Cause, Trouble};
-use crate::object::Kind;
+use crate::object::{Kind, TLS_SECRET};
 
 /// Shortest wait after a failure; doubles up to [`MAX_BACKOFF`].
 const MIN_BACKOFF: Duration = Duration::from_millis(200);
@@ -168,7 +168,10 @@ impl Watch {
 
     fn config(&self) -> Config {
         let page = if self.kind == Kind::EndpointSlice { SLICE_PAGE_SIZE } else { PAGE_SIZE };
-        let config = Config::default().timeout(self.limits.watch_secs).page_size(page);
+        let mut config = Config::default().timeout(self.limits.watch_secs).page_size(page);
+        if self.kind == Kind::Secret {
+            config = config.fields(&format!("type={TLS_SECRET}"));
+        }
         if self.lists == Lists::Streamed { config.streaming_lists() } else { config }
     }
 

@@ -39,7 +39,8 @@ impl Filter {
     ) -> Result<Self, Refusal> {
         let (labels, fields) = (terms(labels)?, terms(fields)?);
         for term in &fields {
-            if !FIELDS.contains(&term.key.as_str()) {
+            // By its type as well a Secret is found, of which only those of one type are asked for here.
+            if !FIELDS.contains(&term.key.as_str()) && term.key != "type" {
                 return Err(Refusal::bad_request(format!(
                     "field label not supported: {}",
                     term.key
@@ -57,9 +58,9 @@ impl Filter {
         let labels = &object["metadata"]["labels"];
         self.namespace.as_deref().is_none_or(|namespace| meta(object, "namespace") == namespace)
             && self.labels.iter().all(|term| term.test.passes(labels[&term.key].as_str()))
-            && self.fields.iter().all(|term| {
-                let field = term.key.strip_prefix("metadata.").expect("checked when parsed");
-                term.test.passes(Some(meta(object, field)))
+            && self.fields.iter().all(|term| match term.key.strip_prefix("metadata.") {
+                Some(field) => term.test.passes(Some(meta(object, field))),
+                None => term.test.passes(object[&term.key].as_str()),
             })
     }
 }

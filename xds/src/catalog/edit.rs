@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::{
-    Gateway, Generation, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort,
-    ServiceRoutes, Snapshot,
+    Gateway, GatewayPort, Generation, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind,
+    ServicePort, ServiceRoutes, Snapshot,
 };
 
 use super::placed::Placed;
@@ -106,7 +106,8 @@ impl<'a> Edit<'a> {
             stale.remove(&(kind, name.clone()));
             if kind == ResourceType::Listener {
                 let key = new.map(|gateway| gateway.key.clone());
-                self.catalog.sockets.insert(name.clone(), Socket { tls: false, gateway: key });
+                let tls = listens_by_tls(new, &name);
+                self.catalog.sockets.insert(name.clone(), Socket { tls, gateway: key });
             }
             self.put(kind, name, encoded);
         }
@@ -258,6 +259,13 @@ impl<'a> Edit<'a> {
         }
         self.changed.insert(key);
     }
+}
+
+/// Whether TLS comes first on a listener of a Gateway.
+fn listens_by_tls(gateway: Option<&Arc<Gateway>>, name: &str) -> bool {
+    let port = name.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
+    let port = gateway.zip(port).and_then(|(gateway, port): (_, u16)| gateway.ports.get(&port));
+    matches!(port, Some(GatewayPort::Https(..)))
 }
 
 /// Puts a resource in place; whether it differs from what stood there.

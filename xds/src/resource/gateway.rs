@@ -3,11 +3,11 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use portolan_model::traffic::Share;
-use portolan_model::{Gateway, GatewayKey, GatewayPort};
+use portolan_model::traffic::{Secret, Share};
+use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort};
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::UpgradeConfig;
-use portolan_proto::envoy::listener::Listener;
-use portolan_proto::envoy::protobuf::BoolValue;
+use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch, Listener};
+use portolan_proto::envoy::protobuf::{Any, BoolValue};
 use portolan_proto::envoy::route::RouteConfiguration;
 use portolan_proto::envoy::tcp_proxy::TcpProxy;
 use portolan_proto::envoy::tcp_proxy::tcp_proxy::weighted_cluster::ClusterWeight;
@@ -15,7 +15,7 @@ use portolan_proto::envoy::tcp_proxy::tcp_proxy::{ClusterSpecifier, WeightedClus
 
 use super::endpoints::socket_address;
 use super::listener::{self, HTTP_FILTER, TCP_FILTER};
-use super::{Encoded, ResourceType, pack, route};
+use super::{Encoded, ResourceType, pack, route, secret};
 use crate::catalog::Name;
 
 /// What names of listeners and route tables of Gateways begin with.
@@ -32,8 +32,9 @@ pub fn name(key: &GatewayKey, port: u16) -> Name {
 pub fn key_of(name: &str) -> Option<GatewayKey> {
     let (key, port) = name.strip_prefix(PREFIX)?.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
-    // Listeners on further addresses are counted.
-    GatewayKey::parse(key.split_once('#').map_or(key, |(key, _)| key))
+    // Listeners on further addresses are counted; certificates stand below their Gateway.
+    let key = key.split_once('#').map_or(key, |(key, _)| key);
+    GatewayKey::parse(key.split_once("/tls/").map_or(key, |(key, _)| key))
 }
 
 /// All resources of a Gateway. `default` is where it listens if it asks for no address.
@@ -44,7 +45,7 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<(ResourceType, Name, En
     let addresses = if gateway.addresses.is_empty() { &any[..] } else { &gateway.addresses };
     for (port, content) in &gateway.ports {
         let table = name(&gateway.key, *port);
-        if let GatewayPort::Http(hosts) = content {
+        if let GatewayPort::Http(hosts) | GatewayPort::Https(hosts, _) = content {
             let config = RouteConfiguration {
                 name: table.to_string(),
                 virtual_hosts: hosts.iter().map(|host| route::host(host)).collect(),
@@ -59,18 +60,39 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<(ResourceType, Name, En
                 0 => table.clone(),
                 i => format!("{PREFIX}{}#{}:{port}", gateway.key, i + 1).into(),
             };
-            let listener = socket(&name, SocketAddr::new(*address, *port), content, &table);
+            let at = SocketAddr::new(*address, *port);
+            let listener = socket(&name, at, content, &table, &gateway.key);
             encoded.push((ResourceType::Listener, name.clone(), Encoded::new(&name, &listener)));
+        }
+    }
+    for (name, secret) in &gateway.certificates {
+        if let Secret::Certificate { chain, key, .. } = &**secret {
+            let name = secret_name(&gateway.key, name);
+            let secret = secret::encode_certificate(&name, chain, key);
+            encoded.push((ResourceType::Secret, name, secret));
         }
     }
     encoded
 }
 
+/// Name of a certificate of a Gateway: `gateway/shop/web/tls/shop/web-cert:0`. What follows the colon
+/// is no port, and makes it a name of the same form as the others.
+#[must_use]
+pub fn secret_name(key: &GatewayKey, secret: &str) -> Name {
+    format!("{PREFIX}{key}/tls/{secret}:0").into()
+}
+
 /// Paths are compared as they are after normalization, so that `/a/../b` is `/b` for its routes and
 /// for its endpoint, too (RFC 3986 §6.2.2).
-fn socket(name: &Name, address: SocketAddr, content: &GatewayPort, table: &Name) -> Listener {
+fn socket(
+    name: &Name,
+    address: SocketAddr,
+    content: &GatewayPort,
+    table: &Name,
+    key: &GatewayKey,
+) -> Listener {
     let (filter, config) = match content {
-        GatewayPort::Http(_) => {
+        GatewayPort::Http(_) | GatewayPort::Https(..) => {
             let mut manager = listener::connection_manager(name, listener::rds(table));
             manager.normalize_path = Some(BoolValue { value: true });
             manager.use_remote_address = Some(BoolValue { value: true });
@@ -85,8 +107,32 @@ fn socket(name: &Name, address: SocketAddr, content: &GatewayPort, table: &Name)
     Listener {
         name: name.to_string(),
         address: Some(socket_address(address)),
-        filter_chains: vec![listener::chain(filter, config)],
+        filter_chains: match content {
+            GatewayPort::Https(_, chains) => {
+                chains.iter().map(|chain| secured(chain, key, filter, &config)).collect()
+            }
+            GatewayPort::Http(_) | GatewayPort::Tcp(_) => vec![listener::chain(filter, config)],
+        },
+        // By which Envoy finds the name that the client asks for.
+        listener_filters: match content {
+            GatewayPort::Https(..) => vec![listener::tls_inspector()],
+            GatewayPort::Http(_) | GatewayPort::Tcp(_) => Vec::new(),
+        },
         ..Listener::default()
+    }
+}
+
+/// A chain for clients that ask for its name.
+fn secured(chain: &GatewayChain, key: &GatewayKey, filter: &str, config: &Any) -> FilterChain {
+    let names = chain.certificates.iter().map(|name| secret_name(key, name).to_string());
+    let matched = chain.name.as_ref().map(|name| FilterChainMatch {
+        server_names: vec![name.to_string()],
+        ..FilterChainMatch::default()
+    });
+    FilterChain {
+        filter_chain_match: matched,
+        transport_socket: Some(listener::tls_socket(names.collect(), listener::HTTP_ALPN, None)),
+        ..listener::chain(filter, config.clone())
     }
 }
 
@@ -124,6 +170,7 @@ mod tests {
         for (name, expected) in [
             ("gateway/shop/web:80", Some("shop/web")),
             ("gateway/shop/web#2:80", Some("shop/web")),
+            ("gateway/shop/web/tls/other/cert:0", Some("shop/web")),
             ("gateway/shop/web", None),
             ("gateway/web:80", None),
             ("gateway/a/b/c:80", None),

@@ -28,6 +28,7 @@ use portolan_proto::envoy::route::{
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use portolan_proto::envoy::tls::common_tls_context::ValidationContextType;
 use portolan_proto::envoy::tls::{CommonTlsContext, DownstreamTlsContext, SdsSecretConfig};
+use portolan_proto::envoy::tls_inspector::TlsInspector;
 use portolan_proto::envoy::{ConnectionHashPolicy, connection_hash_policy};
 
 use super::cluster::ads;
@@ -152,31 +153,47 @@ fn tcp_proxy(spec: &ListenerSpec, service: &ServiceKey, port: u16) -> TcpProxy {
     }
 }
 
-/// TLS with secrets that come over the same stream (SDS).
+/// The protocols above TLS where that is HTTP.
+pub(super) const HTTP_ALPN: &[&str] = &["h2", "http/1.1"];
+
 fn transport_socket(tls: &ListenerTls, target: &ListenerTarget) -> TransportSocket {
-    let secret = |name: String| SdsSecretConfig { name, sds_config: Some(ads()) };
-    let alpn: &[&str] = match target {
-        ListenerTarget::Http => &["h2", "http/1.1"],
+    let alpn = match target {
+        ListenerTarget::Http => HTTP_ALPN,
         ListenerTarget::Tcp { .. } | ListenerTarget::Detect { .. } => &[],
     };
-    let authorities = tls.client_ca.then(|| {
-        let name = secret::authorities_name(&tls.certificate).to_string();
-        ValidationContextType::ValidationContextSdsSecretConfig(secret(name))
-    });
+    let authorities = tls.client_ca.then(|| secret::authorities_name(&tls.certificate).to_string());
+    tls_socket(vec![tls.certificate.to_string()], alpn, authorities)
+}
+
+/// TLS with secrets that come over the same stream (SDS). Clients need a certificate where there are
+/// authorities that it may end in.
+pub(super) fn tls_socket(
+    certificates: Vec<String>,
+    alpn: &[&str],
+    authorities: Option<String>,
+) -> TransportSocket {
+    let secret = |name: String| SdsSecretConfig { name, sds_config: Some(ads()) };
+    let required = authorities.is_some();
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
-            tls_certificate_sds_secret_configs: vec![secret(tls.certificate.to_string())],
+            tls_certificate_sds_secret_configs: certificates.into_iter().map(secret).collect(),
             alpn_protocols: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
-            validation_context_type: authorities,
+            validation_context_type: authorities
+                .map(|name| ValidationContextType::ValidationContextSdsSecretConfig(secret(name))),
             ..CommonTlsContext::default()
         }),
-        require_client_certificate: Some(BoolValue { value: tls.client_ca }),
+        require_client_certificate: Some(BoolValue { value: required }),
         ..DownstreamTlsContext::default()
     };
     TransportSocket {
         name: TLS_SOCKET.to_owned(),
         config_type: Some(transport_socket::ConfigType::TypedConfig(pack(&context))),
     }
+}
+
+/// What finds the name that a client asks for.
+pub(super) fn tls_inspector() -> ListenerFilter {
+    listener_filter("tls_inspector", pack(&TlsInspector::default()))
 }
 
 /// Encodes the API listener of a port: its name is the target path, port included.

@@ -89,7 +89,7 @@ pub struct ListenerTls {
     pub mode: Option<String>,
     /// Where the certificates are.
     #[serde(default)]
-    pub certificate_refs: Vec<Value>,
+    pub certificate_refs: Vec<super::BackendRef>,
     /// What is asked of clients.
     pub frontend_validation: Option<Value>,
     /// Settings of an implementation's own.

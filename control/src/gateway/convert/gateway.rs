@@ -2,10 +2,14 @@
 
 use std::net::IpAddr;
 
-use super::super::api::{GROUP, Gateway, Listener};
-use super::super::draft::{From, GatewayApiDraft, GatewayDraft, ListenerDraft};
+use serde_json::json;
+
+use super::super::api::{GROUP, Gateway, Listener, ListenerTls};
+use super::super::draft::{
+    From, GatewayApiDraft, GatewayDraft, ListenerDraft, TargetRef, TlsDraft,
+};
 use super::super::selector::Selector;
-use super::{at_most, hostname, meta};
+use super::{at_most, backends, hostname, meta};
 use crate::convert::{check_subdomain, port_number};
 use crate::object::Fault;
 
@@ -21,10 +25,11 @@ pub fn convert(gateway: &Gateway) -> Result<GatewayApiDraft, Fault> {
     let spec = &gateway.spec;
     at_most("spec.listeners", spec.listeners.len(), MAX_LISTENERS)?;
     at_most("spec.addresses", spec.addresses.len(), MAX_ADDRESSES)?;
+    let meta = meta(&gateway.metadata, true)?;
     let mut listeners: Vec<ListenerDraft> = Vec::new();
     for (i, said) in spec.listeners.iter().enumerate() {
         let field = format!("spec.listeners[{i}]");
-        let read = listener(&field, said)?;
+        let read = listener(&field, said, &meta.namespace)?;
         if listeners.iter().any(|known| known.name == read.name) {
             let reason = format!("{:?} stands twice", said.name);
             return Err(Fault::rejected(format!("{field}.name"), reason));
@@ -51,7 +56,7 @@ pub fn convert(gateway: &Gateway) -> Result<GatewayApiDraft, Fault> {
         }
     }
     Ok(GatewayApiDraft::Gateway(GatewayDraft {
-        meta: meta(&gateway.metadata, true)?,
+        meta,
         class: spec.gateway_class_name.as_str().into(),
         addresses,
         unusable,
@@ -59,7 +64,7 @@ pub fn convert(gateway: &Gateway) -> Result<GatewayApiDraft, Fault> {
     }))
 }
 
-fn listener(field: &str, said: &Listener) -> Result<ListenerDraft, Fault> {
+fn listener(field: &str, said: &Listener, namespace: &str) -> Result<ListenerDraft, Fault> {
     check_subdomain(&format!("{field}.name"), &said.name)?;
     let named = said.hostname.as_deref().filter(|name| !name.is_empty());
     let read = |name| hostname(&format!("{field}.hostname"), name);
@@ -80,7 +85,38 @@ fn listener(field: &str, said: &Listener) -> Result<ListenerDraft, Fault> {
             .iter()
             .map(|kind| (kind.group.as_deref().unwrap_or(GROUP).into(), kind.kind.as_str().into()))
             .collect(),
+        tls: said
+            .tls
+            .as_ref()
+            .map(|said| tls(&format!("{field}.tls"), said, namespace))
+            .transpose()?,
     })
+}
+
+fn tls(field: &str, said: &ListenerTls, namespace: &str) -> Result<TlsDraft, Fault> {
+    let passthrough = match said.mode.as_deref().unwrap_or("Terminate") {
+        "Terminate" => false,
+        "Passthrough" => true,
+        other => {
+            let reason = format!("{other:?} is not Terminate or Passthrough");
+            return Err(Fault::rejected(format!("{field}.mode"), reason));
+        }
+    };
+    at_most(&format!("{field}.certificateRefs"), said.certificate_refs.len(), MAX_LISTENERS)?;
+    let mut certificates = Vec::with_capacity(said.certificate_refs.len());
+    for (i, said) in said.certificate_refs.iter().enumerate() {
+        let field = format!("{field}.certificateRefs[{i}]");
+        let target = backends::target(&field, said, namespace)?;
+        let kind = said.kind.as_deref().unwrap_or("Secret").into();
+        certificates.push(TargetRef { kind, ..target });
+    }
+    let asked = [
+        ("frontendValidation", said.frontend_validation.is_some()),
+        ("options", said.options.as_ref().is_some_and(|options| *options != json!({}))),
+    ];
+    let unsupported = asked.into_iter().find(|(_, asked)| *asked);
+    let unsupported = unsupported.map(|(name, _)| format!("tls.{name} is not supported"));
+    Ok(TlsDraft { passthrough, certificates, unsupported })
 }
 
 fn from(field: &str, said: &Option<super::super::api::RouteNamespaces>) -> Result<From, Fault> {

@@ -1,0 +1,252 @@
+//! Listeners that end TLS: certificates from Secrets, chosen by name, renewed under load.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use base64::Engine as _;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+
+use crate::cases::Case;
+use crate::kit::{Front, Version, World, ask_over};
+use crate::support::{PATIENCE, replace};
+
+const EMPTY: Case = Case {
+    name: "",
+    manifests: "",
+    asks: &[("", "")],
+    statuses: &[],
+    mesh: false,
+    is_silent: false,
+};
+
+/// An authority, and clients that trust it.
+struct Authority {
+    issuer: CertifiedIssuer<'static, KeyPair>,
+}
+
+impl Authority {
+    fn new() -> Self {
+        let key = KeyPair::generate().expect("a key");
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
+        Self { issuer }
+    }
+
+    /// A certificate for these names and its key, PEM.
+    fn issue(&self, names: &[&str]) -> (String, String) {
+        let key = KeyPair::generate().expect("a key");
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).expect("names");
+        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
+        (certificate.pem(), key.serialize_pem())
+    }
+
+    /// A client that offers these protocols.
+    fn client(&self, alpn: &[&str]) -> TlsConnector {
+        let mut roots = RootCertStore::empty();
+        roots.add(self.issuer.der().clone()).expect("a root");
+        let mut config =
+            ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
+        TlsConnector::from(Arc::new(config))
+    }
+}
+
+/// A Secret as a manifest, its content in base 64.
+fn secret(namespace: &str, name: &str, (chain, key): &(String, String)) -> String {
+    let coded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+    format!(
+        "---\n{{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {{name: {name}, \
+         namespace: {namespace}}}, data: {{tls.crt: {}, tls.key: {}}}}}\n",
+        coded(chain),
+        coded(key)
+    )
+}
+
+async fn connect(
+    at: SocketAddr,
+    name: &str,
+    client: &TlsConnector,
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let stream = TcpStream::connect(at).await?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    tokio::time::timeout(Duration::from_secs(10), client.connect(name, stream)).await?
+}
+
+fn leaf(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
+    stream.get_ref().1.peer_certificates().expect("some")[0].clone().into_owned()
+}
+
+const LISTENERS: &str = "---
+{apiVersion: gateway.networking.k8s.io/v1, metadata: {name: gw, namespace: $NS}, spec: {gatewayClassName: portolan, addresses: [{value: $ADDRESS}], listeners: [
+  {name: a, port: $PORT, protocol: HTTPS, hostname: a.test, tls: {certificateRefs: [{name: a}]}},
+  {name: b, port: $PORT, protocol: HTTPS, hostname: '*.b.test', tls: {certificateRefs: [{name: b}]}},
+  {name: missing, port: 1, protocol: HTTPS, tls: {certificateRefs: [{name: nobody}]}},
+  {name: odd, port: 2, protocol: HTTPS, tls: {certificateRefs: [{name: odd}]}},
+  {name: foreign, port: 3, protocol: HTTPS, tls: {certificateRefs: [{name: c, namespace: $NS-other}]}},
+  {name: none, port: 4, protocol: HTTPS, tls: {certificateRefs: []}},
+  {name: mutual, port: 5, protocol: HTTPS, tls: {certificateRefs: [{name: a}], frontendValidation: {caCertificateRefs: []}}}]}, kind: Gateway}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: $NS}, spec: {parentRefs: [{name: gw}], rules: [
+  {matches: [{path: {value: /old}}], filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplaceFullPath, replaceFullPath: /new}}}]},
+  {backendRefs: [{name: v1, port: 8080}]}]}}
+";
+
+/// The manifests of a case with these certificates.
+fn manifests(a: &(String, String), b: &(String, String), c: &(String, String)) -> &'static str {
+    let odd = (a.0.clone(), b.1.clone());
+    let text = [
+        LISTENERS,
+        &secret("$NS", "a", a),
+        &secret("$NS", "b", b),
+        &secret("$NS", "odd", &odd),
+        &secret("$NS-other", "c", c),
+    ]
+    .concat();
+    // Cases are made to be constants.
+    text.leak()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
+    let authority = Authority::new();
+    let (a, b, c) = (
+        authority.issue(&["a.test"]),
+        authority.issue(&["*.b.test"]),
+        authority.issue(&["c.test"]),
+    );
+    for front in [Front::Portolan, Front::Envoy] {
+        let case = Case { name: "https", manifests: manifests(&a, &b, &c), ..EMPTY };
+        let Some(mut world) = World::start(front, &[case]).await else { return };
+        let at = world.at(0, false);
+        // Envoy listens before it has its certificates.
+        let deadline = Instant::now() + PATIENCE;
+        while connect(at, "a.test", &authority.client(&[])).await.is_err() {
+            assert!(Instant::now() < deadline, "no certificate");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        for (name, alpn, version, chosen) in [
+            ("a.test", &["h2", "http/1.1"][..], Version::Http2, Some("h2")),
+            ("a.test", &["http/1.1"], Version::Http1, Some("http/1.1")),
+            ("a.test", &[], Version::Http1, None),
+            ("x.b.test", &["h2"], Version::Http2, Some("h2")),
+        ] {
+            let stream = connect(at, name, &authority.client(alpn)).await;
+            let stream = stream.unwrap_or_else(|e| panic!("{name}: {e}"));
+            let got = stream.get_ref().1.alpn_protocol().map(String::from_utf8_lossy);
+            assert_eq!(got.as_deref(), chosen, "{name}");
+            let answer = ask_over(stream, &format!("GET {name}/x"), version).await;
+            let expected = format!("200 v1 host={name} x-forwarded-proto=https");
+            answer.expect("an answer").check(&expected).unwrap_or_else(|e| panic!("{name}: {e}"));
+        }
+        let stream = connect(at, "a.test", &authority.client(&[])).await.expect("TLS");
+        let answer = ask_over(stream, "GET a.test/old", Version::Http1).await.expect("an answer");
+        let expected = format!("302 <location=https://a.test:{}/new", at.port());
+        answer.check(&expected).expect("elsewhere");
+        // A name that no listener has, and what is no TLS.
+        assert!(connect(at, "other.test", &authority.client(&[])).await.is_err());
+        let stream = TcpStream::connect(at).await.expect("connected");
+        assert!(ask_over(stream, "GET a.test/x", Version::Http1).await.is_err());
+
+        let expected = [
+            ("a", true, "True"),
+            ("b", true, "True"),
+            ("missing", false, "InvalidCertificateRef"),
+            ("odd", false, "InvalidCertificateRef"),
+            ("foreign", false, "RefNotPermitted"),
+            ("none", false, "InvalidCertificateRef"),
+            ("mutual", false, "UnsupportedValue"),
+        ];
+        let rows = world.rows("gateways").await;
+        for (name, programmed, resolved) in expected {
+            let row = rows.iter().find(|row| row["listener"] == name).expect("a row");
+            let resolved = format!("ResolvedRefs={resolved}");
+            assert!(crate::has(row, &resolved), "{row}");
+            assert_eq!(crate::has(row, "Programmed=True"), programmed, "{row}");
+        }
+        // No key in anything that is shown.
+        for page in ["/debug/snapshot", "/debug/proxy", "/debug/rejected", "/metrics"] {
+            let (_, text) = world.process.admin(page).await;
+            assert!(!text.contains("PRIVATE KEY"), "{page}");
+            let line = a.1.lines().nth(1).expect("a key");
+            assert!(!text.contains(line), "{page}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn certificates_are_renewed_without_a_failed_request() {
+    let authority = Authority::new();
+    let names = (authority.issue(&["*.b.test"]), authority.issue(&["c.test"]));
+    let first = authority.issue(&["a.test"]);
+    let case = Case { name: "renewal", manifests: manifests(&first, &names.0, &names.1), ..EMPTY };
+    let mut world = World::start(Front::Portolan, &[case]).await.expect("it is ours");
+    let at = world.at(0, false);
+    let (stop, done) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU32::new(0)));
+    let mut clients = tokio::task::JoinSet::new();
+    for i in 0..4 {
+        let (stop, done) = (Arc::clone(&stop), Arc::clone(&done));
+        let client = authority.client(&["http/1.1"]);
+        clients.spawn(async move {
+            while !stop.load(Ordering::Relaxed) {
+                // A handshake each, most of them resumed from the second on.
+                let stream = connect(at, "a.test", &client).await.map_err(|e| e.to_string())?;
+                ask_over(stream, &format!("GET a.test/{i}"), Version::Http1).await?.check("200")?;
+                done.fetch_add(1, Ordering::Relaxed);
+            }
+            Ok::<_, String>(())
+        });
+    }
+    // One connection that lives through all of it.
+    let stream = connect(at, "a.test", &authority.client(&["h2"])).await.expect("TLS");
+    let shake = hyper::client::conn::http2::handshake(
+        hyper_util::rt::TokioExecutor::new(),
+        hyper_util::rt::TokioIo::new(stream),
+    );
+    let (mut kept, connection) = shake.await.expect("HTTP/2");
+    tokio::spawn(connection);
+
+    let file = world.folder.path().join("000.yaml");
+    let port = at.port().to_string();
+    let mut old = secret("case-0", "a", &first);
+    for _ in 0..5 {
+        let renewed = authority.issue(&["a.test"]);
+        let text = std::fs::read_to_string(&file).expect("readable");
+        assert!(text.contains(&port));
+        let new = secret("case-0", "a", &renewed);
+        let next = text.replace(&old, &new);
+        assert_ne!(text, next, "the certificate stands in the manifest");
+        replace(&file, &next);
+        old = new;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let fresh = authority.client(&[]);
+            let stream = connect(at, "a.test", &fresh).await.expect("TLS at all times");
+            let pem = renewed.0.lines().filter(|line| !line.starts_with('-')).collect::<String>();
+            let wanted = base64::engine::general_purpose::STANDARD.decode(pem).expect("PEM");
+            if leaf(&stream).as_ref() == wanted {
+                break;
+            }
+            assert!(Instant::now() < deadline, "the certificate stays the old one");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        let request = hyper::Request::get("https://a.test/kept");
+        let request = request.body(http_body_util::Empty::<bytes::Bytes>::new()).expect("valid");
+        let response = kept.send_request(request).await.expect("the connection goes on");
+        assert_eq!(response.status(), 200);
+    }
+    stop.store(true, Ordering::Relaxed);
+    while let Some(ended) = clients.join_next().await {
+        ended.expect("no panic").expect("no request failed");
+    }
+    let done = done.load(Ordering::Relaxed);
+    assert!(done > 50, "{done} requests");
+}
