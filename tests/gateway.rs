@@ -126,7 +126,7 @@ fn name_of(row: &Value) -> String {
 fn has(row: &Value, condition: &str) -> bool {
     let (kind, value) = condition.split_once('=').expect("a value");
     if kind == "routes" {
-        return row["routes"].to_string() == value;
+        return row["routes"].as_u64() == value.parse().ok();
     }
     let list = row.get("listenerConditions").unwrap_or(&row["conditions"]);
     let found = list.as_array().into_iter().flatten().find(|one| one["type"] == kind);

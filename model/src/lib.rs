@@ -5,6 +5,7 @@
 //! at the edges (`control`, `xds`, `dns`, `proxy`).
 
 pub mod endpoint;
+pub mod entry;
 pub mod gateway;
 pub mod name;
 pub mod node;
@@ -17,6 +18,7 @@ pub mod snapshot;
 pub mod traffic;
 
 pub use endpoint::{Conditions, Endpoint, Hints, Slice, SlicePort};
+pub use entry::ServiceEntry;
 pub use gateway::{Gateway, GatewayChain, GatewayKey, GatewayPort, ServiceRoutes};
 pub use name::{DnsName, InvalidName, Scope, ServiceKey};
 pub use node::Node;
@@ -25,4 +27,4 @@ pub use pod::Pod;
 pub use policy::{Balancer, Policy};
 pub use publication::{Changes, Publication};
 pub use service::{AppProtocol, Protocol, Service, ServiceKind, ServicePort, Traffic};
-pub use snapshot::{Generation, Key, ServiceEntry, Snapshot};
+pub use snapshot::{Generation, Key, Snapshot};

@@ -6,8 +6,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
+use crate::entry::ServiceEntry;
 use crate::service::{Distribution, ServicePort, TrafficPolicy};
-use crate::snapshot::ServiceEntry;
 
 /// Where a client is, as far as that is known.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -44,7 +44,7 @@ async fn without_the_right_to_read_it_everything_else_goes_on_and_the_lack_is_sh
     world.finish().await;
 }
 
-fn object(kind: &str, name: &str, spec: Value) -> Value {
+fn object(kind: &str, name: &str, spec: &Value) -> Value {
     let version = if kind == "GatewayClass" { "" } else { "shop" };
     json!({
         "apiVersion": "gateway.networking.k8s.io/v1", "kind": kind,
@@ -54,14 +54,14 @@ fn object(kind: &str, name: &str, spec: Value) -> Value {
 }
 
 fn class() -> Value {
-    object("GatewayClass", "ours", json!({ "controllerName": "portolan.dev/gateway-controller" }))
+    object("GatewayClass", "ours", &json!({ "controllerName": "portolan.dev/gateway-controller" }))
 }
 
 fn gateway() -> Value {
     object(
         "Gateway",
         "gw",
-        json!({
+        &json!({
             "gatewayClassName": "ours",
             "addresses": [{ "value": "10.1.1.1" }],
             "listeners": [{ "name": "http", "port": 80, "protocol": "HTTP" }],
@@ -73,7 +73,7 @@ fn route(backend: &str) -> Value {
     object(
         "HTTPRoute",
         "r",
-        json!({
+        &json!({
             "parentRefs": [{ "name": "gw" }],
             "rules": [{ "backendRefs": [{ "name": backend, "port": 80 }] }],
         }),

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::api::GROUP;
-use super::draft::{From, GatewayDraft, ListenerDraft, ParentRef, RouteDraft};
+use super::draft::{From, GatewayDraft, GroupKind, ListenerDraft, ParentRef, RouteDraft};
 use super::host::{self, Host};
 use super::status::Condition;
 use crate::object::Kind;
@@ -87,7 +87,7 @@ fn allows(
 }
 
 /// The kinds of routes that a listener takes, and those it asks for that it cannot.
-pub(super) fn kinds(listener: &ListenerDraft) -> (Vec<(Arc<str>, Arc<str>)>, Vec<String>) {
+pub(super) fn kinds(listener: &ListenerDraft) -> (Vec<GroupKind>, Vec<String>) {
     let fitting: &[Kind] = match &*listener.protocol {
         "HTTP" | "HTTPS" => &[Kind::HttpRoute, Kind::GrpcRoute],
         "TCP" => &[Kind::TcpRoute],

@@ -53,7 +53,8 @@ pub fn grant(grant: &api::ReferenceGrant) -> Result<GatewayApiDraft, Fault> {
         to: to
             .iter()
             .map(|to| {
-                (Arc::from(&*to.group), Arc::from(&*to.kind), to.name.as_deref().map(Arc::from))
+                let kind = (Arc::from(&*to.group), Arc::from(&*to.kind));
+                (kind, to.name.as_deref().map(Arc::from))
             })
             .collect(),
     }))

@@ -10,6 +10,9 @@ use portolan_model::traffic::{Conditions, Edits, PathMatch, Redirect, Secret};
 use super::selector::Selector;
 use crate::object::Kind;
 
+/// A kind, by its group and its name.
+pub type GroupKind = (Arc<str>, Arc<str>);
+
 /// What every object has. The order is that of precedence: the oldest first, then by name.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Meta {
@@ -62,7 +65,7 @@ pub struct ListenerDraft {
     /// Where routes may come from.
     pub from: From,
     /// Which kinds of routes are asked for, by group and kind; empty: those that fit.
-    pub kinds: Vec<(Arc<str>, Arc<str>)>,
+    pub kinds: Vec<GroupKind>,
     /// What it proves itself with, if it says.
     pub tls: Option<TlsDraft>,
 }
@@ -220,8 +223,8 @@ pub struct GrantDraft {
     pub meta: Meta,
     /// Who may refer: group, kind and namespace.
     pub from: Vec<[Arc<str>; 3]>,
-    /// To what: group, kind and, if it is one alone, its name.
-    pub to: Vec<(Arc<str>, Arc<str>, Option<Arc<str>>)>,
+    /// To what: its kind and, if it is one alone, its name.
+    pub to: Vec<(GroupKind, Option<Arc<str>>)>,
 }
 
 /// A Secret with a certificate.

@@ -10,6 +10,9 @@ use super::draft::{GatewayDraft, ListenerDraft};
 use super::resolve::{Resolver, Unresolved};
 use super::status::{Condition, ListenerStatus};
 
+/// A certificate, and its name.
+type Certificate = (Arc<str>, Arc<Secret>);
+
 /// A listener's part in the Gateway.
 pub(super) struct Judged {
     /// Whether it is in force.
@@ -17,7 +20,7 @@ pub(super) struct Judged {
     /// What is said of it.
     pub(super) status: ListenerStatus,
     /// Its certificates, by name.
-    pub(super) certificates: Vec<(Arc<str>, Arc<Secret>)>,
+    pub(super) certificates: Vec<Certificate>,
 }
 
 /// What speaks the same on the wire, so that listeners of both can share a port.
@@ -56,7 +59,10 @@ fn one(
     let (good, bad) = kinds(listener);
     let supported = family(&listener.protocol).is_some();
     let (certificates, unresolved) = match &*listener.protocol {
-        "HTTPS" => certificates(gateway, listener, resolver),
+        "HTTPS" => match certificates(gateway, listener, resolver) {
+            Ok(certificates) => (certificates, None),
+            Err(why) => (Vec::new(), Some(why)),
+        },
         _ => (Vec::new(), None),
     };
     let valid = conflict.is_none() && supported && !good.is_empty() && unresolved.is_none();
@@ -104,10 +110,8 @@ fn certificates(
     gateway: &GatewayDraft,
     listener: &ListenerDraft,
     resolver: &mut Resolver<'_>,
-) -> (Vec<(Arc<str>, Arc<Secret>)>, Option<Unresolved>) {
-    let refuse = |reason, message: &str| {
-        (Vec::new(), Some(Unresolved { reason, message: message.to_owned() }))
-    };
+) -> Result<Vec<Certificate>, Unresolved> {
+    let refuse = |reason, message: &str| Err(Unresolved { reason, message: message.to_owned() });
     let Some(tls) = &listener.tls else {
         return refuse("InvalidCertificateRef", "it has no tls");
     };
@@ -120,11 +124,7 @@ fn certificates(
     if tls.certificates.is_empty() {
         return refuse("InvalidCertificateRef", "it has no certificateRefs");
     }
-    let found = tls.certificates.iter().map(|target| resolver.certificate(gateway, target));
-    match found.collect() {
-        Ok(certificates) => (certificates, None),
-        Err(why) => (Vec::new(), Some(why)),
-    }
+    tls.certificates.iter().map(|target| resolver.certificate(gateway, target)).collect()
 }
 
 /// None of those that cannot be had together is in force (`Gateway.spec.listeners`).

@@ -143,7 +143,7 @@ impl<'a> Resolver<'a> {
         self.grants.iter().filter(|grant| grant.meta.namespace == target.namespace).any(|grant| {
             let from = [GROUP, kind, namespace];
             grant.from.iter().any(|said| said.each_ref().map(|part| &**part) == from)
-                && grant.to.iter().any(|(group, kind, name)| {
+                && grant.to.iter().any(|((group, kind), name)| {
                     *group == target.group
                         && *kind == target.kind
                         && name.as_ref().is_none_or(|name| *name == target.name)

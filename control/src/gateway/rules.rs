@@ -166,7 +166,7 @@ fn routes(
 /// first service it goes to.
 fn timed(rule: &RuleDraft, found: &Found<'_>, route: &mut Route) {
     let policy = found.first.map(|service| &service.policy);
-    let wanted = policy.map(|policy| policy.timeouts.clone()).unwrap_or_default();
+    let wanted = policy.map(|policy| policy.timeouts).unwrap_or_default();
     let whole = rule.timeout.or(wanted.request).filter(|time| !time.is_zero());
     let retries = rule.retries.clone().or_else(|| policy.and_then(|policy| policy.retries.clone()));
     (route.timeout, route.retries) = match (rule.try_timeout, retries) {

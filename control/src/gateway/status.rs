@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use super::draft::{Meta, ParentRef};
+use super::draft::{GroupKind, Meta, ParentRef};
 use crate::object::ObjectId;
 
 /// Who writes these statuses, and whose classes are ours.
@@ -59,7 +59,7 @@ pub struct ListenerStatus {
     /// The names it is for.
     pub hostname: Option<Arc<str>>,
     /// Kinds of routes, by group and kind, that may attach.
-    pub kinds: Vec<(Arc<str>, Arc<str>)>,
+    pub kinds: Vec<GroupKind>,
     /// Routes that are attached.
     pub routes: usize,
     /// What became of it.
@@ -148,9 +148,8 @@ impl Status {
             Of::Gateway(gateway) => {
                 let listeners: Vec<Value> = (gateway.listeners.iter())
                     .map(|listener| {
-                        let kind = |(group, kind): &(Arc<str>, Arc<str>)| {
-                            json!({ "group": group, "kind": kind })
-                        };
+                        let kind =
+                            |(group, kind): &GroupKind| json!({ "group": group, "kind": kind });
                         json!({
                             "name": listener.name,
                             "supportedKinds": listener.kinds.iter().map(kind).collect::<Vec<_>>(),

@@ -169,7 +169,7 @@ mod tests {
     fn a_key_is_never_shown() {
         let (chain, key) = (b"chain".to_vec().into(), b"secret key".to_vec().into());
         let secret = Secret::Certificate { chain, key, ocsp: None };
-        let shown = format!("{secret:?}{}", serde_json::to_string(&secret).expect("JSON"));
-        assert!(!shown.contains("key\"") && !shown.contains("secret key"), "{shown}");
+        let shown = format!("{secret:?}");
+        assert_eq!(shown, "Secret(\"certificate\")");
     }
 }
