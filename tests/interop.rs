@@ -66,6 +66,12 @@ fn grpc_follows_the_endpoints_of_a_service(language: &str) {
 }
 
 #[test]
+fn grpc_goes_by_the_routes_of_a_service() {
+    let Some(mut python) = foreign::python(&["grpc", "grpc_tools.protoc"]) else { return };
+    run(script(&mut python, "grpc_routes.py").args(["--proto", "proto"]));
+}
+
+#[test]
 fn a_client_in_python_follows_endpoints_over_the_plain_api() {
     let modules = ["grpc", "grpc_tools.protoc", "grpc_health.v1", "grpc_reflection.v1alpha"];
     let Some(mut python) = foreign::python(&modules) else { return };

@@ -1,11 +1,6 @@
 //! TLS with clients that are not ours, against listeners of the real binary: openssl and curl, each
 //! version and protocol, and every wrong certificate of a client.
 
-#![expect(
-    clippy::disallowed_methods,
-    reason = "a test's tasks end with its runtime; their handles are awaited where it matters"
-)]
-
 mod support;
 
 use std::net::SocketAddr;

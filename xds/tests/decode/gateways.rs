@@ -1,5 +1,6 @@
 //! What a Gateway makes is what our own proxy reads of it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,7 +24,7 @@ fn any(encoded: &Encoded) -> Any {
 
 fn of(port: GatewayPort) -> Gateway {
     let (key, addresses) = (GatewayKey::new("shop", "web"), Vec::new());
-    Gateway { key, addresses, ports: [(80, port)].into() }
+    Gateway { key, addresses, ports: [(80, port)].into(), certificates: BTreeMap::new() }
 }
 
 /// The routes of a Gateway with this one, as our proxy reads them.
