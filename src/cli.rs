@@ -17,7 +17,9 @@ use crate::roles::Roles;
 use crate::{call, check, demo, explain, guard, import, raw, roles, wait};
 pub(crate) use bootstrap::{BootstrapCommand, BootstrapOutput, ClientArgs};
 pub(crate) use get::{GetArgs, GetOutput, GetWhat};
-pub(crate) use operate::{GuardArgs, GuardCommand, RawArgs, RawCommand, WaitArgs};
+pub(crate) use operate::{
+    GuardArgs, GuardCommand, RawArgs, RawCommand, WaitArgs, WhyArgs, WhyOutput,
+};
 
 /// Service discovery, cluster DNS and load balancing from one numbered snapshot.
 #[derive(Debug, Parser)]
@@ -44,8 +46,11 @@ enum Command {
     Demo(DemoArgs),
     /// Call a gRPC method of a server with reflection, or list its methods.
     Call(CallArgs),
-    /// Show what a running control plane knows: services, endpoints, rejected, clients, load, proxy.
+    /// Show what a running control plane knows: services, endpoints, rejected, clients,
+    /// load, gateways, routes, proxy, requests.
     Get(GetArgs),
+    /// Say why a request went where it did: one that failed lately, or that was sampled.
+    Why(WhyArgs),
     /// Wait until every connected client has a generation, and name those that do not.
     Wait(WaitArgs),
     /// Put xDS resources into a running control plane by hand.
@@ -225,6 +230,7 @@ impl Cli {
             Command::Demo(args) => demo::run(&args),
             Command::Call(args) => call::run(args),
             Command::Get(args) => crate::get::run(&args),
+            Command::Why(args) => crate::why::run(&args),
             Command::Wait(args) => wait::run(&args),
             Command::Raw(args) => raw::run(&args),
             Command::Bootstrap(command) => crate::bootstrap::run(&command),

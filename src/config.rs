@@ -17,7 +17,7 @@ use anyhow::{Context, bail};
 use ipnet::IpNet;
 use portolan_control::{Connect, GuardLimits, Pace, ServiceRanges};
 use portolan_model::{Balancer, DnsName};
-use portolan_proxy::AccessLog;
+use portolan_proxy::{AccessLog, DecisionRecords};
 use portolan_runtime::telemetry::LogFormat;
 use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, Token};
 use serde_json::Value;
@@ -86,6 +86,7 @@ pub(crate) struct Proxy {
     pub(crate) max_connections: usize,
     pub(crate) endpoint_metrics: usize,
     pub(crate) access_log: Option<AccessLog>,
+    pub(crate) decisions: DecisionRecords,
     /// Where a process that starts meets the one that runs.
     pub(crate) restart_socket: Option<PathBuf>,
     /// Whether a process that was succeeded stays until it is told to stop.
@@ -321,6 +322,7 @@ fn proxy(r: &mut Reader) -> Proxy {
             "Endpoints up to which a cluster has metrics for each of them; 0: none has",
         ),
         access_log: access_log::read(r),
+        decisions: decisions(r),
         restart_socket: r
             .optional(
                 "proxy.restart_socket",
@@ -333,6 +335,29 @@ fn proxy(r: &mut Reader) -> Proxy {
             &[("off", false), ("on", true)],
             "Whether a process that has handed over and drained stays, idle, until it is told to \
              stop: off or on",
+        ),
+    }
+}
+
+fn decisions(r: &mut Reader) -> DecisionRecords {
+    DecisionRecords {
+        failed: r.integer(
+            "proxy.decisions.failed",
+            128,
+            0..=100_000,
+            "How many of the requests that failed last have a record of why they went where they \
+             did (`portolan why`); 0: none has",
+        ),
+        good: r.integer(
+            "proxy.decisions.good",
+            32,
+            0..=100_000,
+            "How many of the others that were sampled last have one; 0: none has",
+        ),
+        sample_per_million: r.share(
+            "proxy.decisions.sample",
+            0.001,
+            "Share of the others that have one, from 0 to 1",
         ),
     }
 }

@@ -4,6 +4,7 @@ pub(crate) mod clients;
 mod interval;
 pub(crate) mod load;
 pub(crate) mod proxy;
+pub(crate) mod requests;
 
 use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;

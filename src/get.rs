@@ -36,6 +36,7 @@ fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result
         GetWhat::Gateways => "gateways",
         GetWhat::Routes => "routes",
         GetWhat::Proxy => "proxy",
+        GetWhat::Requests => "requests",
     };
     let address = args.admin.clone();
     let mut request = ask::get(&address, &format!("/get/{what}"));
@@ -54,7 +55,7 @@ fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result
         if args.what == GetWhat::Load && response.status() == 404 {
             bail!("the control plane at {address} takes no load reports: set xds.load_reports");
         }
-        if args.what == GetWhat::Proxy && response.status() == 404 {
+        if matches!(args.what, GetWhat::Proxy | GetWhat::Requests) && response.status() == 404 {
             bail!("the process at {address} has no proxy");
         }
         bail!("the control plane at {address} says {}: {}", response.status(), text.trim());

@@ -18,6 +18,7 @@ mod import;
 mod raw;
 mod roles;
 mod wait;
+mod why;
 
 use std::process::ExitCode;
 

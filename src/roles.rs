@@ -274,6 +274,7 @@ impl Start<'_> {
             }),
             endpoint_metrics: settings.endpoint_metrics,
             access_log: settings.access_log.clone(),
+            decisions: settings.decisions,
             ..defaults
         };
         let mut proxy = Proxy::new(config, &self.metrics);
@@ -285,6 +286,7 @@ impl Start<'_> {
         // Pages are made by threads that may wait: here for the workers, a second at most.
         self.page("proxy", move || runtime.block_on(page.details()));
         self.admin = feed::proxy::add(self.admin.clone(), &state);
+        self.admin = feed::requests::add(self.admin.clone(), &state);
         let gate = self.readiness.gate("proxy");
         self.tasks.spawn("xds-client", client.run(self.lifecycle.clone()));
         self.tasks.spawn("proxy", proxy.run(traffic, gate, self.lifecycle.clone()));

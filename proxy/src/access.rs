@@ -17,6 +17,7 @@ use std::path::PathBuf;
 
 pub(crate) use log::{Log, LogMetrics, Pen};
 pub(crate) use record::Record;
+pub(crate) use stamp::Stamp;
 pub(crate) use writer::Writing;
 
 /// What is written for each request and stream, and where.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 pub use crate::access::{AccessFormat, AccessLog, AccessTo};
 pub use crate::balance::Place;
+pub use crate::decision::DecisionRecords;
 
 /// Bounds of a proxy; each says what happens at the bound and which metric shows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -47,6 +48,8 @@ pub struct ProxyConfig {
     pub endpoint_metrics: usize,
     /// A record for each request and stream; `None`: none is written.
     pub access_log: Option<AccessLog>,
+    /// Of which requests there is a record of why they went where they did.
+    pub decisions: DecisionRecords,
 }
 
 impl Default for ProxyConfig {
@@ -67,6 +70,7 @@ impl Default for ProxyConfig {
             max_concurrent_streams: 256,
             endpoint_metrics: 64,
             access_log: None,
+            decisions: DecisionRecords::default(),
         }
     }
 }

@@ -10,6 +10,7 @@
 mod access;
 mod balance;
 mod config;
+mod decision;
 mod error;
 #[doc(hidden)]
 pub mod fuzzing;
@@ -38,7 +39,8 @@ use portolan_runtime::restart::Part;
 use portolan_runtime::{Gate, Lifecycle, Metrics};
 use tokio::sync::watch;
 
-pub use config::{AccessFormat, AccessLog, AccessTo, Place, ProxyConfig};
+pub use config::{AccessFormat, AccessLog, AccessTo, DecisionRecords, Place, ProxyConfig};
+pub use decision::{Candidate, Decision, RouteTaken, Times, Try};
 pub use error::ProxyError;
 pub use http::local::{REASON_HEADER, Reason};
 pub use state::{EndpointView, ListenerView, ProxyView, StateHandle};

@@ -23,7 +23,7 @@ use crate::http::local::Reason;
 use crate::limit::Limiters;
 use crate::tcp::metrics::TcpMetrics;
 pub(crate) use cluster::{ClusterMetrics, EndpointMetrics};
-pub(crate) use listener::{ListenerMetrics, RouteMetrics};
+pub(crate) use listener::{KnownRoute, ListenerMetrics};
 
 /// Clusters and listeners with counters of their own, per worker; the rest are counted as
 /// [`OTHER`].
@@ -78,6 +78,8 @@ pub(crate) struct WorkerMetrics {
     pub(crate) mirrors_active: Counter,
     pub(crate) mirrors_failed: Counter,
     pub(crate) mirrors_dropped: Counter,
+    pub(crate) decisions: Counter,
+    pub(crate) decisions_dropped: Counter,
     pub(crate) tcp: TcpMetrics,
     listeners: Mutex<BTreeMap<ResourceName, Arc<ListenerMetrics>>>,
     clusters: Mutex<BTreeMap<ResourceName, Arc<ClusterMetrics>>>,

@@ -19,6 +19,7 @@ use tokio::sync::watch;
 
 use crate::access::Writing;
 use crate::config::ProxyConfig;
+use crate::decision::Decisions;
 use crate::error::ProxyError;
 use crate::health::Board;
 use crate::limit::Limiters;
@@ -56,10 +57,12 @@ pub(crate) async fn run(
     };
     let log = writing.as_ref().map(|writing| &writing.log);
     let terminators = Arc::new(Terminators::default());
+    let decisions = Arc::new(Decisions::new(config.decisions));
     let common = Common {
         health: Arc::clone(&health),
         limiters: Arc::clone(&limiters),
         terminators: Arc::clone(&terminators),
+        decisions: Arc::clone(&decisions),
     };
     let mut threads = Threads::start(&config, &metrics, &common, log, &lifecycle)?;
     let (restarts, inherited) = Restarts::new(restart);
@@ -74,6 +77,7 @@ pub(crate) async fn run(
         health,
         limiters,
         terminators,
+        decisions,
         state,
         gate,
     };
@@ -126,6 +130,7 @@ struct Supervisor {
     health: Arc<Board>,
     limiters: Arc<Limiters>,
     terminators: Arc<Terminators>,
+    decisions: Arc<Decisions>,
     state: StateHandle,
     gate: Gate,
 }
@@ -194,6 +199,7 @@ impl Supervisor {
                 workers: threads.commands(),
                 health: Arc::clone(&self.health),
                 limiters: Arc::clone(&self.limiters),
+                decisions: Arc::clone(&self.decisions),
             }),
         });
     }

@@ -4,6 +4,7 @@
 //! supervisor; nothing else comes in from outside the thread.
 
 pub(crate) mod accept;
+pub(crate) mod candidates;
 pub(crate) mod cluster;
 pub(crate) mod crew;
 pub(crate) mod endpoint;
@@ -28,6 +29,7 @@ use tokio_util::sync::CancellationToken;
 use crate::access::Log;
 use crate::balance::describe::Description;
 use crate::config::ProxyConfig;
+use crate::decision::Decisions;
 use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
@@ -45,6 +47,7 @@ pub(crate) struct Common {
     pub(crate) health: Arc<Board>,
     pub(crate) limiters: Arc<Limiters>,
     pub(crate) terminators: Arc<Terminators>,
+    pub(crate) decisions: Arc<Decisions>,
 }
 
 /// What a worker thread starts with.

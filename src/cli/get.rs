@@ -48,6 +48,10 @@ pub(crate) enum GetWhat {
     Routes,
     /// Endpoints as the proxy of this process balances to them.
     Proxy,
+    /// Requests of the proxy of this process that failed last, and a sample of the others; a name is
+    /// the beginning of an id.
+    #[value(alias = "request")]
+    Requests,
 }
 
 /// How `portolan get` shows it.

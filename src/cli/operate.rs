@@ -1,8 +1,9 @@
-//! The command lines of what acts on a running control plane: `portolan wait`, `raw` and `guard`.
+//! The command lines of what acts on a running control plane: `portolan wait`,
+//! `raw` and `guard`; and of `portolan why`, which asks a proxy.
 
 use std::path::PathBuf;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Subcommand, ValueEnum};
 
 #[derive(Debug, Args)]
 pub(crate) struct WaitArgs {
@@ -19,6 +20,32 @@ pub(crate) struct WaitArgs {
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
     #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
     pub(crate) admin: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct WhyArgs {
+    /// The request's `x-request-id`, or the beginning of it; the last of several.
+    #[arg(value_name = "REQUEST-ID", required_unless_present = "last_failed")]
+    pub(crate) id: Option<String>,
+    /// The request that failed last.
+    #[arg(long, conflicts_with = "id")]
+    pub(crate) last_failed: bool,
+    /// How to show it.
+    #[arg(long, short, value_enum, default_value_t = WhyOutput::Text)]
+    pub(crate) output: WhyOutput,
+    /// Admin address of the proxy, as HOST:PORT.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:15000")]
+    #[arg(env = "PORTOLAN_ADMIN_ADDRESS")]
+    pub(crate) admin: String,
+}
+
+/// How `portolan why` shows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum WhyOutput {
+    /// Lines for people.
+    Text,
+    /// The record as it is.
+    Json,
 }
 
 #[derive(Debug, Args)]

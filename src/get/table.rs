@@ -100,6 +100,24 @@ const GATEWAYS: &[Column] = &[
     Column { heading: "WHY", wide: false, text: |row| why(row, "listenerConditions") },
 ];
 
+const REQUESTS: &[Column] = &[
+    Column { heading: "TIME", wide: false, text: |row| text(&row["time"]) },
+    Column { heading: "ID", wide: false, text: |row| text(&row["requestId"]) },
+    Column { heading: "METHOD", wide: false, text: |row| text(&row["method"]) },
+    Column { heading: "HOST", wide: false, text: |row| text(&row["authority"]) },
+    Column { heading: "PATH", wide: false, text: |row| text(&row["path"]) },
+    Column { heading: "STATUS", wide: false, text: |row| text(&row["status"]) },
+    Column { heading: "REASON", wide: false, text: |row| text(&row["reason"]) },
+    Column { heading: "CLUSTER", wide: false, text: |row| text(&row["cluster"]) },
+    Column { heading: "TRIES", wide: false, text: |row| number_of(&row["tries"]) },
+    Column { heading: "MS", wide: false, text: |row| text(&row["times"]["totalMs"]) },
+    Column { heading: "CLIENT", wide: true, text: |row| text(&row["client"]) },
+    Column { heading: "LISTENER", wide: true, text: |row| text(&row["listener"]) },
+    Column { heading: "ROUTE", wide: true, text: |row| text(&row["route"]["name"]) },
+    Column { heading: "GENERATION", wide: true, text: |row| text(&row["generation"]) },
+    Column { heading: "DETAIL", wide: true, text: |row| text(&row["detail"]) },
+];
+
 const ROUTES: &[Column] = &[
     Column { heading: "KIND", wide: false, text: |row| text(&row["kind"]) },
     Column { heading: "NAMESPACE", wide: false, text: |row| text(&row["namespace"]) },
@@ -153,6 +171,7 @@ impl Table {
             GetWhat::Gateways => GATEWAYS,
             GetWhat::Routes => ROUTES,
             GetWhat::Proxy => PROXY,
+            GetWhat::Requests => REQUESTS,
         };
         let columns = all.iter().filter(|column| wide || !column.wide).collect();
         Self { columns, event: false, widths: Vec::new() }
@@ -370,6 +389,33 @@ fn client_types(row: &Value) -> impl Iterator<Item = (&String, &Value)> {
     row["types"].as_object().into_iter().flatten()
 }
 
+fn number_of(list: &Value) -> String {
+    list.as_array().map_or(0, Vec::len).to_string()
+}
+
+/// Whether a condition holds, or the word for why it does not.
+fn condition(conditions: &Value, kind: &str) -> String {
+    let found = conditions.as_array().into_iter().flatten().find(|one| one["type"] == kind);
+    match found {
+        Some(found) if found["status"] == "True" => "True".to_owned(),
+        Some(found) => text(&found["reason"]),
+        None => text(&Value::Null),
+    }
+}
+
+/// What the conditions of an object, and those of a part of it, have to say for people.
+fn why(row: &Value, part: &str) -> String {
+    let lists = [&row["conditions"], &row[part]];
+    let mut said: Vec<&str> = Vec::new();
+    for condition in lists.into_iter().filter_map(Value::as_array).flatten() {
+        let message = condition["message"].as_str().unwrap_or_default();
+        if !message.is_empty() && !said.contains(&message) {
+            said.push(message);
+        }
+    }
+    said.join("; ")
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -404,27 +450,4 @@ mod tests {
         );
         assert_eq!(lines[0].len(), lines[1].len());
     }
-}
-
-/// Whether a condition holds, or the word for why it does not.
-fn condition(conditions: &Value, kind: &str) -> String {
-    let found = conditions.as_array().into_iter().flatten().find(|one| one["type"] == kind);
-    match found {
-        Some(found) if found["status"] == "True" => "True".to_owned(),
-        Some(found) => text(&found["reason"]),
-        None => text(&Value::Null),
-    }
-}
-
-/// What the conditions of an object, and those of a part of it, have to say for people.
-fn why(row: &Value, part: &str) -> String {
-    let lists = [&row["conditions"], &row[part]];
-    let mut said: Vec<&str> = Vec::new();
-    for condition in lists.into_iter().filter_map(Value::as_array).flatten() {
-        let message = condition["message"].as_str().unwrap_or_default();
-        if !message.is_empty() && !said.contains(&message) {
-            said.push(message);
-        }
-    }
-    said.join("; ")
 }

@@ -51,13 +51,22 @@ pub(super) fn compile(route: &RouteDraft, at: At, resolver: &mut Resolver<'_>) -
         }
         rules.is_any = true;
         let found = backends(route, rule, resolver, &mut rules.unresolved);
+        let name: Arc<str> = called(route, rule, i).into();
         for one in &rule.matches {
-            let made = routes(route, rule, one, &found, at);
+            let mut made = routes(route, rule, one, &found, at);
+            made.iter_mut().for_each(|made| made.name = Some(Arc::clone(&name)));
             rules.ranked.push((one.rank, made));
         }
         rules.shares = found.shares;
     }
     rules
+}
+
+/// What people call a rule: by its name, or its place among the rules of its route.
+fn called(route: &RouteDraft, rule: &RuleDraft, at: usize) -> String {
+    let (kind, meta) = (route.kind.as_str(), &route.meta);
+    let rule = rule.name.as_ref().map_or_else(|| at.to_string(), ToString::to_string);
+    format!("{kind} {}/{} rule {rule}", meta.namespace, meta.name)
 }
 
 /// Where the requests of a rule go.

@@ -63,6 +63,8 @@ pub struct VirtualHost {
 /// Which requests it is for, and what becomes of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Route {
+    /// What people call it, such as `HTTPRoute shop/web rule 0`; it decides nothing.
+    pub name: Option<Arc<str>>,
     /// How the path must look.
     pub path: PathMatch,
     /// What else the request must be; `None`: nothing.
@@ -223,6 +225,7 @@ impl Route {
     #[must_use]
     pub fn to(path: PathMatch, cluster: ResourceName) -> Self {
         Self {
+            name: None,
             path,
             conditions: None,
             action: Action::to(cluster),

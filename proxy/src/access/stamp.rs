@@ -6,7 +6,7 @@ const DAY: u64 = 86_400;
 
 /// The text of a second, kept for the records that follow.
 #[derive(Debug)]
-pub(super) struct Stamp {
+pub(crate) struct Stamp {
     second: u64,
     text: [u8; 24],
 }
@@ -19,7 +19,7 @@ impl Default for Stamp {
 
 impl Stamp {
     /// The text of this time. Years past 9999 read as 9999.
-    pub(super) fn at(&mut self, time: SystemTime) -> &[u8; 24] {
+    pub(crate) fn at(&mut self, time: SystemTime) -> &[u8; 24] {
         let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
         let second = since.as_secs();
         if second != self.second {

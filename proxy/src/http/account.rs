@@ -3,11 +3,14 @@
 //!
 //! Owns what a request is counted as. Refuses to change anything about it.
 
+mod decide;
+
 use std::cell::{Cell, OnceCell, RefCell};
+use std::collections::BTreeMap;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
+use portolan_model::Generation;
 use tokio::time::Instant;
 
 use super::Client;
@@ -18,7 +21,7 @@ use super::local::{Local, Reason};
 use crate::access::{Pen, Record};
 use crate::health::outcome::Outcome;
 use crate::message::{Known, RequestHead};
-use crate::metrics::RouteMetrics;
+use crate::metrics::KnownRoute;
 use crate::worker::cluster::ClusterState;
 use crate::worker::endpoint::Endpoint;
 
@@ -27,12 +30,20 @@ pub(super) struct Account {
     pub(super) pulse: Pulse,
     /// Whom it is for, once that was understood.
     pub(super) asked: OnceCell<Asked>,
-    pub(super) route: OnceCell<Arc<RouteMetrics>>,
+    pub(super) route: OnceCell<Rc<KnownRoute>>,
     started: Instant,
     /// Where the last try went.
     cluster: RefCell<Option<Rc<ClusterState>>>,
     endpoint: RefCell<Option<Rc<Endpoint>>>,
     tries: Cell<u32>,
+    /// When the last try began, and when it had a connection of its own.
+    began: Cell<Option<Instant>>,
+    connected: Cell<Option<Instant>>,
+    /// Tries that failed.
+    failed: RefCell<Vec<decide::Failed>>,
+    /// What it is routed by, and labels that its endpoint must have.
+    generation: Cell<Option<Generation>>,
+    labels: OnceCell<BTreeMap<String, String>>,
     /// From the request's head to the head of the last try's response.
     head: Cell<Option<Duration>>,
     grpc_status: Cell<Option<u32>>,
@@ -106,6 +117,11 @@ impl Account {
             cluster: RefCell::default(),
             endpoint: RefCell::default(),
             tries: Cell::new(0),
+            began: Cell::new(None),
+            connected: Cell::new(None),
+            failed: RefCell::default(),
+            generation: Cell::new(None),
+            labels: OnceCell::new(),
             head: Cell::new(None),
             grpc_status: Cell::new(None),
             passed: Cell::new(false),
@@ -127,9 +143,11 @@ impl Account {
         *self.cluster.borrow_mut() = Some(Rc::clone(state));
     }
 
-    /// This endpoint is tried.
-    pub(super) fn on_try(&self, endpoint: &Rc<Endpoint>) {
+    /// This endpoint is tried, since then.
+    pub(super) fn on_try(&self, endpoint: &Rc<Endpoint>, since: Instant) {
         *self.endpoint.borrow_mut() = Some(Rc::clone(endpoint));
+        self.began.set(Some(since));
+        self.connected.set(None);
         self.tries.set(self.tries.get().saturating_add(1));
         self.head.set(None);
     }
@@ -162,9 +180,10 @@ impl Account {
         head: &RequestHead,
         source: &Source<'_>,
         answer: &Answering<'_>,
-        reason: Option<Reason>,
+        local: Option<&Local>,
         cut: bool,
     ) {
+        let reason = local.map(|local| local.reason);
         let took = self.started.elapsed();
         let (status, listener) = (answer.status, &client.origin.metrics);
         if cut {
@@ -174,7 +193,7 @@ impl Account {
             listener.count_response(status);
         }
         if let Some(route) = self.route.get() {
-            route.on_request(status, took);
+            route.metrics.on_request(status, took);
         }
         let sent = self.pulse.sent.get() + answer.local_bytes;
         let cluster = self.cluster.borrow();
@@ -186,6 +205,7 @@ impl Account {
                 metrics.on_grpc(status);
             }
         }
+        let failed = self.is_failure(reason, status);
         if let Some(pen) = &client.origin.shared.pen {
             let record = Record {
                 status,
@@ -197,8 +217,18 @@ impl Account {
                 protocol: protocol(answer.speaks),
                 ..Record::default()
             };
-            self.write(pen, client, head, record);
+            self.write(pen, client, head, failed, record);
         }
+        drop(cluster);
+        let detail = local.map(|local| &*local.detail);
+        self.decide(client, head, answer, reason, detail, failed);
+    }
+
+    fn is_failure(&self, reason: Option<Reason>, status: u16) -> bool {
+        let grpc = self.grpc_status.get();
+        reason.is_some()
+            || status >= 500
+            || grpc.is_some_and(|status| Outcome::of_grpc(status) != Outcome::Success)
     }
 
     /// Counts a copy of a request: for its cluster alone, since no client saw it.
@@ -227,12 +257,10 @@ impl Account {
         pen: &Pen,
         client: &'a Client,
         head: &'a RequestHead,
+        failed: bool,
         record: Record<'a>,
     ) {
         let grpc_status = self.grpc_status.get();
-        let failed = record.reason.is_some()
-            || record.status >= 500
-            || grpc_status.is_some_and(|status| Outcome::of_grpc(status) != Outcome::Success);
         if !pen.wants(failed, || client.origin.shared.random().0) {
             return;
         }

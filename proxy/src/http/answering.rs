@@ -118,9 +118,13 @@ impl<'a> Answering<'a> {
         self.status = head.status;
     }
 
-    /// Queues an answer the proxy makes itself.
-    pub(super) fn local(&mut self, local: &Local, grpc: bool) {
+    /// Queues an answer the proxy makes itself. One that stands for a failure says the id of its
+    /// request, for which there is a decision record.
+    pub(super) fn local(&mut self, local: &Local, grpc: bool, request_id: Option<&[u8]>) {
         let (mut head, text) = local.response(grpc);
+        if let Some(id) = request_id.filter(|_| local.reason.is_failure()) {
+            head.fields.push_as(Known::RequestId, b"x-request-id", id);
+        }
         let length = match text.len() {
             0 => Length::None,
             n => Length::Known(u64::try_from(n).unwrap_or(0)),

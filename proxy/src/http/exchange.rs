@@ -74,23 +74,27 @@ pub(super) async fn run<'a>(
         Answering::new(outgoing, meta.speaks, head.method() == b"HEAD", meta.keep_alive);
     let result = proxy(client, timer, head, meta, &account, &mut source, &mut answer).await;
     let cut = result.is_err() && answer.begun;
-    let (ended, reason) = match result {
+    let (ended, local) = match result {
         Ok(()) if answer.keep_alive && source.is_over() => (Ended::KeepAlive, None),
         Ok(()) => (Ended::Close, None),
         Err(Fail::Client) => {
             account.on_local(client, Reason::ClientReset);
-            (Ended::Abort, Some(Reason::ClientReset))
+            (Ended::Abort, Some(Local::new(Reason::ClientReset, "the client left")))
         }
         Err(Fail::Local(local)) => {
             account.on_local(client, local.reason);
             account.on_answered(&local);
             tracing::debug!(listener = %client.origin.listener.name,
                 reason = local.reason.as_str(), detail = local.detail, "answered locally");
-            let ended = Box::pin(finish(timer, &local, account.grpc, &source, &mut answer)).await;
-            (ended, Some(local.reason))
+            let (high, low) = shared.random();
+            passing::identify(&mut head.fields, &passing::request_id(high, low));
+            let id = head.fields.get(Known::RequestId);
+            let finished = finish(timer, &local, account.grpc, id, &source, &mut answer);
+            let ended = Box::pin(finished).await;
+            (ended, Some(local))
         }
     };
-    account.close(client, head, &source, &answer, reason, cut);
+    account.close(client, head, &source, &answer, local.as_ref(), cut);
     ended
 }
 
@@ -99,6 +103,7 @@ async fn finish(
     timer: &mut Timer,
     local: &Local,
     grpc: bool,
+    request_id: Option<&[u8]>,
     source: &Source<'_>,
     answer: &mut Answering<'_>,
 ) -> Ended {
@@ -106,7 +111,7 @@ async fn finish(
     const PATIENCE: Duration = Duration::from_secs(5);
     if !answer.begun {
         answer.keep_alive &= source.is_over();
-        answer.local(local, grpc);
+        answer.local(local, grpc, request_id);
     } else if grpc && matches!(answer.out, Outgoing::Http2(_)) && !answer.out.is_full() {
         answer.out.finish(Some(&local.trailers()));
     } else if answer.unframed || matches!(answer.out, Outgoing::Http2(_)) {

@@ -112,9 +112,9 @@ impl Forward<'_> {
             }
             tried.push(endpoint.address);
             self.tries = tried.len();
-            self.account.on_try(&endpoint);
             let first = tried.len() == 1;
             let mut trying = Trying::begin(&endpoint, self.shared, self.account, active.as_mut());
+            self.account.on_try(&endpoint, trying.load.since());
             let attempt = self.attempt(&state, &mut trying, first, retry, length, source, answer);
             let attempted = attempt.await;
             if !first {
@@ -127,6 +127,7 @@ impl Forward<'_> {
                 Ok(()) => return Ok(()),
                 Err(Ended::Over(fail)) => return Err(fail),
                 Err(Ended::Tried(failed)) => {
+                    self.account.on_try_failed(&failed.failure, failed.reused);
                     trying.on_failed(failed.failure.cause);
                     drop(trying);
                     let again = self.may_retry(&failed.failure, tried.len(), source);
@@ -137,7 +138,7 @@ impl Forward<'_> {
                 }
             }
         }
-        Err(Fail::Local(self.give_up(last)))
+        Err(Fail::Local(retrying::given_up(self.asked, last)))
     }
 
     /// How long to wait before another try. What the policy does not ask for is made at once.
@@ -259,6 +260,7 @@ impl Forward<'_> {
         // What is rare is in a box, so that every request is not made room for it.
         let connection = Box::pin(upstream::connect_or_wait(state, endpoint, self.shared)).await;
         let connection = connection.map_err(|failure| tried(failure, false))?;
+        self.account.on_connected();
         // The endpoint is there: from here on this is a request like any other.
         drop(retry);
         self.over_http1(state, trying, connection, false, length, source, answer).await
@@ -312,6 +314,9 @@ impl Forward<'_> {
         loop {
             let opened = h2::client(self.shared, endpoint, state).await;
             let (client, reused) = opened.map_err(|failure| tried(failure, false))?;
+            if !reused {
+                self.account.on_connected();
+            }
             if client.room() == 0 {
                 // Its connections have as many streams as the endpoint allows: one has to end.
                 let limit = state.config.upstream.connect_timeout;
@@ -389,25 +394,6 @@ impl Forward<'_> {
             format!("{millis}m")
         };
         self.head.fields.push_as(Known::GrpcTimeout, b"grpc-timeout", text.as_bytes());
-    }
-
-    fn give_up(&self, last: Option<Tried>) -> Local {
-        let asked = self.asked.lower();
-        let Some(Tried { failure: Failure { cause, detail }, .. }) = last else {
-            return Local::new(Reason::NoEndpoints, format!("{asked}: no ready endpoint"));
-        };
-        let (reason, what) = match cause {
-            Cause::Limit => (Reason::CircuitOpen, "no connection may be opened"),
-            Cause::Connect => (Reason::ConnectFailed, "no endpoint took a connection"),
-            Cause::Unsent | Cause::Refused | Cause::GoneAway | Cause::Closed => {
-                (Reason::UpstreamReset, "the endpoint closed before it had answered")
-            }
-            Cause::TryTimeout => (Reason::TryTimeout, "no endpoint answered in the time for a try"),
-            Cause::Invalid | Cause::Status(_) | Cause::Grpc(_) => {
-                (Reason::UpstreamInvalid, "the endpoint's answer is not valid")
-            }
-        };
-        Local::new(reason, format!("{asked}: {what}: {detail}"))
     }
 }
 

@@ -141,6 +141,11 @@ impl Reason {
         Self::ALL.iter().position(|r| *r == self).unwrap_or(0)
     }
 
+    /// Whether it stands for a failure: not if the answer is what a route says.
+    pub(super) fn is_failure(self) -> bool {
+        !matches!(self, Self::Redirect | Self::DirectResponse)
+    }
+
     pub(super) fn status(self) -> u16 {
         match self {
             Self::NoRoute => 404,

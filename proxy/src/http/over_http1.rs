@@ -166,7 +166,7 @@ async fn refuse(client: &Client, mut connection: Connection, local: &Local) {
         reason = local.reason.as_str(), detail = local.detail, "refused a request");
     let (_, sending) = connection.split();
     let mut answer = Answering::new(Outgoing::Http1(sending), Speaks::Http11, false, false);
-    answer.local(local, false);
+    answer.local(local, false, None);
     client.origin.metrics.count_response(answer.status);
     account::refused(client, answer.status, local.reason);
     let flushed = tokio::time::timeout(LINGER_TIME, poll_fn(|cx| answer.out.poll_flush(cx))).await;

@@ -160,6 +160,18 @@ fn join_cookies(fields: &mut Fields) {
     fields.push_as(Known::Cookie, b"cookie", &joined);
 }
 
+/// Gives a request an id unless it has one; a second one goes.
+pub(super) fn identify(fields: &mut Fields, id: &[u8]) {
+    let mut has_id = false;
+    fields.retain(|field| match field.known {
+        Known::RequestId => !has_id && keep(is_request_id(field.value), &mut has_id),
+        _ => true,
+    });
+    if !has_id {
+        fields.push_as(Known::RequestId, b"x-request-id", id);
+    }
+}
+
 /// A request id that can stand in logs and headers as it is.
 fn is_request_id(value: &[u8]) -> bool {
     (1..=128).contains(&value.len()) && value.iter().all(u8::is_ascii_graphic)

@@ -1,9 +1,13 @@
-//! What a route's policy takes for a reason to try a request again, by Envoy's words. Refuses to know
-//! how often, and whether the request can be sent again at all.
+//! What a route's policy takes for a reason to try a request again, by Envoy's words, and what is
+//! answered when there is no other try. Refuses to know how often, and whether the request can be sent
+//! again at all.
 
 use portolan_model::policy::{Retries, RetryOn};
 
-use crate::upstream::Cause;
+use super::asked::Asked;
+use super::forward::Tried;
+use super::local::{Local, Reason};
+use crate::upstream::{Cause, Failure};
 
 /// Whether the policy names this.
 pub(super) fn is_reason(policy: &Retries, cause: Cause) -> bool {
@@ -37,6 +41,26 @@ pub(super) fn is_reason(policy: &Retries, cause: Cause) -> bool {
         Cause::Grpc(14) => on(&[RetryOn::Unavailable]),
         Cause::Grpc(_) => false,
     }
+}
+
+/// What is answered after the last try.
+pub(super) fn given_up(asked: &Asked, last: Option<Tried>) -> Local {
+    let asked = asked.lower();
+    let Some(Tried { failure: Failure { cause, detail }, .. }) = last else {
+        return Local::new(Reason::NoEndpoints, format!("{asked}: no ready endpoint"));
+    };
+    let (reason, what) = match cause {
+        Cause::Limit => (Reason::CircuitOpen, "no connection may be opened"),
+        Cause::Connect => (Reason::ConnectFailed, "no endpoint took a connection"),
+        Cause::Unsent | Cause::Refused | Cause::GoneAway | Cause::Closed => {
+            (Reason::UpstreamReset, "the endpoint closed before it had answered")
+        }
+        Cause::TryTimeout => (Reason::TryTimeout, "no endpoint answered in the time for a try"),
+        Cause::Invalid | Cause::Status(_) | Cause::Grpc(_) => {
+            (Reason::UpstreamInvalid, "the endpoint's answer is not valid")
+        }
+    };
+    Local::new(reason, format!("{asked}: {what}: {detail}"))
 }
 
 #[cfg(test)]

@@ -140,10 +140,12 @@ pub(super) fn route(
     // Two numbers that have nothing to do with each other: whether a route takes it, and its share.
     let (random, number) = client.origin.shared.random();
     let view = View { head, asked, client, grpc: account.grpc, random };
+    account.on_routed(client.origin.shared.generation());
     let found = client.origin.shared.with_routes(routes, |table| {
         let (host, route) = table.route(asked.lower(), &view)?;
         let mut routes = client.origin.routes.borrow_mut();
-        account.route.get_or_init(|| routes.metrics(table, host, route, &client.origin.metrics));
+        account.route.get_or_init(|| routes.known(table, host, route, &client.origin.metrics));
+        account.on_sought(&route.labels);
         if let Some(limit) = &route.rate_limit {
             let now = u64::try_from(CLOCK.elapsed().as_nanos()).unwrap_or(u64::MAX);
             if !limit.take(now, client.origin.shared.random()) {

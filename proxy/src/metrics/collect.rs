@@ -22,7 +22,7 @@ pub(super) const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx
 type PerWorker = fn(&WorkerMetrics) -> &Counter;
 type PerListener = fn(&ListenerMetrics) -> &Counter;
 
-const COUNTERS: [(&str, &str, PerWorker); 12] = [
+const COUNTERS: [(&str, &str, PerWorker); 14] = [
     ("proxy_upstream_connects", "Connections opened to endpoints", |w| &w.upstream_connects),
     ("proxy_upstream_connect_failures", "Connections to endpoints that failed", |w| {
         &w.upstream_connect_failures
@@ -38,6 +38,10 @@ const COUNTERS: [(&str, &str, PerWorker); 12] = [
     ("proxy_mirrors", "Copies of requests sent to other clusters", |w| &w.mirrors),
     ("proxy_mirrors_failed", "Copies of requests without a whole answer", |w| &w.mirrors_failed),
     ("proxy_mirrors_dropped", "Copies of requests not made, at the bound", |w| &w.mirrors_dropped),
+    ("proxy_decisions", "Decision records made of requests", |w| &w.decisions),
+    ("proxy_decisions_dropped", "Decision records not made, at the bound", |w| {
+        &w.decisions_dropped
+    }),
     ("proxy_panics", "Connections that ended in a panic", |w| &w.panics),
 ];
 

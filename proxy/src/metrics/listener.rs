@@ -4,6 +4,7 @@
 //! host and its condition on the path, both from the configuration.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::rc::Rc;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -61,7 +62,16 @@ pub(crate) struct RouteMetrics {
 pub(crate) struct Routes {
     /// Whose routes they are: while it is held, no other route has the same address.
     table: Option<Arc<RouteTable>>,
-    known: HashMap<*const Route, Arc<RouteMetrics>>,
+    known: HashMap<*const Route, Rc<KnownRoute>>,
+}
+
+/// A route as one listener of one worker knows it.
+#[derive(Debug)]
+pub(crate) struct KnownRoute {
+    pub(crate) metrics: Arc<RouteMetrics>,
+    pub(crate) name: RouteName,
+    /// What people call it.
+    pub(crate) called: Option<Arc<str>>,
 }
 
 /// How HTTP/2 connections from clients fared.
@@ -124,20 +134,25 @@ impl RouteName {
 }
 
 impl Routes {
-    /// The counters of a route of the table.
-    pub(crate) fn metrics(
+    /// A route of the table, with its counters.
+    pub(crate) fn known(
         &mut self,
         table: &Arc<RouteTable>,
         host: &VirtualHost,
         route: &Route,
         listener: &ListenerMetrics,
-    ) -> Arc<RouteMetrics> {
+    ) -> Rc<KnownRoute> {
         if self.table.as_ref().is_none_or(|known| !Arc::ptr_eq(known, table)) {
             self.known.clear();
             self.table = Some(Arc::clone(table));
         }
-        let metrics = self.known.entry(std::ptr::from_ref(route));
-        Arc::clone(metrics.or_insert_with(|| listener.route(RouteName::of(host, route), table)))
+        let known = self.known.entry(std::ptr::from_ref(route));
+        let make = || {
+            let name = RouteName::of(host, route);
+            let metrics = listener.route(name.clone(), table);
+            Rc::new(KnownRoute { metrics, name, called: route.name.clone() })
+        };
+        Rc::clone(known.or_insert_with(make))
     }
 }
 
@@ -242,7 +257,8 @@ mod tests {
     fn count(table: &Arc<RouteTable>, listener: &ListenerMetrics, routes: &mut Routes) {
         for host in &table.hosts {
             for route in &host.routes {
-                routes.metrics(table, host, route, listener).on_request(200, Duration::ZERO);
+                let known = routes.known(table, host, route, listener);
+                known.metrics.on_request(200, Duration::ZERO);
             }
         }
     }

@@ -16,6 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Applied, EndpointView, ProxyView, StateHandle};
 use crate::balance::CountersView;
 use crate::balance::describe::{Description, PriorityView};
+use crate::decision::{Decision, Decisions};
 use crate::health::Board;
 use crate::health::view::HostView;
 use crate::limit::{LimiterView, Limiters};
@@ -30,6 +31,7 @@ pub(crate) struct Sources {
     pub(crate) workers: Vec<mpsc::Sender<Command>>,
     pub(crate) health: Arc<Board>,
     pub(crate) limiters: Arc<Limiters>,
+    pub(crate) decisions: Arc<Decisions>,
 }
 
 impl std::fmt::Debug for Sources {
@@ -105,6 +107,13 @@ struct Live {
 }
 
 impl StateHandle {
+    /// The decision records there are, the oldest first.
+    #[must_use]
+    pub fn decisions(&self) -> Vec<Arc<Decision>> {
+        let applied = self.0.load();
+        applied.sources.as_ref().map(|sources| sources.decisions.all()).unwrap_or_default()
+    }
+
     /// The state at this moment with what the workers know, as far as they answer within a second.
     pub async fn details(&self) -> impl Serialize + Send + use<> {
         let applied = self.0.load_full();

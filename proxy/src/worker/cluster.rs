@@ -40,9 +40,9 @@ pub(crate) struct ClusterState {
     pub(crate) metrics: Arc<ClusterMetrics>,
     pub(crate) limiter: Arc<Limiter>,
     gradient: Option<Arc<Gradient>>,
-    set: Option<Arc<EndpointSet>>,
+    pub(super) set: Option<Arc<EndpointSet>>,
     /// By their place in the set.
-    members: Vec<Rc<Endpoint>>,
+    pub(super) members: Vec<Rc<Endpoint>>,
     balance: RefCell<Balance>,
     health: Option<Arc<ClusterHealth>>,
     /// The version of `health` the balancer knows.
@@ -245,6 +245,11 @@ impl ClusterState {
     pub(crate) fn sweep(&self, idle_timeout: Duration) {
         let idle_timeout = self.config.upstream.idle_timeout.unwrap_or(idle_timeout);
         self.members.iter().for_each(|endpoint| endpoint.sweep(idle_timeout));
+    }
+
+    /// How many endpoints it has.
+    pub(crate) fn size(&self) -> usize {
+        self.members.len()
     }
 
     /// How it balances at this moment.

@@ -146,6 +146,11 @@ impl InFlight {
         }
     }
 
+    /// When it began.
+    pub(crate) fn since(&self) -> Instant {
+        self.since
+    }
+
     pub(crate) fn endpoint(&self) -> &Rc<Endpoint> {
         &self.endpoint
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use portolan_model::Generation;
 use portolan_model::traffic::{ResourceName, RouteTable, TrafficConfig};
 use tokio_util::task::TaskTracker;
 
@@ -17,6 +18,7 @@ use crate::access::{Log, Pen};
 use crate::balance::Rng;
 use crate::balance::describe::Description;
 use crate::config::ProxyConfig;
+use crate::decision::{Budget, Decisions};
 use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
@@ -30,6 +32,9 @@ pub(crate) struct Shared {
     pub(crate) health: Arc<Board>,
     pub(crate) limiters: Arc<Limiters>,
     pub(crate) terminators: Arc<Terminators>,
+    pub(crate) decisions: Arc<Decisions>,
+    /// Leave for decision records.
+    pub(crate) records: Budget,
     pub(crate) crew: Arc<Crew>,
     /// What writes the access log, if there is one.
     pub(crate) pen: Option<Pen>,
@@ -53,7 +58,7 @@ impl Shared {
         crew: Arc<Crew>,
         log: Option<Arc<Log>>,
     ) -> Self {
-        let Common { health, limiters, terminators } = common;
+        let Common { health, limiters, terminators, decisions } = common;
         let seed = seed(number);
         let pen = log.map(|log| Pen::new(log, number));
         Self {
@@ -63,6 +68,8 @@ impl Shared {
             health,
             limiters,
             terminators,
+            decisions,
+            records: Budget::default(),
             crew,
             pen,
             rng: RefCell::new(Rng::seeded(seed)),
@@ -92,6 +99,11 @@ impl Shared {
             pen.set_generation(config.generation);
         }
         *self.traffic.borrow_mut() = config;
+    }
+
+    /// What it routes by.
+    pub(crate) fn generation(&self) -> Option<Generation> {
+        self.traffic.borrow().generation
     }
 
     /// Reads a route table, if there is one of that name.

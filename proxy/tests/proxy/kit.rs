@@ -36,7 +36,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) type Body = UnsyncBoxBody<Bytes, hyper::Error>;
 
 /// Longest any one thing in these tests may take.
-const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Version {

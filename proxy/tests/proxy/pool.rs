@@ -84,6 +84,12 @@ async fn no_more_than_the_bound_is_kept() {
         assert_eq!(response.status, 200);
     }
     assert_eq!(backend.connections(), 4);
+    // A client has its response a moment before the connection is put back.
+    let deadline = tokio::time::Instant::now() + PATIENCE;
+    while proxy.metric("portolan_proxy_pool_dropped_total") < 3 {
+        assert!(tokio::time::Instant::now() < deadline, "three are closed");
+        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+    }
     assert_eq!(proxy.metric("portolan_proxy_pool_dropped_total"), 3);
     proxy.finish().await;
 }

@@ -114,12 +114,13 @@ fn convert_route(
     let level = Level::of(&format!("{field}."), &said)?;
     let asked = asked.over(&format!("{field}."), &route.typed_per_filter_config)?;
     let (fault, rate_limit) = (asked.fault(), asked.rate_limit());
+    let name = (!route.name.is_empty()).then(|| route.name.as_str().into());
     let own = || edits::shared(around.with(&level, &Level::default()));
     let action = match &route.action {
         Some(Said::Route(said)) => {
             let field = format!("{field}.route");
             let forward = action::convert(&field, said, host, path, around, &level)?;
-            return Ok(Route { conditions, fault, rate_limit, ..forward });
+            return Ok(Route { name, conditions, fault, rate_limit, ..forward });
         }
         Some(Said::Redirect(said)) => {
             Action::Redirect(answer::redirect(&format!("{field}.redirect"), said, own())?)
@@ -132,5 +133,5 @@ fn convert_route(
             return Err(format!("{field}: only {known} are supported"));
         }
     };
-    Ok(Route { conditions, action, fault, rate_limit, ..Route::to(path, "".into()) })
+    Ok(Route { name, conditions, action, fault, rate_limit, ..Route::to(path, "".into()) })
 }

@@ -42,7 +42,8 @@ pub(in crate::resource) fn host(host: &traffic::VirtualHost) -> VirtualHost {
 /// A route.
 pub(in crate::resource) fn route(route: &traffic::Route, dialect: Dialect) -> Route {
     let matched = conditions::encode(&route.path, route.conditions.as_deref(), dialect);
-    let mut encoded = Route { r#match: Some(matched), ..Route::default() };
+    let name = route.name.as_deref().unwrap_or_default().to_owned();
+    let mut encoded = Route { name, r#match: Some(matched), ..Route::default() };
     match &route.action {
         Becomes::Forward(shares) => forward(route, shares, dialect, &mut encoded),
         Becomes::Redirect(redirect) => {

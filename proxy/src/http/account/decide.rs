@@ -1,0 +1,182 @@
+//! What is known of a request that has ended -> its decision record.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::SystemTime;
+
+use portolan_model::Generation;
+use tokio::time::Instant;
+
+use super::{Account, protocol};
+use crate::decision::{self, Decision, RouteTaken, Times, Try};
+use crate::http::Client;
+use crate::http::answering::Answering;
+use crate::http::local::Reason;
+use crate::message::{Known, RequestHead, without_query};
+use crate::upstream::{Cause, Failure};
+use crate::worker::candidates::Sought;
+
+/// A try that failed.
+pub(super) struct Failed {
+    endpoint: SocketAddr,
+    began: Instant,
+    connected: Option<Instant>,
+    ended: Instant,
+    outcome: String,
+}
+
+impl Account {
+    /// It is routed by this configuration.
+    pub(in crate::http) fn on_routed(&self, generation: Option<Generation>) {
+        self.generation.set(generation);
+    }
+
+    /// It goes to endpoints with these labels.
+    pub(in crate::http) fn on_sought(&self, labels: &BTreeMap<String, String>) {
+        if !labels.is_empty() {
+            self.labels.get_or_init(|| labels.clone());
+        }
+    }
+
+    /// A connection was opened for the try under way.
+    pub(in crate::http) fn on_connected(&self) {
+        self.connected.set(Some(Instant::now()));
+    }
+
+    /// The try under way failed.
+    pub(in crate::http) fn on_try_failed(&self, failure: &Failure, reused: bool) {
+        let (Some(endpoint), Some(began)) = (&*self.endpoint.borrow(), self.began.get()) else {
+            return;
+        };
+        let kept = if reused { ", on a kept connection" } else { "" };
+        self.failed.borrow_mut().push(Failed {
+            endpoint: endpoint.address,
+            began,
+            connected: self.connected.take(),
+            ended: Instant::now(),
+            outcome: format!("{}: {}{kept}", word(failure.cause), failure.detail),
+        });
+    }
+
+    /// Keeps a record of it, if there is to be one. `detail` is what the proxy's answer was about.
+    pub(super) fn decide(
+        &self,
+        client: &Client,
+        head: &RequestHead,
+        answer: &Answering<'_>,
+        reason: Option<Reason>,
+        detail: Option<&str>,
+        failed: bool,
+    ) {
+        let shared = &client.origin.shared;
+        let failed = failed && reason.is_none_or(Reason::is_failure);
+        if !shared.decisions.wants(failed, || shared.random().0) {
+            return;
+        }
+        let now = SystemTime::now();
+        if !shared.records.take(now) {
+            shared.metrics.decisions_dropped.add(1);
+            return;
+        }
+        shared.metrics.decisions.add(1);
+        let since = |at: Instant| decision::millis(at.saturating_duration_since(self.started));
+        let tries = self.tries(answer.status, reason);
+        let tried: Vec<SocketAddr> = tries.iter().map(|one| one.endpoint).collect();
+        let cluster = self.cluster.borrow().clone();
+        let sought = Sought { tried: &tried, labels: self.labels.get() };
+        let candidates = cluster.as_ref().map(|state| state.candidates(&shared.health, &sought));
+        let fields = &head.fields;
+        let plain = head.authority().or_else(|| fields.get(Known::Host)).unwrap_or_default();
+        let authority = self.asked.get().map_or(plain, |asked| &asked.host);
+        let route = self.route.get().map(|route| RouteTaken {
+            virtual_host: Arc::clone(&route.name.host),
+            path: route.name.path.clone(),
+            name: route.called.clone(),
+        });
+        shared.decisions.add(Decision {
+            time: decision::stamp(now),
+            request_id: decision::text(fields.get(Known::RequestId).unwrap_or_default()),
+            failed,
+            listener: client.origin.listener.name.clone(),
+            protocol: protocol(answer.speaks),
+            client: client.peer,
+            method: decision::text(head.method()),
+            authority: decision::text(authority),
+            path: decision::text(without_query(head.path())),
+            status: Some(answer.status).filter(|status| *status != 0),
+            grpc_status: self.grpc_status.get(),
+            reason: reason.map(Reason::as_str),
+            // What a route answers is no reason, and may hold the query.
+            detail: detail.filter(|_| failed).map(|detail| decision::text(detail.as_bytes())),
+            generation: self.generation.get(),
+            route,
+            cluster: cluster.as_ref().map(|state| state.config.name.clone()),
+            endpoints: cluster.as_ref().map_or(0, |state| state.size()),
+            balancer: candidates.as_ref().map(|(word, _)| *word),
+            candidates: candidates.map(|(_, all)| all).unwrap_or_default(),
+            times: Times {
+                first_try_ms: tries.first().map(|first| first.began_ms),
+                sent_ms: self.pulse.request_sent().map(since),
+                head_ms: self.head.get().map(decision::millis),
+                total_ms: decision::millis(self.started.elapsed()),
+            },
+            tries,
+        });
+    }
+
+    /// The tries that failed and, unless that was the last, the one that did not.
+    fn tries(&self, status: u16, reason: Option<Reason>) -> Vec<Try> {
+        let failed = self.failed.borrow();
+        let since = |at: Instant| decision::millis(at.saturating_duration_since(self.started));
+        let between =
+            |from: Instant, to: Instant| decision::millis(to.saturating_duration_since(from));
+        let mut tries: Vec<Try> = (failed.iter())
+            .map(|one| Try {
+                endpoint: one.endpoint,
+                began_ms: since(one.began),
+                connect_ms: one.connected.map(|at| between(one.began, at)),
+                took_ms: Some(between(one.began, one.ended)),
+                outcome: one.outcome.clone(),
+            })
+            .collect();
+        let last = self.endpoint.borrow();
+        let count = usize::try_from(self.tries.get()).unwrap_or(usize::MAX);
+        if let (Some(last), Some(began)) = (&*last, self.began.get())
+            && count > tries.len()
+        {
+            let head = self.head.get().map(|head| self.started + head);
+            tries.push(Try {
+                endpoint: last.address,
+                began_ms: since(began),
+                connect_ms: self.connected.get().map(|at| between(began, at)),
+                took_ms: head.map(|head| between(began, head)),
+                outcome: match (head, reason) {
+                    (Some(_), None) => format!("answered {status}"),
+                    (Some(_), Some(reason)) => {
+                        format!("began to answer {status}, then {}", reason.as_str())
+                    }
+                    (None, Some(reason)) => format!("no answer, then {}", reason.as_str()),
+                    (None, None) => "no answer".to_owned(),
+                },
+            });
+        }
+        tries
+    }
+}
+
+/// The word for how a try failed.
+fn word(cause: Cause) -> String {
+    match cause {
+        Cause::Connect => "no connection".to_owned(),
+        Cause::Limit => "no connection may be opened".to_owned(),
+        Cause::Unsent => "closed before the request was sent".to_owned(),
+        Cause::Refused => "stream refused".to_owned(),
+        Cause::GoneAway => "going away".to_owned(),
+        Cause::Closed => "closed without a response".to_owned(),
+        Cause::Invalid => "no valid response".to_owned(),
+        Cause::Status(status) => format!("answered {status}, tried again"),
+        Cause::Grpc(status) => format!("answered gRPC status {status}, tried again"),
+        Cause::TryTimeout => "no answer in the time for a try".to_owned(),
+    }
+}
