@@ -1,11 +1,13 @@
 """How each proxy is configured and started: the same backends behind the same kinds of listeners.
 Each runs in the foreground, as a child that is ended by pid."""
 
+import base64
 import contextlib
 import json
 import os
 import resource
 import socket
+import subprocess
 import time
 
 import install
@@ -24,7 +26,10 @@ LISTENERS = {
     "echo": (ECHO, None),
     "source": (SOURCE, None),
     "sink": (SINK, None),
+    "https": (HTTP1, False),
 }
+# Those that begin with TLS.
+OVER_TLS = {"https"}
 # The service of each kind of backend, which is also the name that requests ask for.
 SERVICES = {HTTP1: "web", HTTP2: "h2", GRPC: "grpc", ECHO: "echo", SOURCE: "source", SINK: "sink"}
 # Ports from here on, this many for each proxy.
@@ -99,7 +104,8 @@ def _ports(name):
     ports = {listener: base + number for number, listener in enumerate(LISTENERS)}
     if name == "portolan":
         # One listener tells HTTP/1.1 and HTTP/2 apart and routes by name.
-        ports |= {k: base for k, (_, is_http2) in LISTENERS.items() if is_http2 is not None}
+        plain = LISTENERS.keys() - OVER_TLS
+        ports |= {k: base for k in plain if LISTENERS[k][1] is not None}
     return ports
 
 
@@ -116,6 +122,7 @@ def _portolan(folder, ports, workers, programs):
             name=name, port=backend(kind), protocol=protocols.get(kind, "tcp"), service_port=80
         )
         (manifests / f"{name}.yaml").write_text(text)
+    (manifests / "gateway.yaml").write_text(_gateway(ports["https"], *certificate(folder)))
     base = FIRST_PORT
     command = [programs["portolan"], "run", "--manifests", manifests]
     command += ["--http", f"127.0.0.1:{ports['http1']}"]
@@ -125,6 +132,7 @@ def _portolan(folder, ports, workers, programs):
     command += ["--admin", f"127.0.0.1:{base + ADMIN}", "--dns", f"127.0.0.1:{base + DNS}"]
     command += ["--xds-listen", f"127.0.0.1:{base + XDS}", "--log", "warn"]
     command += ["--set", f"proxy.workers={workers}", "--set", "dns.workers=1"]
+    command += ["--set", "control.gateway_address=127.0.0.1"]
     return command + ["--set", f"proxy.max_connections={CONNECTIONS}"]
 
 
@@ -150,7 +158,52 @@ endpoints:
 """
 
 
+GATEWAY = """apiVersion: gateway.networking.k8s.io/v1
+kind: Gateway
+metadata: {{name: bench, namespace: bench}}
+spec:
+  gatewayClassName: portolan
+  listeners:
+    - name: https
+      port: {port}
+      protocol: HTTPS
+      tls: {{certificateRefs: [{{name: bench}}]}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {{name: bench, namespace: bench}}
+spec:
+  parentRefs: [{{name: bench}}]
+  rules: [{{backendRefs: [{{name: web, port: 80}}]}}]
+---
+apiVersion: v1
+kind: Secret
+metadata: {{name: bench, namespace: bench}}
+type: kubernetes.io/tls
+data: {{tls.crt: {certificate}, tls.key: {key}}}
+"""
+
+
+def _gateway(port, certificate, key):
+    encoded = lambda path: base64.b64encode(path.read_bytes()).decode()
+    return GATEWAY.format(port=port, certificate=encoded(certificate), key=encoded(key))
+
+
+def certificate(folder):
+    """A certificate with a key on P-256 and that key, for the run alone."""
+    made, key = folder / "certificate.pem", folder / "key.pem"
+    name = f"{SERVICES[HTTP1]}.bench"
+    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]
+    command += ["-nodes", "-days", "2", "-subj", f"/CN={name}", "-keyout", key, "-out", made]
+    command += ["-addext", f"subjectAltName=DNS:{name}"]
+    subprocess.run(command, check=True, capture_output=True)
+    return made, key
+
+
 def _haproxy(folder, ports, workers, programs):
+    made, key = certificate(folder)
+    both = folder / "both.pem"
+    both.write_bytes(made.read_bytes() + key.read_bytes())
     lines = [
         "global",
         f"  nbthread {workers}",
@@ -172,6 +225,7 @@ def _haproxy(folder, ports, workers, programs):
     for listener, (kind, is_http2) in LISTENERS.items():
         of_front = " proto h2" if is_http2 else ""
         of_server = " proto h2" if kind in (HTTP2, GRPC) else ""
+        of_front += f" ssl crt {both}" if listener in OVER_TLS else ""
         lines += [f"listen {listener}", f"  bind 127.0.0.1:{ports[listener]}{of_front}"]
         if is_http2 is None:
             # Of splice-auto little comes on loopback.
@@ -179,7 +233,9 @@ def _haproxy(folder, ports, workers, programs):
         else:
             # Large bodies stay in the kernel; small ones are none the worse for it.
             lines += ["  option splice-response"]
-            lines += ["  option forwardfor", "  http-request set-header X-Forwarded-Proto http"]
+            scheme = "https" if listener in OVER_TLS else "http"
+            lines += ["  option forwardfor"]
+            lines += [f"  http-request set-header X-Forwarded-Proto {scheme}"]
         lines += [f"  server one 127.0.0.1:{backend(kind)}{of_server}"]
     path = folder / "haproxy.cfg"
     path.write_text("\n".join(lines) + "\n")
@@ -188,6 +244,7 @@ def _haproxy(folder, ports, workers, programs):
 
 def _nginx(folder, ports, workers, programs):
     (folder / "temp").mkdir(exist_ok=True)
+    made, key = certificate(folder)
     temps = [f"  {kind}_temp_path {folder}/temp;" for kind in TEMPS]
     http = [
         "  access_log off;",
@@ -213,6 +270,10 @@ def _nginx(folder, ports, workers, programs):
         http += [f"  upstream {listener} {{", server, keep, "  }"]
         http += ["  server {"]
         of_front = " http2" if is_http2 else ""
+        if listener in OVER_TLS:
+            of_front = " ssl"
+            http += [f"    ssl_certificate {made};", f"    ssl_certificate_key {key};"]
+            http += ["    ssl_protocols TLSv1.2 TLSv1.3;"]
         http += [f"    listen 127.0.0.1:{ports[listener]}{of_front} reuseport;", "    location / {"]
         # The only HTTP/2 that this nginx speaks to a backend is that of its gRPC module.
         how = "grpc" if kind in (HTTP2, GRPC) else "proxy"
@@ -251,20 +312,28 @@ TEMPS = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
 
 
 def _envoy(folder, ports, workers, programs):
-    listeners = [
-        {
-            "name": listener,
-            "address": _socket_address(ports[listener]),
-            "filter_chains": [{"filters": [_envoy_filter(listener, is_http2)]}],
-        }
-        for listener, (_, is_http2) in LISTENERS.items()
-    ]
+    secured = _envoy_tls(*certificate(folder))
+    listeners = []
+    for listener, (_, is_http2) in LISTENERS.items():
+        chain = {"filters": [_envoy_filter(listener, is_http2)]}
+        chain |= secured if listener in OVER_TLS else {}
+        address = _socket_address(ports[listener])
+        listeners.append({"name": listener, "address": address, "filter_chains": [chain]})
     clusters = [_envoy_cluster(kind, name) for kind, name in SERVICES.items()]
     config = {"static_resources": {"listeners": listeners, "clusters": clusters}}
     path = folder / "envoy.json"
     path.write_text(json.dumps(config, indent=1))
     command = [programs["envoy"], "-c", path, "--concurrency", workers]
     return command + ["--disable-hot-restart", "--log-level", "error", "--use-dynamic-base-id"]
+
+
+def _envoy_tls(certificate, key):
+    pair = {"certificate_chain": {"filename": str(certificate)}}
+    pair |= {"private_key": {"filename": str(key)}}
+    kind = "envoy.extensions.transport_sockets.tls.v3.DownstreamTlsContext"
+    config = {"@type": f"type.googleapis.com/{kind}"}
+    config |= {"common_tls_context": {"tls_certificates": [pair]}}
+    return {"transport_socket": {"name": "tls", "typed_config": config}}
 
 
 def _envoy_filter(listener, is_http2):

@@ -100,6 +100,27 @@ CLOSED = [
         ["tcp", "--mode", "connect", "--connections", 64],
     ),
     Scenario(
+        "tls-full",
+        "TLS 1.3, a handshake in full and a request for each connection; 16 at once",
+        "connections",
+        "https",
+        ["tls", "--mode", "full", "--connections", 16, "--path", "/0"],
+    ),
+    Scenario(
+        "tls-resumed",
+        "TLS 1.3, a resumed session and a request for each connection; 16 at once",
+        "connections",
+        "https",
+        ["tls", "--mode", "resumed", "--connections", 16, "--path", "/0"],
+    ),
+    Scenario(
+        "tls-1m",
+        "HTTP/1.1 within TLS 1.3 (AES-128-GCM), kept alive, 1 MiB; 16 connections",
+        "MB",
+        "https",
+        ["tls", "--connections", 16, "--path", "/1m"],
+    ),
+    Scenario(
         "workers-1",
         "HTTP/1.1, 1 KiB, 64 connections: one worker, all on both cores",
         "requests",

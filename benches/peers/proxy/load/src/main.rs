@@ -10,6 +10,7 @@ mod idle;
 mod meter;
 mod poll;
 mod tcp;
+mod tls;
 
 use std::collections::HashMap;
 use std::error::Error;
@@ -26,7 +27,7 @@ use poll::Poll;
 const USAGE: &str = "portolan-load rig --listen ADDRESS
 portolan-load idle --to ADDRESS [--authority NAME] [--path PATH] [--connections N]
 Lines that a rig takes:
-http1|http2|tcp --to ADDRESS [--mode WORD] [--authority NAME] [--path PATH] [--connections N]
+http1|http2|tcp|tls --to ADDRESS [--mode WORD] [--authority NAME] [--path PATH] [--connections N]
     [--streams N] [--outstanding N] [--size OCTETS] [--rate PER-SECOND] [--seconds S] [--warm S]
     [--spin yes|no] [--pids PID,…]";
 
@@ -120,6 +121,7 @@ fn load(line: &str, backend: &mut Backend) -> Result<String, Box<dyn Error>> {
         "http1" => run(args, rig, |poll, meter| http1::Client::new(args, poll, meter)),
         "http2" => run(args, rig, |poll, meter| http2::Client::new(args, poll, meter)),
         "tcp" => run(args, rig, |_, _| tcp::Client::new(args)),
+        "tls" => run(args, rig, |_, _| tls::Client::new(args)),
         _ => Err(USAGE.into()),
     }
 }
