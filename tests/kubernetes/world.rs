@@ -23,26 +23,10 @@ use crate::support::apiserver::ApiServer;
 /// Longest any one thing may take, on a paused clock.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(3600);
 
-/// Kinds that are watched whatever the configuration says.
-pub(crate) const KINDS: &[&str] = &[
-    "Namespace",
-    "Node",
-    "Service",
-    "ServiceImport",
-    "EndpointSlice",
-    "GatewayClass",
-    "Gateway",
-    "HTTPRoute",
-    "GRPCRoute",
-    "TCPRoute",
-    "ReferenceGrant",
-    "Secret",
-];
-/// Those, and pods where they are asked for.
+/// Kinds that are watched where pods are asked for.
 pub(crate) const KINDS_WITH_PODS: &[&str] = &[
     "Namespace",
     "Node",
-    "Pod",
     "Service",
     "ServiceImport",
     "EndpointSlice",
@@ -53,7 +37,13 @@ pub(crate) const KINDS_WITH_PODS: &[&str] = &[
     "TCPRoute",
     "ReferenceGrant",
     "Secret",
+    "Pod",
 ];
+/// Those without the last, whatever the configuration says.
+pub(crate) const KINDS: &[&str] = match KINDS_WITH_PODS.split_last() {
+    Some((_pod, others)) => others,
+    None => &[],
+};
 
 /// A running control loop.
 pub(crate) struct World {

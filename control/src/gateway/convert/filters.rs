@@ -15,20 +15,6 @@ const MAX_CHANGES: usize = 16;
 /// Most bytes of a path that is put in place of another (CRD).
 const MAX_PATH: usize = 1024;
 
-/// Fields that frame a message or are for one connection: to change them would be to change where it
-/// ends. Host is changed by `URLRewrite`.
-const NOT_TO_CHANGE: [&str; 9] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "upgrade",
-    "te",
-    "http2-settings",
-];
-
 /// All filters of a rule or of a backend.
 #[derive(Debug, Default)]
 pub(super) struct Filters {
@@ -69,7 +55,7 @@ pub(super) fn convert(
         one(&field, said, site, namespace, matches, &mut filters)?;
     }
     let edits = filters.edits.request.iter().chain(&filters.edits.response);
-    let changed = edits.map(HeaderEdit::name).find(|name| NOT_TO_CHANGE.contains(name));
+    let changed = edits.map(HeaderEdit::name).find(|name| !HeaderEdit::may_change(name));
     if let Some(name) = changed {
         filters.unsupported = Some(format!("{field}: {name} is not to be changed"));
     }

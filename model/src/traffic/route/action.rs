@@ -152,6 +152,26 @@ pub fn pick(shares: &[Share], number: u64) -> Option<&Share> {
 }
 
 impl HeaderEdit {
+    /// Fields that frame a message or are for one connection: to change them would be to change where
+    /// it ends. Host is changed by rewriting it.
+    const NOT_TO_CHANGE: [&str; 9] = [
+        "host",
+        "content-length",
+        "transfer-encoding",
+        "connection",
+        "keep-alive",
+        "proxy-connection",
+        "upgrade",
+        "te",
+        "http2-settings",
+    ];
+
+    /// Whether a field of this name, in lower case, may be changed on the way.
+    #[must_use]
+    pub fn may_change(name: &str) -> bool {
+        !Self::NOT_TO_CHANGE.contains(&name)
+    }
+
     /// The field that is changed.
     #[must_use]
     pub fn name(&self) -> &str {

@@ -10,20 +10,6 @@ use portolan_proto::envoy::core::header_value_option::HeaderAppendAction;
 /// Most changes of one level, of requests or of answers.
 const MAX_EDITS: usize = 256;
 
-/// Fields that frame a message or are for one connection: to change them would be to change where
-/// it ends. Host is changed by rewriting it.
-const NOT_TO_CHANGE: [&str; 9] = [
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "connection",
-    "keep-alive",
-    "proxy-connection",
-    "upgrade",
-    "te",
-    "http2-settings",
-];
-
 /// The changes that one level asks for.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Level {
@@ -141,7 +127,7 @@ fn name(field: &str, said: &str) -> Result<Arc<str>, String> {
         return Err(format!("{field}: {said:?} is no field name that can be changed"));
     }
     let name = said.to_ascii_lowercase();
-    if NOT_TO_CHANGE.contains(&name.as_str()) {
+    if !HeaderEdit::may_change(&name) {
         return Err(format!("{field}: {name} is not to be changed"));
     }
     Ok(name.into())
