@@ -10,6 +10,7 @@ use portolan_backends::shop::Shop;
 use portolan_runtime::Lifecycle;
 use serde_json::Value;
 use support::{PATIENCE, Process, output};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 /// A service whose endpoints take no connection, one without endpoints, and a route with a name.
 fn more(gone: [SocketAddr; 2]) -> String {
@@ -49,6 +50,9 @@ spec:
     - name: bag
       matches: [{{path: {{type: PathPrefix, value: /cart}}}}]
       backendRefs: [{{name: web, port: 80}}]
+    - name: broken
+      matches: [{{path: {{type: PathPrefix, value: /broken}}}}]
+      backendRefs: [{{name: nobody, port: 80}}]
 "#,
         one.1, one.0, other.1, other.0
     )
@@ -160,9 +164,31 @@ async fn a_request_that_failed_is_explained_by_the_id_in_its_answer() {
         assert_eq!((&one["tried"], one["passedOver"].is_string()), (&true.into(), true), "{one}");
     }
 
+    // A rule whose backend is not there fails as the route says, and is a failure all the same.
+    let (status, id) = world.get("web.shop", "/broken?secret=1", Some("mine-3")).await;
+    assert_eq!((status, id.as_deref()), (500, Some("mine-3")));
+    let said = world.why("mine-3").await;
+    assert!(said.starts_with("GET web.shop/broken: 500, direct_response\n"), "{said}");
+    assert!(
+        said.contains("\nroute       HTTPRoute shop/cart rule broken: virtual host "),
+        "{said}"
+    );
+    assert!(!said.contains("secret"), "{said}");
+
+    let hostile = "GET http://me:secret@web.shop/#secret HTTP/1.1\r\nhost: web.shop\r\n\
+                   x-request-id: mine-4\r\nconnection: close\r\n\r\n";
+    let to = world.process.address("proxy http http");
+    let mut stream = tokio::net::TcpStream::connect(to).await.expect("it listens");
+    stream.write_all(hostile.as_bytes()).await.expect("sent");
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.expect("an answer");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+
     let last = output(&["why", "--last-failed", "--admin", &world.admin]);
     assert!(last.status.success());
-    assert!(String::from_utf8_lossy(&last.stdout).contains("mine-2"), "{last:?}");
+    let last = String::from_utf8_lossy(&last.stdout).into_owned();
+    assert!(last.contains("bad_request") || last.contains("mine-3"), "{last}");
+    assert!(!last.contains("secret"), "{last}");
 
     // A success has none unless it is sampled, and an id that nobody knows is said to be none.
     let (status, id) = world.get("web.shop", "/cart", Some("good-1")).await;

@@ -90,12 +90,11 @@ impl GatewayApi {
 
     /// Notes the labels of a namespace; `None`: it is gone.
     pub fn set_labels(&mut self, namespace: &Arc<str>, labels: Option<&BTreeMap<String, String>>) {
-        let before = match labels.filter(|labels| !labels.is_empty()) {
+        let before = match labels {
             Some(labels) => self.namespaces.insert(Arc::clone(namespace), labels.clone()),
             None => self.namespaces.remove(namespace),
         };
-        let empty = BTreeMap::new();
-        self.is_stale |= before.as_ref().unwrap_or(&empty) != labels.unwrap_or(&empty);
+        self.is_stale |= before.as_ref() != labels;
     }
 
     /// Notes that a service has changed.

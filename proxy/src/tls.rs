@@ -93,7 +93,8 @@ fn make(
     old: Option<&Terminator>,
     config: &TrafficConfig,
 ) -> Terminator {
-    let (mut chains, mut tickets) = (Vec::new(), Vec::new());
+    let mut chains = Vec::new();
+    let mut tickets: Vec<Arc<dyn ProducesTickets>> = Vec::new();
     for chain in &tls.chains {
         // A chain that asks for the same of its clients, in the old settings.
         let authorities = |of: &TrafficConfig| match &chain.clients {
@@ -106,13 +107,17 @@ fn make(
             let same = |one: &TlsChain| one.names == chain.names && one.clients == chain.clients;
             let at = old.tls.chains.iter().position(same)?;
             let trusted = authorities(config);
-            let unchanged = trusted.is_none() || old.secrets.contains(&trusted);
+            // Under the name by which the chain asks for them: whom the old ones of that name let in
+            // the new ones may not.
+            let unchanged = trusted.is_none() || authorities_of(old, &chain.clients) == trusted;
             unchanged.then(|| Arc::clone(&old.tickets[at]))
         });
         let ticketer = match kept.map_or_else(rustls::crypto::aws_lc_rs::Ticketer::new, Ok) {
             Ok(ticketer) => ticketer,
             Err(error) => {
+                // Without randomness there is no ticketer, and no chain either.
                 chains.push(Err(error.to_string()));
+                tickets.push(Arc::new(NoTickets));
                 continue;
             }
         };
@@ -123,9 +128,17 @@ fn make(
         chains.push(made.map(Arc::new));
         tickets.push(ticketer);
     }
-    // Without randomness there is no ticketer, and no chain either.
-    tickets.resize_with(chains.len(), || Arc::new(NoTickets));
     Terminator { tls: tls.clone(), secrets, chains, tickets }
+}
+
+/// What a chain's clients had to prove in the old settings.
+fn authorities_of(old: &Terminator, clients: &ClientCertificates) -> Option<Arc<Secret>> {
+    let asked = match clients {
+        ClientCertificates::None => return None,
+        ClientCertificates::Optional(name) | ClientCertificates::Required(name) => name,
+    };
+    let mut known = old.tls.secrets().zip(&old.secrets);
+    known.find(|(name, _)| *name == asked).and_then(|(_, secret)| secret.clone())
 }
 
 /// In the place of a ticketer that could not be made.

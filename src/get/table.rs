@@ -95,7 +95,7 @@ const GATEWAYS: &[Column] = &[
     Column {
         heading: "PROGRAMMED",
         wide: false,
-        text: |row| condition(&row["conditions"], "Programmed"),
+        text: |row| condition(&row["listenerConditions"], "Programmed"),
     },
     Column { heading: "WHY", wide: false, text: |row| why(row, "listenerConditions") },
 ];

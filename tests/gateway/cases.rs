@@ -539,6 +539,17 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "GRPCRouteRule.matches: what says nothing comes behind what names a header",
+        manifests: grpc!("r", "rules: [
+            {matches: [{headers: [{name: version, value: two}]}], backendRefs: [{name: v2, port: 8080}]},
+            {backendRefs: [{name: v1, port: 8080}]}]"),
+        asks: &[
+            ("GRPC a.test/a.B/C | version: two", "200 v2"),
+            ("GRPC a.test/a.B/C", "200 v1"),
+        ],
+        ..CASE
+    },
+    Case {
         name: "GRPCRouteRule.backendRefs: what cannot be used is UNAVAILABLE",
         manifests: grpc!("r", "rules: [{backendRefs: [{name: nobody, port: 8080}]}]"),
         asks: &[("GRPC a.test/a.B/C", "200 <grpc-status=14")],

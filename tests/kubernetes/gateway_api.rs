@@ -162,6 +162,16 @@ async fn statuses_are_written_by_one_replica_and_follow_what_is_in_force() {
     // Each status once, whoever of the two wrote it.
     tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(writes(&server), 2);
+
+    // One that is made anew, with the same content, has a status again.
+    let mut anew = server.objects("HTTPRoute")[0].clone();
+    let object = anew.as_object_mut().expect("an object");
+    object.remove("status");
+    let metadata = object["metadata"].as_object_mut().expect("an object");
+    metadata.remove("resourceVersion");
+    metadata.insert("uid".to_owned(), json!("another"));
+    server.apply(anew);
+    until("the new one has a status", || !server.objects("HTTPRoute")[0]["status"].is_null()).await;
     one.finish().await;
     two.finish().await;
 }
@@ -180,5 +190,15 @@ async fn without_the_right_to_write_statuses_routes_are_in_force_all_the_same() 
     until("a try", || server.calls().iter().any(|call| call.kind == "Lease")).await;
     assert_eq!(world.newest().gateways().count(), 1);
     assert!(server.objects("HTTPRoute")[0]["status"].is_null());
+
+    // What was refused is not tried again with every change.
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    let tries = || server.calls().iter().filter(|call| call.kind == "Lease").count();
+    let before = tries();
+    for port in 81..86 {
+        server.apply(service("web", port, &[80]));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    assert_eq!(tries(), before);
     world.finish().await;
 }

@@ -79,9 +79,11 @@ fn allows(
             From::Same => *namespace == gateway.meta.namespace,
             From::All => true,
             From::Selector(selector) => {
-                let mut labels = namespaces.get(namespace).cloned().unwrap_or_default();
+                let known = namespaces.get(namespace);
+                // Of one whose labels are not known, its name is, and that alone.
+                let mut labels = known.cloned().unwrap_or_default();
                 labels.insert(NAME_LABEL.to_owned(), namespace.to_string());
-                selector.takes(&labels)
+                (known.is_some() || selector.asks_only(NAME_LABEL)) && selector.takes(&labels)
             }
         }
 }

@@ -1,6 +1,6 @@
 //! All objects of the Gateway API together -> what is in force, and the status of each. Pure.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use portolan_model::traffic::{Route, Share, VirtualHost};
@@ -56,6 +56,8 @@ struct Site<'a> {
     hosts: Vec<BTreeMap<Host, (Kind, Vec<Ranked>)>>,
     /// By listener: where connections go.
     shares: Vec<Option<Vec<Share>>>,
+    /// Which routes have a place at which listener.
+    taken: BTreeSet<(usize, Kind, usize)>,
 }
 
 /// Routes and how they stand to others: by rank, then by the age and name of their object (the
@@ -171,7 +173,12 @@ impl Place<'_> {
             let listener = &site.draft.listeners[attached.listener];
             let at = At { port: listener.port, secure: &*listener.protocol == "HTTPS" };
             rules = rules::compile(self.route, at, resolver);
-            if rules.is_any && site.put(attached, self, &rules) {
+            let place = (attached.listener, self.route.kind, self.age);
+            if site.taken.contains(&place) {
+                // By another of its parentRefs, which says the same in other words.
+                taken += 1;
+            } else if rules.is_any && site.put(attached, self, &rules) {
+                site.taken.insert(place);
                 site.listeners[attached.listener].status.routes += 1;
                 taken += 1;
             }
@@ -277,7 +284,7 @@ impl<'a> Site<'a> {
         let listeners = listeners::judge(draft, resolver);
         let hosts = listeners.iter().map(|_| BTreeMap::new()).collect();
         let shares = listeners.iter().map(|_| None).collect();
-        Self { draft, listeners, hosts, shares }
+        Self { draft, listeners, hosts, shares, taken: BTreeSet::new() }
     }
 
     /// Puts a route in; whether it has a place. Of routes of two kinds the older one has a host, and
@@ -303,7 +310,7 @@ impl<'a> Site<'a> {
     }
 
     fn finish(self, key: &GatewayKey) -> (Option<Gateway>, Status) {
-        let Self { draft, listeners, hosts, shares } = self;
+        let Self { draft, listeners, hosts, shares, .. } = self;
         let mut ports: BTreeMap<u16, GatewayPort> = BTreeMap::new();
         let valid = listeners.iter().zip(&draft.listeners).filter(|(judged, _)| judged.valid);
         let mut certificates = BTreeMap::new();

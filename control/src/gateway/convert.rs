@@ -95,6 +95,7 @@ fn meta(said: &ObjectMeta, namespaced: bool) -> Result<Meta, Fault> {
         created,
         namespace: namespace.into(),
         name: name.into(),
+        uid: said.uid.as_deref().map(Into::into),
         generation: said.generation,
     })
 }

@@ -23,6 +23,8 @@ pub struct Meta {
     pub namespace: Arc<str>,
     /// Its name.
     pub name: Arc<str>,
+    /// `metadata.uid`: one of the same name that is made anew has another. Manifests have none.
+    pub uid: Option<Arc<str>>,
     /// `metadata.generation`, which statuses name as the one they are about.
     pub generation: Option<i64>,
 }
@@ -145,10 +147,10 @@ pub struct RuleDraft {
     pub backends: Vec<BackendDraft>,
     /// Limit on a request; `Some(0)`: there is none.
     pub timeout: Option<Duration>,
-    /// Limit on each try.
+    /// Limit on each try; `Some(0)`: there is none.
     pub try_timeout: Option<Duration>,
-    /// When requests are sent again.
-    pub retries: Option<Retries>,
+    /// When requests are sent again; `Some(None)`: never, and `None`: it says nothing of it.
+    pub retries: Option<Option<Retries>>,
     /// What it asks for that is not done: the rule is not in force then.
     pub unsupported: Option<String>,
 }

@@ -129,7 +129,11 @@ fn certificates(
 
 /// None of those that cannot be had together is in force (`Gateway.spec.listeners`).
 fn conflict(listener: &ListenerDraft, beside: &[&ListenerDraft]) -> Option<(&'static str, String)> {
-    let others = beside.iter().filter(|other| other.name != listener.name);
+    // Ports of UDP are not those of TCP.
+    let is_udp = |listener: &ListenerDraft| &*listener.protocol == "UDP";
+    let others = beside
+        .iter()
+        .filter(|other| other.name != listener.name && is_udp(other) == is_udp(listener));
     others.into_iter().find_map(|other| {
         let (name, port) = (&other.name, listener.port);
         if family(&other.protocol) != family(&listener.protocol) {

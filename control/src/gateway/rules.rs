@@ -177,13 +177,16 @@ fn timed(rule: &RuleDraft, found: &Found<'_>, route: &mut Route) {
     let policy = found.first.map(|service| &service.policy);
     let wanted = policy.map(|policy| policy.timeouts).unwrap_or_default();
     let whole = rule.timeout.or(wanted.request).filter(|time| !time.is_zero());
-    let retries = rule.retries.clone().or_else(|| policy.and_then(|policy| policy.retries.clone()));
+    let by_service = || policy.and_then(|policy| policy.retries.clone());
+    let retries = rule.retries.clone().unwrap_or_else(by_service);
     (route.timeout, route.retries) = match (rule.try_timeout, retries) {
         // Of a single try it is the limit on the whole.
-        (Some(each), None) => (Some(whole.map_or(each, |whole| whole.min(each))), None),
+        (Some(each), None) if !each.is_zero() => {
+            (Some(whole.map_or(each, |whole| whole.min(each))), None)
+        }
         (each, retries) => {
             let limited = |retries: Retries| Retries {
-                per_try_timeout: each.or(retries.per_try_timeout),
+                per_try_timeout: each.or(retries.per_try_timeout).filter(|each| !each.is_zero()),
                 ..retries
             };
             (whole, retries.map(limited))

@@ -62,6 +62,12 @@ impl Selector {
         Ok(Self { requirements })
     }
 
+    /// Whether it looks at no label but this.
+    #[must_use]
+    pub fn asks_only(&self, name: &str) -> bool {
+        self.requirements.iter().all(|requirement| requirement.key == name)
+    }
+
     /// Whether labels are so.
     #[must_use]
     pub fn takes(&self, labels: &BTreeMap<String, String>) -> bool {

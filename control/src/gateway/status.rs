@@ -17,6 +17,8 @@ pub const CONTROLLER: &str = "portolan.dev/gateway-controller";
 pub struct Status {
     /// The object.
     pub id: ObjectId,
+    /// Its `metadata.uid`, if it has one.
+    pub uid: Option<Arc<str>>,
     /// Its `metadata.generation` that this is about.
     pub generation: Option<i64>,
     /// What became of it.
@@ -133,7 +135,7 @@ pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition
 impl Status {
     /// Of the object of this description.
     pub(super) fn new(id: ObjectId, meta: &Meta, of: Of) -> Self {
-        Self { id, generation: meta.generation, of }
+        Self { id, uid: meta.uid.clone(), generation: meta.generation, of }
     }
 
     /// The object's `status` as it is written, but for the times of its conditions; of a route with

@@ -15,6 +15,7 @@ use kube::{Api, Client};
 use portolan_runtime::Lifecycle;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::lease::Lease;
 use crate::gateway::status::{CONTROLLER, Status};
@@ -36,14 +37,27 @@ pub(super) struct Writer {
     reports: watch::Receiver<Arc<Report>>,
     metrics: ControlMetrics,
     /// What was written last, or found to be there, of the objects that are there.
-    written: HashMap<ObjectId, Value>,
+    written: HashMap<ObjectId, Written>,
+    /// When those that were refused are tried again.
+    refused: HashMap<ObjectId, Instant>,
+    /// When the Lease is, if it could not be had.
+    lease_refused: Option<Instant>,
     lease: Lease,
+}
+
+/// What was written, of which object of that name.
+#[derive(PartialEq)]
+struct Written {
+    uid: Option<Arc<str>>,
+    status: Value,
 }
 
 /// What became of one.
 enum Outcome {
     /// It has its status.
     Done,
+    /// It is not there: what comes next of it says so, or that it is there again.
+    Gone,
     /// It is to be tried again after this long.
     Again(Duration),
 }
@@ -57,7 +71,15 @@ impl Writer {
         metrics: ControlMetrics,
     ) -> Self {
         let lease = Lease::new(client.clone(), LEASE, identity);
-        Self { client, reports, metrics, written: HashMap::new(), lease }
+        Self {
+            client,
+            reports,
+            metrics,
+            written: HashMap::new(),
+            refused: HashMap::new(),
+            lease_refused: None,
+            lease,
+        }
     }
 
     /// Writes until draining, then gives the Lease back.
@@ -82,15 +104,24 @@ impl Writer {
     /// Writes what is new; for how long to wait if something is to be tried again.
     async fn round(&mut self) -> Option<Duration> {
         let statuses = Arc::clone(&self.reports.borrow_and_update().statuses);
-        self.written.retain(|id, _| statuses.binary_search_by(|status| status.id.cmp(id)).is_ok());
-        let wanted: Vec<(&Status, Value)> = statuses
+        let is_there =
+            |id: &ObjectId| statuses.binary_search_by(|status| status.id.cmp(id)).is_ok();
+        self.written.retain(|id, _| is_there(id));
+        let now = Instant::now();
+        self.refused.retain(|id, until| is_there(id) && *until > now);
+        let wanted: Vec<(&Status, Written)> = statuses
             .iter()
-            .map(|status| (status, status.json()))
-            .filter(|(status, json)| self.written.get(&status.id) != Some(json))
+            .map(|status| (status, Written { uid: status.uid.clone(), status: status.json() }))
+            .filter(|(status, wanted)| self.written.get(&status.id) != Some(wanted))
             .collect();
         if wanted.is_empty() {
             return None;
         }
+        // What was refused waits, however many reports come meanwhile.
+        if let Some(until) = self.lease_refused.filter(|until| *until > now) {
+            return Some(until - now);
+        }
+        self.lease_refused = None;
         match self.lease.leads().await {
             Ok(true) => {}
             // Whoever leads writes them. What we wrote may be out of date once we lead again.
@@ -100,17 +131,27 @@ impl Writer {
             }
             Err(error) => {
                 tracing::warn!(%error, "no statuses are written: the lease cannot be had");
+                self.lease_refused = Some(now + AFTER_REFUSAL);
                 return Some(AFTER_REFUSAL);
             }
         }
         let mut again: Option<Duration> = None;
-        for (status, json) in wanted {
-            match self.write(status, &json).await {
-                Outcome::Done => _ = self.written.insert(status.id.clone(), json),
-                Outcome::Again(pause) => {
-                    again = Some(again.map_or(pause, |other| other.min(pause)));
-                }
-            }
+        for (status, wanted) in wanted {
+            let pause = match self.refused.get(&status.id) {
+                Some(until) => *until - now,
+                None => match self.write(status, &wanted.status).await {
+                    Outcome::Done => {
+                        self.written.insert(status.id.clone(), wanted);
+                        continue;
+                    }
+                    Outcome::Gone => continue,
+                    Outcome::Again(pause) => {
+                        self.refused.insert(status.id.clone(), Instant::now() + pause);
+                        pause
+                    }
+                },
+            };
+            again = Some(again.map_or(pause, |other| other.min(pause)));
         }
         again
     }
@@ -120,7 +161,7 @@ impl Writer {
         let name = &status.id.name;
         let found = match api.get(name).await {
             Ok(found) => found,
-            Err(kube::Error::Api(refused)) if refused.code == 404 => return Outcome::Done,
+            Err(kube::Error::Api(refused)) if refused.code == 404 => return Outcome::Gone,
             Err(error) => return self.refused(&status.id, &error),
         };
         let before = found.data.get("status").cloned().unwrap_or_default();

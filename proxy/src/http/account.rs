@@ -266,6 +266,7 @@ impl Account {
         }
         let fields = &head.fields;
         let plain = head.authority().or_else(|| fields.get(Known::Host)).unwrap_or_default();
+        let plain = without_userinfo(plain);
         let endpoint = self.endpoint.borrow();
         let forwarded_for = fields.get(Known::ForwardedFor).unwrap_or_default();
         pen.write(&Record {
@@ -311,6 +312,11 @@ fn protocol(speaks: Speaks) -> &'static str {
         Speaks::Http11 => "HTTP/1.1",
         Speaks::Http2 => "HTTP/2",
     }
+}
+
+/// An authority without what stands before `@`, which may be a password.
+fn without_userinfo(authority: &[u8]) -> &[u8] {
+    authority.rsplit(|byte| *byte == b'@').next().unwrap_or(authority)
 }
 
 /// X-Forwarded-For without what this proxy added.

@@ -122,7 +122,8 @@ impl<'a> Answering<'a> {
     /// request, for which there is a decision record.
     pub(super) fn local(&mut self, local: &Local, grpc: bool, request_id: Option<&[u8]>) {
         let (mut head, text) = local.response(grpc);
-        if let Some(id) = request_id.filter(|_| local.reason.is_failure()) {
+        let failed = local.reason.is_failure() || head.status >= 500;
+        if let Some(id) = request_id.filter(|_| failed) {
             head.fields.push_as(Known::RequestId, b"x-request-id", id);
         }
         let length = match text.len() {

@@ -72,6 +72,17 @@ pub(super) struct Tried {
     pub(super) reused: bool,
 }
 
+impl Tried {
+    /// Whether a kept connection turned out closed, which says nothing of the endpoint.
+    fn is_closed(&self) -> bool {
+        let closed = matches!(
+            self.failure.cause,
+            Cause::Unsent | Cause::Refused | Cause::GoneAway | Cause::Closed
+        );
+        self.reused && closed
+    }
+}
+
 impl Forward<'_> {
     /// Brings the response of an endpoint to the client.
     pub(super) async fn run(
@@ -146,7 +157,7 @@ impl Forward<'_> {
         let back_off = self.way.retries.as_ref()?.back_off?;
         let asked = self.is_asked(last.failure.cause, tries);
         let n = u32::try_from(tries).unwrap_or(u32::MAX);
-        (asked && !last.reused).then(|| back_off.pause(n, self.shared.random().0))
+        (asked && !last.is_closed()).then(|| back_off.pause(n, self.shared.random().0))
     }
 
     /// The endpoint for the next try. Only one that has not failed this request; but if it was a
@@ -174,7 +185,7 @@ impl Forward<'_> {
             self.shared.metrics.retries.add(1);
             return Ok(Some(granted));
         }
-        let charged = if last.reused { None } else { Some(self.charge(state).ok_or(())?) };
+        let charged = if last.is_closed() { None } else { Some(self.charge(state).ok_or(())?) };
         self.shared.metrics.retries.add(1);
         Ok(charged)
     }

@@ -6,7 +6,11 @@
 //! is read and dropped. Of those there may be at a time there is a bound; past it none is made.
 
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
+
+use portolan_model::traffic::Edits;
+use smallvec::SmallVec;
 
 use super::account::Account;
 use super::affinity;
@@ -44,8 +48,14 @@ pub(super) fn begin(
         let (tap, copied) = copied::channel(source.length());
         source.tap(tap);
         let mut asked = asked.clone();
+        let mut edits = way.edits.clone();
         if mirror.shadow_host {
-            asked.host.extend_from_slice(SUFFIX);
+            asked.host = SmallVec::from_vec(shadow(&asked.host));
+            if let Some(host) = edits.as_ref().and_then(|edits| edits.host.as_deref()) {
+                let host = String::from_utf8_lossy(&shadow(host.as_bytes())).into();
+                let changed = edits.as_deref().cloned().unwrap_or_default();
+                edits = Some(Arc::new(Edits { host: Some(host), ..changed }));
+            }
         }
         let way = Way {
             cluster: mirror.cluster.clone(),
@@ -54,7 +64,7 @@ pub(super) fn begin(
             labels: way.labels.clone(),
             timeout: way.timeout,
             idle_timeout: None,
-            edits: way.edits.clone(),
+            edits,
             target: way.target.clone(),
             mirrors: Vec::new(),
         };
@@ -62,9 +72,29 @@ pub(super) fn begin(
         metrics.mirrors.add(1);
         metrics.mirrors_active.add(1);
         shared.tasks.spawn_local(async move {
-            run(&held, &way, &asked, head, speaks, grpc, copied).await;
-            held.metrics.mirrors_active.sub(1);
+            let counted = Counted(held);
+            run(&counted.0, &way, &asked, head, speaks, grpc, copied).await;
         });
+    }
+}
+
+/// The host of a copy: the suffix stands before the port.
+fn shadow(host: &[u8]) -> Vec<u8> {
+    let colon = host.iter().rposition(|byte| *byte == b':');
+    let is_port = |at: &usize| {
+        let port = &host[at + 1..];
+        !port.is_empty() && port.iter().all(u8::is_ascii_digit)
+    };
+    let (name, port) = host.split_at(colon.filter(is_port).unwrap_or(host.len()));
+    [name, SUFFIX, port].concat()
+}
+
+/// Counts a copy under way until it is dropped.
+struct Counted(Rc<Shared>);
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.metrics.mirrors_active.sub(1);
     }
 }
 
@@ -99,4 +129,21 @@ async fn run(
         shared.metrics.mirrors_failed.add(1);
     }
     account.close_copy(&source, &answer);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_copy_keeps_its_port() {
+        for (host, expected) in [
+            (&b"shop"[..], &b"shop-shadow"[..]),
+            (b"shop:8080", b"shop-shadow:8080"),
+            (b"[::1]", b"[::1]-shadow"),
+            (b"shop:", b"shop:-shadow"),
+        ] {
+            assert_eq!(shadow(host), expected);
+        }
+    }
 }

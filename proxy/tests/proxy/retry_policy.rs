@@ -460,6 +460,21 @@ async fn tries_are_paused_as_the_policy_asks() {
 }
 
 #[tokio::test]
+async fn an_answer_on_a_kept_connection_is_followed_by_a_pause_too() {
+    let backend = failing(H1, usize::MAX, 503).await;
+    let most = Duration::from_millis(20);
+    let proxy = start(with(Plan::http(&[backend.address]), pausing(1, most))).await;
+    assert_eq!(fetch(H1, proxy.web(), get(H1, "/")).await.status, 503);
+    let started = std::time::Instant::now();
+    for _ in 0..20 {
+        assert_eq!(fetch(H1, proxy.web(), get(H1, "/")).await.status, 503);
+    }
+    // Twenty pauses of up to 20 ms: less than 40 ms together once in 10^12 runs.
+    assert!(started.elapsed() >= 2 * most, "{:?}", started.elapsed());
+    proxy.finish().await;
+}
+
+#[tokio::test]
 async fn a_client_that_goes_during_a_pause_is_noticed() {
     let backend = failing(H1, 9, 503).await;
     let pause = Duration::from_secs(1_000_000);

@@ -60,7 +60,8 @@ pub(super) fn http(field: &str, said: &[api::HttpRouteMatch]) -> Read<Vec<MatchD
 /// The calls of a rule of a GRPCRoute; all of them if it says nothing.
 pub(super) fn grpc(field: &str, said: &[api::GrpcRouteMatch]) -> Read<Vec<MatchDraft>> {
     if said.is_empty() {
-        return Ok(Ok(vec![anything()]));
+        // As wide as a match that names no method, and so behind one that names a header.
+        return Ok(Ok(vec![MatchDraft { rank: Rank::default(), ..anything() }]));
     }
     each(field, said, |field, said| {
         let called = said.method.as_ref().map(|said| call(&format!("{field}.method"), said));

@@ -227,7 +227,7 @@ fn timeouts(field: &str, said: &api::Timeouts, rule: &mut RuleDraft) -> Result<(
         return Err(Fault::rejected(format!("{field}.backendRequest"), reason));
     }
     rule.timeout = request;
-    rule.try_timeout = each.filter(|each| !each.is_zero());
+    rule.try_timeout = each;
     Ok(())
 }
 
@@ -254,12 +254,12 @@ fn retries(field: &str, said: &api::Retry, rule: &mut RuleDraft) -> Result<(), F
     if !codes.is_empty() {
         on.push(RetryOn::StatusCodes);
     }
-    rule.retries = (attempts > 0).then(|| Retries {
+    rule.retries = Some((attempts > 0).then(|| Retries {
         attempts: u32::try_from(attempts).unwrap_or(1),
         on,
         status_codes: codes,
         per_try_timeout: None,
         back_off: pause.map(|base| BackOff { base, max: base * BACK_OFF_GROWTH }),
-    });
+    }));
     Ok(())
 }

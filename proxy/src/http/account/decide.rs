@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use portolan_model::Generation;
 use tokio::time::Instant;
 
-use super::{Account, protocol};
+use super::{Account, protocol, without_userinfo};
 use crate::decision::{self, Decision, RouteTaken, Times, Try};
 use crate::http::Client;
 use crate::http::answering::Answering;
@@ -55,7 +55,10 @@ impl Account {
             began,
             connected: self.connected.take(),
             ended: Instant::now(),
-            outcome: format!("{}: {}{kept}", word(failure.cause), failure.detail),
+            outcome: match failure.cause {
+                Cause::Status(_) | Cause::Grpc(_) => word(failure.cause),
+                cause => format!("{}: {}{kept}", word(cause), failure.detail),
+            },
         });
     }
 
@@ -70,7 +73,7 @@ impl Account {
         failed: bool,
     ) {
         let shared = &client.origin.shared;
-        let failed = failed && reason.is_none_or(Reason::is_failure);
+        let failed = failed && (answer.status >= 500 || reason.is_none_or(Reason::is_failure));
         if !shared.decisions.wants(failed, || shared.random().0) {
             return;
         }
@@ -88,7 +91,11 @@ impl Account {
         let candidates = cluster.as_ref().map(|state| state.candidates(&shared.health, &sought));
         let fields = &head.fields;
         let plain = head.authority().or_else(|| fields.get(Known::Host)).unwrap_or_default();
+        let plain = without_userinfo(plain);
         let authority = self.asked.get().map_or(plain, |asked| &asked.host);
+        // A fragment is refused, and may hold as much as a query.
+        let path = without_query(head.path()).split(|byte| *byte == b'#').next();
+        let path = path.unwrap_or_default();
         let route = self.route.get().map(|route| RouteTaken {
             virtual_host: Arc::clone(&route.name.host),
             path: route.name.path.clone(),
@@ -103,12 +110,14 @@ impl Account {
             client: client.peer,
             method: decision::text(head.method()),
             authority: decision::text(authority),
-            path: decision::text(without_query(head.path())),
+            path: decision::text(path),
             status: Some(answer.status).filter(|status| *status != 0),
             grpc_status: self.grpc_status.get(),
             reason: reason.map(Reason::as_str),
             // What a route answers is no reason, and may hold the query.
-            detail: detail.filter(|_| failed).map(|detail| decision::text(detail.as_bytes())),
+            detail: detail
+                .filter(|_| reason.is_some_and(Reason::is_failure))
+                .map(|detail| decision::text(detail.as_bytes())),
             generation: self.generation.get(),
             route,
             cluster: cluster.as_ref().map(|state| state.config.name.clone()),

@@ -14,6 +14,8 @@ use crate::message::Fields;
 
 /// Bytes that may wait for a copy.
 const MAX_WAITING: usize = 64 * 1024;
+/// What a piece costs beside its bytes, and counts for.
+const PIECE: usize = 64;
 
 #[derive(Default)]
 struct Shared {
@@ -60,11 +62,12 @@ impl Tap {
         if shared.state != State::Open {
             return;
         }
-        if shared.bytes + piece.len() > MAX_WAITING {
+        let cost = piece.len() + PIECE;
+        if shared.bytes + cost > MAX_WAITING {
             shared.end(State::Cut);
             return;
         }
-        shared.bytes += piece.len();
+        shared.bytes += cost;
         shared.waiting.push_back(piece.clone());
         shared.wake();
     }
@@ -111,7 +114,7 @@ impl Copied {
             return Poll::Ready(Err(ReadError::Incomplete));
         }
         if let Some(piece) = shared.waiting.pop_front() {
-            shared.bytes -= piece.len();
+            shared.bytes -= piece.len() + PIECE;
             return Poll::Ready(Ok(Some(piece)));
         }
         if shared.state == State::Ended {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
     AcceptProxy, HttpOptions, Listener as Socket, ListenerKind, ResourceName, RouteTable,
-    ServerTls, Share, TcpOptions,
+    ServerTls, Share, TcpOptions, TlsChain,
 };
 use portolan_proto::envoy::connection_hash_policy::PolicySpecifier;
 use portolan_proto::envoy::core::{TransportSocket, transport_socket};
@@ -171,7 +171,15 @@ fn secured(listed: &[Listed<'_>], name: &ResourceName, headed: bool) -> Result<C
             return Err(format!("{field}.transport_socket: missing, other chains begin with TLS"));
         }
         let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
-        chains.push(tls::convert(&format!("{field}.transport_socket"), said, names)?);
+        let chain_of = tls::convert(&format!("{field}.transport_socket"), said, names)?;
+        let first: &TlsChain = chains.first().unwrap_or(&chain_of);
+        if first.clients != chain_of.clients {
+            // Requests of all chains go by the same routes: whoever came by the chain that asks for
+            // less would be where the other one's clients are let in alone.
+            let what = "another demand on clients' certificates than";
+            return Err(format!("{field}.transport_socket: {what} {}", listed[0].0));
+        }
+        chains.push(chain_of);
         let own = match filters(field, chain, name)? {
             End::Http(routes, table, options) => (ListenerKind::Http { routes, options }, table),
             End::Tcp(..) => return Err(format!("{field}: TCP within TLS is not supported yet")),

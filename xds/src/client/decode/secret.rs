@@ -6,6 +6,7 @@ use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::tls::secret::Type;
 use portolan_proto::envoy::tls::{self, CertificateValidationContext, TlsCertificate};
+use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::sign::CertifiedKey;
@@ -64,11 +65,12 @@ fn authorities(said: &CertificateValidationContext) -> Result<Secret, String> {
     }
     let field = "validation_context.trusted_ca";
     let pem = inline(field, said.trusted_ca.as_ref())?;
-    let count = CertificateDer::pem_slice_iter(pem)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| format!("{field}: {error}"))?
-        .len();
-    if count == 0 {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| format!("{field}: {error}"))?;
+        roots.add(certificate).map_err(|error| format!("{field}: {error}"))?;
+    }
+    if roots.is_empty() {
         return Err(format!("{field}: holds no certificate"));
     }
     Ok(Secret::Authorities(pem.into()))
