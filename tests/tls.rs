@@ -217,13 +217,16 @@ async fn sessions_are_resumed_and_not_where_they_could_not_have_begun() {
         openssl
             .args(["s_client", "-quiet", "-connect", &at, "-servername", "web.test"])
             .args(first);
-        openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
+        openssl.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = openssl.spawn().expect("openssl runs");
         use std::io::Write as _;
         let request = b"GET / HTTP/1.1\r\nHost: web.shop\r\nConnection: close\r\n\r\n";
         child.stdin.as_mut().expect("piped").write_all(request).expect("written");
         let output = child.wait_with_output().expect("it ends");
         assert!(output.stdout.starts_with(b"HTTP/1.1 200"), "{version}: {}", said(&output));
+        // The end is said within TLS: it is told from a cut.
+        let errors = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!errors.contains("unexpected eof"), "{version}: {errors}");
         let Some(text) = world.openssl("open", &[version, "-sess_in", &session]) else { return };
         assert!(text.contains("Reused, "), "{version}: {text}");
         // The same session at a listener that asks for a certificate is none.

@@ -127,6 +127,16 @@ impl Connection {
         }
     }
 
+    /// Says within TLS that nothing more comes (RFC 8446 §6.1): without that a client cannot tell the
+    /// end from a cut (RFC 9112 §9.8). Where there is no TLS the end of the connection says it.
+    pub(crate) async fn say_end(&mut self) {
+        if self.stream.is_tls() {
+            use tokio::io::AsyncWriteExt;
+            // Gone already: nobody is left to be told.
+            let _gone = self.stream.shutdown().await;
+        }
+    }
+
     /// The socket, for closing it.
     pub(crate) fn into_socket(self) -> tokio::net::TcpStream {
         self.stream.into_socket()

@@ -53,6 +53,10 @@ impl Stream {
         Self::Tls(Box::new(RefCell::new(stream)))
     }
 
+    pub(crate) fn is_tls(&self) -> bool {
+        matches!(self, Self::Tls(_))
+    }
+
     /// Both directions.
     pub(crate) fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
         match self {

@@ -21,6 +21,8 @@ mod routes;
 mod routes_asked;
 #[path = "decode/same.rs"]
 mod same;
+#[path = "decode/tls.rs"]
+mod tls;
 
 use std::collections::HashMap;
 

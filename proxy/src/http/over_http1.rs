@@ -66,7 +66,8 @@ pub(super) async fn serve(client: Rc<Client>, stream: Stream, read: Bytes) {
                     Ended::Abort => return reset(connection.into_socket()),
                 }
             }
-            Next::End | Next::Failed => return,
+            Next::End => return close(connection).await,
+            Next::Failed => return,
             Next::Late => {
                 let local = Local::new(Reason::HeaderTimeout, "the request's head did not come");
                 return refuse(&client, connection, &local).await;
@@ -179,6 +180,7 @@ async fn refuse(client: &Client, mut connection: Connection, local: &Local) {
 /// Closes so that the client can read what was written, even if it is still sending.
 async fn close(mut connection: Connection) {
     if connection.is_at_rest() {
+        let _elapsed = tokio::time::timeout(LINGER_TIME, connection.say_end()).await;
         return;
     }
     // Past the time it is closed under the client; it had its chance.
