@@ -26,7 +26,9 @@ pub(crate) fn run(args: &GetArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// The changes of a feed, as they come.
-fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Value>> + use<>> {
+pub(crate) fn changes(
+    args: &GetArgs,
+) -> anyhow::Result<impl Iterator<Item = anyhow::Result<Value>> + use<>> {
     let what = match args.what {
         GetWhat::Services => "services",
         GetWhat::Endpoints => "endpoints",
@@ -39,6 +41,7 @@ fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result
         GetWhat::Requests => "requests",
     };
     let address = args.admin.clone();
+    let whom = if args.what == GetWhat::Requests { "proxy" } else { "control plane" };
     let mut request = ask::get(&address, &format!("/get/{what}"));
     if args.watch {
         request = request.query("watch", "true");
@@ -49,7 +52,7 @@ fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result
         }
     }
     let mut response =
-        request.call().with_context(|| format!("cannot ask the control plane at {address}"))?;
+        request.call().with_context(|| format!("cannot ask the {whom} at {address}"))?;
     if !response.status().is_success() {
         let text = response.body_mut().read_to_string().unwrap_or_default();
         if args.what == GetWhat::Load && response.status() == 404 {
@@ -58,7 +61,7 @@ fn changes(args: &GetArgs) -> anyhow::Result<impl Iterator<Item = anyhow::Result
         if matches!(args.what, GetWhat::Proxy | GetWhat::Requests) && response.status() == 404 {
             bail!("the process at {address} has no proxy");
         }
-        bail!("the control plane at {address} says {}: {}", response.status(), text.trim());
+        bail!("the {whom} at {address} says {}: {}", response.status(), text.trim());
     }
     let lines = BufReader::new(response.into_body().into_reader()).lines();
     Ok(lines.map(move |line| {
@@ -117,7 +120,8 @@ fn list(changes: &mut dyn Iterator<Item = anyhow::Result<Value>>) -> anyhow::Res
     Ok(json!({ "kind": "List", "items": items }))
 }
 
-fn object(change: anyhow::Result<Value>) -> anyhow::Result<Value> {
+/// What a change is about.
+pub(crate) fn object(change: anyhow::Result<Value>) -> anyhow::Result<Value> {
     Ok(change?.get_mut("object").map(Value::take).unwrap_or_default())
 }
 

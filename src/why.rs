@@ -1,13 +1,13 @@
 //! `portolan why`: asks a running proxy why a request went where it did, and says it in words.
 
-use std::io::{BufRead, BufReader, Write};
+use std::io::Write;
 use std::process::ExitCode;
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use serde_json::Value;
 
-use crate::ask;
-use crate::cli::{WhyArgs, WhyOutput};
+use crate::cli::{GetArgs, GetOutput, GetWhat, WhyArgs, WhyOutput};
+use crate::get;
 
 /// Shows the decision record of a request.
 pub(crate) fn run(args: &WhyArgs) -> anyhow::Result<ExitCode> {
@@ -32,28 +32,15 @@ pub(crate) fn run(args: &WhyArgs) -> anyhow::Result<ExitCode> {
 
 /// The records whose id begins so, or all; the oldest first.
 fn records(args: &WhyArgs) -> anyhow::Result<Vec<Value>> {
-    let address = &args.admin;
-    let mut request = ask::get(address, "/get/requests");
-    if let Some(id) = &args.id {
-        request = request.query("name", id);
-    }
-    let mut response =
-        request.call().with_context(|| format!("cannot ask the proxy at {address}"))?;
-    if response.status() == 404 {
-        bail!("the process at {address} has no proxy");
-    }
-    if !response.status().is_success() {
-        let text = response.body_mut().read_to_string().unwrap_or_default();
-        bail!("the process at {address} says {}: {}", response.status(), text.trim());
-    }
-    let lines = BufReader::new(response.into_body().into_reader()).lines();
-    let record = |line: std::io::Result<String>| -> anyhow::Result<Value> {
-        let line = line.with_context(|| format!("the answer of {address} broke off"))?;
-        let mut change: Value = serde_json::from_str(&line)
-            .with_context(|| format!("{address} sent what is no JSON"))?;
-        Ok(change["object"].take())
+    let asked = GetArgs {
+        what: GetWhat::Requests,
+        name: args.id.clone(),
+        namespace: None,
+        output: GetOutput::Json,
+        watch: false,
+        admin: args.admin.clone(),
     };
-    lines.map(record).collect()
+    get::changes(&asked)?.map(get::object).collect()
 }
 
 /// A record for people.

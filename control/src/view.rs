@@ -19,7 +19,7 @@ use crate::rejection::Rejection;
 use crate::report::Report;
 
 pub(crate) use gateway::not_in_force;
-pub use gateway::{ConditionRow, GatewayRow, RouteRow, gateways, routes};
+pub use gateway::{GatewayRow, RouteRow, gateways, routes};
 
 /// A row and what became of it.
 #[derive(Clone, Debug, PartialEq, Serialize)]

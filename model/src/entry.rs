@@ -117,7 +117,6 @@ mod tests {
     use crate::endpoint::{Conditions, SlicePort};
     use crate::name::ServiceKey;
     use crate::service::{Protocol, ServiceKind};
-    use crate::snapshot::Snapshot;
 
     fn slice(name: &str, port: u16, endpoints: &[(u8, bool)]) -> Arc<Slice> {
         let endpoints = endpoints.iter().map(|(octet, ready)| Endpoint {
@@ -179,39 +178,5 @@ mod tests {
         let leaving = [(2, false, true), (3, false, false)];
         assert_eq!(with(&[&[(1, true, true)], &leaving[..]].concat()), ["10.0.0.1:8080"]);
         assert_eq!(with(&leaving), ["10.0.0.2:8080"]);
-    }
-
-    #[test]
-    fn a_namespace_exists_while_it_has_a_service() {
-        let mut snapshot = Snapshot::default();
-        for name in ["a/x", "a/y", "b/z", "a/x"] {
-            snapshot.apply(Arc::new(entry(name, Vec::new())));
-        }
-        let before = snapshot.clone();
-        let key = |text| ServiceKey::parse(text).expect("valid");
-        assert!(snapshot.delete(&key("a/x")) && !snapshot.delete(&key("a/x")));
-        let has = |snapshot: &Snapshot, name| snapshot.has_namespace(Scope::Cluster, name);
-        assert!(has(&snapshot, "a"));
-        assert!(snapshot.delete(&key("a/y")));
-        assert!(!has(&snapshot, "a") && has(&snapshot, "b"));
-        assert_eq!((before.service_count(), snapshot.service_count()), (3, 1));
-        assert!(has(&before, "a"), "what was published stays as it was");
-    }
-
-    #[test]
-    fn a_declared_namespace_exists_without_a_service_and_scopes_are_apart() {
-        let mut snapshot = Snapshot::default();
-        let name = Arc::from("a");
-        assert!(
-            snapshot.declare_namespace(&name, true) && !snapshot.declare_namespace(&name, true)
-        );
-        snapshot.apply(Arc::new(entry("clusterset/b/x", Vec::new())));
-        assert!(snapshot.has_namespace(Scope::Cluster, "a"));
-        assert!(!snapshot.has_namespace(Scope::ClusterSet, "a"));
-        assert!(snapshot.has_namespace(Scope::ClusterSet, "b"));
-        assert!(!snapshot.has_namespace(Scope::Cluster, "b"));
-        snapshot.apply(Arc::new(entry("a/x", Vec::new())));
-        assert!(snapshot.declare_namespace(&name, false));
-        assert!(snapshot.has_namespace(Scope::Cluster, "a"), "it has a service still");
     }
 }

@@ -346,3 +346,50 @@ impl Serialize for Snapshot {
         s.end()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::service::{Protocol, Service, ServiceKind, ServicePort};
+
+    fn entry(name: &str) -> Arc<ServiceEntry> {
+        let port = ServicePort::new("main", Protocol::Tcp, 80);
+        let key = ServiceKey::parse(name).expect("valid");
+        let service = Service::new(key, ServiceKind::Headless, vec![port]);
+        Arc::new(ServiceEntry { service: Arc::new(service), slices: Vec::new() })
+    }
+
+    #[test]
+    fn a_namespace_exists_while_it_has_a_service() {
+        let mut snapshot = Snapshot::default();
+        for name in ["a/x", "a/y", "b/z", "a/x"] {
+            snapshot.apply(entry(name));
+        }
+        let before = snapshot.clone();
+        let key = |text| ServiceKey::parse(text).expect("valid");
+        assert!(snapshot.delete(&key("a/x")) && !snapshot.delete(&key("a/x")));
+        let has = |snapshot: &Snapshot, name| snapshot.has_namespace(Scope::Cluster, name);
+        assert!(has(&snapshot, "a"));
+        assert!(snapshot.delete(&key("a/y")));
+        assert!(!has(&snapshot, "a") && has(&snapshot, "b"));
+        assert_eq!((before.service_count(), snapshot.service_count()), (3, 1));
+        assert!(has(&before, "a"), "what was published stays as it was");
+    }
+
+    #[test]
+    fn a_declared_namespace_exists_without_a_service_and_scopes_are_apart() {
+        let mut snapshot = Snapshot::default();
+        let name = Arc::from("a");
+        assert!(
+            snapshot.declare_namespace(&name, true) && !snapshot.declare_namespace(&name, true)
+        );
+        snapshot.apply(entry("clusterset/b/x"));
+        assert!(snapshot.has_namespace(Scope::Cluster, "a"));
+        assert!(!snapshot.has_namespace(Scope::ClusterSet, "a"));
+        assert!(snapshot.has_namespace(Scope::ClusterSet, "b"));
+        assert!(!snapshot.has_namespace(Scope::Cluster, "b"));
+        snapshot.apply(entry("a/x"));
+        assert!(snapshot.declare_namespace(&name, false));
+        assert!(snapshot.has_namespace(Scope::Cluster, "a"), "it has a service still");
+    }
+}

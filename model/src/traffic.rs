@@ -30,10 +30,10 @@ pub use route::{
     Abort, Action, Asked, Conditions, Edits, Fault, HashPolicy, HeaderEdit, HeaderMatch,
     HeaderTest, InvalidRoutes, Mirror, PathEdit, PathMatch, Pattern, QueryMatch, RateLimit,
     Redirect, Respond, Route, RouteTable, Share, Substitution, TextMatch, TextTest, VirtualHost,
-    pick,
+    falls_in, pick,
 };
 
-pub use tls::{ClientCertificates, Secret, ServerTls, TlsChain, TlsVersions};
+pub use tls::{ClientCertificates, Secret, ServerTls, TlsChain, TlsVersions, covers};
 
 /// Name of an xDS resource.
 pub type ResourceName = Arc<str>;

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portolan_model::Generation;
-use portolan_model::traffic::ResourceName;
+use portolan_model::traffic::{ResourceName, falls_in};
 use serde::Serialize;
 
 use crate::access::Stamp;
@@ -182,10 +182,8 @@ impl Decisions {
 
     /// Whether there is to be a record; `random` is asked only when that decides.
     pub(crate) fn wants(&self, failed: bool, random: impl FnOnce() -> u64) -> bool {
-        const MILLION: u64 = 1_000_000;
-        let DecisionRecords { failed: most_failed, good, sample_per_million } = self.wanted;
-        let sample = u64::from(sample_per_million);
-        if failed { most_failed > 0 } else { good > 0 && sample > 0 && random() % MILLION < sample }
+        let DecisionRecords { failed: most_failed, good, sample_per_million: sample } = self.wanted;
+        if failed { most_failed > 0 } else { good > 0 && sample > 0 && falls_in(sample, random()) }
     }
 
     pub(crate) fn add(&self, decision: Decision) {

@@ -2,8 +2,8 @@
 //!
 //! One OS thread per worker, each with its own runtime, sockets, pools and counters; nothing is
 //! shared between workers on the path of a request. Owns: accepting, detection, routing,
-//! balancing, forwarding, retries, draining. Refuses: to know where its configuration comes from
-//! (xDS), names (DNS) or Kubernetes, and TLS.
+//! balancing, forwarding, retries, draining, and TLS with clients. Refuses: to know where its
+//! configuration comes from (xDS), names (DNS) or Kubernetes.
 //!
 //! [`TrafficConfig`]: portolan_model::traffic::TrafficConfig
 

@@ -7,15 +7,15 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use arc_swap::ArcSwap;
 use portolan_model::traffic::{
     ClientCertificates, ResourceName, Secret, ServerTls, TlsChain, TlsVersions, TrafficConfig,
 };
-use rustls::crypto::CryptoProvider;
+use portolan_runtime::certificate;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{
     Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
 };
@@ -97,19 +97,13 @@ fn make(
     let mut tickets: Vec<Arc<dyn ProducesTickets>> = Vec::new();
     for chain in &tls.chains {
         // A chain that asks for the same of its clients, in the old settings.
-        let authorities = |of: &TrafficConfig| match &chain.clients {
-            ClientCertificates::None => None,
-            ClientCertificates::Optional(name) | ClientCertificates::Required(name) => {
-                of.secrets.get(name).cloned()
-            }
-        };
         let kept = old.and_then(|old| {
             let same = |one: &TlsChain| one.names == chain.names && one.clients == chain.clients;
             let at = old.tls.chains.iter().position(same)?;
-            let trusted = authorities(config);
             // Under the name by which the chain asks for them: whom the old ones of that name let in
             // the new ones may not.
-            let unchanged = trusted.is_none() || authorities_of(old, &chain.clients) == trusted;
+            let trusted = chain.clients.authorities().and_then(|name| config.secrets.get(name));
+            let unchanged = trusted.is_none() || authorities(old, chain) == trusted;
             unchanged.then(|| Arc::clone(&old.tickets[at]))
         });
         let ticketer = match kept.map_or_else(rustls::crypto::aws_lc_rs::Ticketer::new, Ok) {
@@ -131,14 +125,11 @@ fn make(
     Terminator { tls: tls.clone(), secrets, chains, tickets }
 }
 
-/// What a chain's clients had to prove in the old settings.
-fn authorities_of(old: &Terminator, clients: &ClientCertificates) -> Option<Arc<Secret>> {
-    let asked = match clients {
-        ClientCertificates::None => return None,
-        ClientCertificates::Optional(name) | ClientCertificates::Required(name) => name,
-    };
+/// The authorities that a chain's clients had to have proof of in the old settings.
+fn authorities<'a>(old: &'a Terminator, chain: &TlsChain) -> Option<&'a Arc<Secret>> {
+    let asked = chain.clients.authorities()?;
     let mut known = old.tls.secrets().zip(&old.secrets);
-    known.find(|(name, _)| *name == asked).and_then(|(_, secret)| secret.clone())
+    known.find(|(name, _)| *name == asked).and_then(|(_, secret)| secret.as_ref())
 }
 
 /// In the place of a ticketer that could not be made.
@@ -173,13 +164,11 @@ fn server(
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
         .with_protocol_versions(versions(chain.versions))
         .map_err(text)?;
-    let builder = match &chain.clients {
-        ClientCertificates::None => builder.with_no_client_auth(),
-        ClientCertificates::Optional(name) | ClientCertificates::Required(name) => {
-            let verifier = WebPkiClientVerifier::builder_with_provider(
-                roots(name, config)?.into(),
-                Arc::clone(&provider),
-            );
+    let builder = match chain.clients.authorities() {
+        None => builder.with_no_client_auth(),
+        Some(name) => {
+            let roots = roots(name, config)?.into();
+            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
             let verifier = match &chain.clients {
                 ClientCertificates::Required(_) => verifier,
                 _ => verifier.allow_unauthenticated(),
@@ -187,7 +176,7 @@ fn server(
             builder.with_client_cert_verifier(verifier.build().map_err(|e| e.to_string())?)
         }
     };
-    let keys = chain.certificates.iter().map(|name| certified(name, config, &provider));
+    let keys = chain.certificates.iter().map(|name| certified(name, config));
     let keys: Vec<Arc<CertifiedKey>> = keys.collect::<Result<_, _>>()?;
     let mut server = builder.with_cert_resolver(Arc::new(Keys(keys)));
     server.alpn_protocols = chain.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
@@ -220,21 +209,13 @@ fn roots(name: &ResourceName, config: &TrafficConfig) -> Result<RootCertStore, S
     Ok(roots)
 }
 
-fn certified(
-    name: &ResourceName,
-    config: &TrafficConfig,
-    provider: &CryptoProvider,
-) -> Result<Arc<CertifiedKey>, String> {
+fn certified(name: &ResourceName, config: &TrafficConfig) -> Result<Arc<CertifiedKey>, String> {
     let secret = config.secrets.get(name).map(|secret| &**secret);
     let Some(Secret::Certificate { chain, key, ocsp }) = secret else {
         return Err(format!("no certificate {name}"));
     };
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("{name}: {error}"))?;
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("{name}: {error}"))?;
     let mut certified =
-        CertifiedKey::from_der(chain, key, provider).map_err(|error| format!("{name}: {error}"))?;
+        certificate::certified(chain, key).map_err(|invalid| format!("{name}: {invalid}"))?;
     certified.ocsp = ocsp.as_ref().map(|ocsp| ocsp.to_vec());
     Ok(Arc::new(certified))
 }
@@ -283,18 +264,18 @@ async fn handshake(origin: &Origin, io: Prefixed) -> Result<Stream, String> {
         }
         Err(reason) => {
             // Says so, which is all that can fail of it.
-            let _refused = start.into_stream(refusing()?).await;
+            let _refused = start.into_stream(REFUSING.clone()?).await;
             Err(reason)
         }
     }
 }
 
 /// Settings by which every handshake is refused, with an alert.
-fn refusing() -> Result<Arc<ServerConfig>, String> {
+static REFUSING: LazyLock<Result<Arc<ServerConfig>, String>> = LazyLock::new(|| {
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| error.to_string())?;
     let keys = Keys(Vec::new());
     Ok(Arc::new(builder.with_no_client_auth().with_cert_resolver(Arc::new(keys))))
-}
+});

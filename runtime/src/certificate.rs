@@ -22,6 +22,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// Largest file read, in octets: a bundle of every public authority takes a quarter.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 
+const NO_CERTIFICATE: &str = "it holds no certificate";
+
 /// Files of a certificate.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
@@ -39,6 +41,23 @@ pub struct CertificateError {
     pub path: PathBuf,
     /// Why.
     pub reason: String,
+}
+
+/// Why a chain and a key cannot be used. The reason may hold a line of what was read.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum InvalidPair {
+    /// The chain holds no certificate.
+    #[error("the chain holds no certificate")]
+    NoChain,
+    /// The chain is not PEM.
+    #[error("{0}")]
+    Chain(String),
+    /// The key is no key in PEM.
+    #[error("{0}")]
+    Key(String),
+    /// They do not belong together, or the key is of no use.
+    #[error("{0}")]
+    Apart(String),
 }
 
 /// A chain and its key, as they stand in the files and as TLS uses them.
@@ -93,33 +112,32 @@ impl Pair {
     /// # Errors
     /// Files that cannot be read, or that do not belong together.
     pub fn read(files: &CertificateFiles) -> Result<Self, CertificateError> {
-        let chain_pem = read(&files.chain)?;
-        let chain = certificates(&files.chain, &chain_pem)?;
-        let key_pem = read(&files.key)?;
-        let key = PrivateKeyDer::from_pem_slice(&key_pem)
-            .map_err(|error| refuse(&files.key, error.to_string()))?;
-        let provider = rustls::crypto::aws_lc_rs::default_provider();
-        let certified = CertifiedKey::from_der(chain, key, &provider)
-            .map_err(|error| refuse(&files.key, error.to_string()))?;
+        let (chain_pem, key_pem) = (read(&files.chain)?, read(&files.key)?);
+        let certified = certified(&chain_pem, &key_pem).map_err(|invalid| match invalid {
+            InvalidPair::NoChain => refuse(&files.chain, NO_CERTIFICATE.to_owned()),
+            InvalidPair::Chain(reason) => refuse(&files.chain, reason),
+            InvalidPair::Key(reason) | InvalidPair::Apart(reason) => refuse(&files.key, reason),
+        })?;
         Ok(Self { chain_pem, key_pem, certified })
     }
 }
 
-/// Whether a chain and a key, both PEM, belong together. What is in them is not said.
+/// A chain and its key, both PEM, as TLS uses them.
 ///
 /// # Errors
 /// Which of them cannot be used, and why.
-pub fn check(chain: &[u8], key: &[u8]) -> Result<(), String> {
+pub fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, InvalidPair> {
+    let text = |error: rustls::pki_types::pem::Error| error.to_string();
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<_, _>>()
-        .map_err(|_| "the chain is not PEM".to_owned())?;
+        .map_err(|error| InvalidPair::Chain(text(error)))?;
     if chain.is_empty() {
-        return Err("the chain holds no certificate".to_owned());
+        return Err(InvalidPair::NoChain);
     }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| "the key is no PEM key".to_owned())?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| InvalidPair::Key(text(e)))?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let pair = CertifiedKey::from_der(chain, key, &provider);
-    pair.map(|_| ()).map_err(|error| format!("chain and key: {error}"))
+    pair.map_err(|error| InvalidPair::Apart(error.to_string()))
 }
 
 /// Reads a file of authorities; its octets.
@@ -176,7 +194,7 @@ fn certificates(path: &Path, pem: &[u8]) -> Result<Vec<CertificateDer<'static>>,
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| refuse(path, error.to_string()))?;
     if chain.is_empty() {
-        return Err(refuse(path, "it holds no certificate".to_owned()));
+        return Err(refuse(path, NO_CERTIFICATE.to_owned()));
     }
     Ok(chain)
 }

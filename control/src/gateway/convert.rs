@@ -14,6 +14,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portolan_model::traffic::Secret;
+use portolan_runtime::certificate::{InvalidPair, certified};
 
 use super::api;
 use super::draft::{ClassDraft, GatewayApiDraft, GrantDraft, Meta, SecretDraft};
@@ -79,7 +80,13 @@ fn certificate(secret: &api::Secret) -> Result<Arc<Secret>, String> {
         octets.map(Into::into).map_err(|_| format!("{name}: not base 64"))
     };
     let (chain, key) = (read("tls.crt")?, read("tls.key")?);
-    portolan_runtime::certificate::check(&chain, &key)?;
+    // What is in them is not said.
+    certified(&chain, &key).map_err(|invalid| match invalid {
+        InvalidPair::NoChain => "the chain holds no certificate".to_owned(),
+        InvalidPair::Chain(_) => "the chain is not PEM".to_owned(),
+        InvalidPair::Key(_) => "the key is no PEM key".to_owned(),
+        InvalidPair::Apart(reason) => format!("chain and key: {reason}"),
+    })?;
     Ok(Arc::new(Secret::Certificate { chain, key, ocsp: None }))
 }
 

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use portolan_model::traffic::covers;
+
 /// A host; `None` stands for all.
 pub(super) type Host = Option<Arc<str>>;
 
@@ -12,15 +14,6 @@ pub(super) fn intersection(one: &Host, other: &Host) -> Option<Host> {
         (Some(one), Some(other)) if covers(one, other) => Some(Some(Arc::clone(other))),
         (Some(one), Some(other)) if covers(other, one) => Some(Some(Arc::clone(one))),
         _ => None,
-    }
-}
-
-/// Whether whatever the second is for the first is, too.
-pub(super) fn covers(wide: &str, narrow: &str) -> bool {
-    match wide.strip_prefix('*') {
-        // `*.a.b` is for names of any depth below `a.b`, and not for `a.b`.
-        Some(suffix) => narrow.len() > suffix.len() && narrow.ends_with(suffix),
-        None => wide == narrow,
     }
 }
 

@@ -196,7 +196,6 @@ fn timed(rule: &RuleDraft, found: &Found<'_>, route: &mut Route) {
     if let Some(service) = found.first {
         let affinity = service.traffic.affinity_secs.is_some();
         let (_, on) = service.policy.balancing(affinity, portolan_model::Balancer::RoundRobin);
-        route.hash =
-            on.map(|on| HashPolicy { on: on.clone(), terminal: false }).into_iter().collect();
+        route.hash = HashPolicy::told_by(on);
     }
 }

@@ -3,7 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use serde::Serialize;
+use serde::ser::SerializeStruct;
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::draft::{GroupKind, Meta, ParentRef};
@@ -90,10 +91,9 @@ pub struct ParentStatus {
 }
 
 /// A condition.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Condition {
     /// Its type.
-    #[serde(rename = "type")]
     pub kind: &'static str,
     /// Whether it holds.
     pub holds: bool,
@@ -101,6 +101,18 @@ pub struct Condition {
     pub reason: &'static str,
     /// Why, for people.
     pub message: String,
+}
+
+/// As Kubernetes writes it.
+impl Serialize for Condition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut s = serializer.serialize_struct("Condition", 4)?;
+        s.serialize_field("type", self.kind)?;
+        s.serialize_field("status", if self.holds { "True" } else { "False" })?;
+        s.serialize_field("reason", self.reason)?;
+        s.serialize_field("message", &self.message)?;
+        s.end()
+    }
 }
 
 impl Condition {
@@ -116,13 +128,9 @@ impl Condition {
 
     /// As it is written, but for the time.
     fn json(&self, generation: Option<i64>) -> Value {
-        json!({
-            "type": self.kind,
-            "status": if self.holds { "True" } else { "False" },
-            "reason": self.reason,
-            "message": self.message,
-            "observedGeneration": generation,
-        })
+        let mut said = json!(self);
+        said["observedGeneration"] = json!(generation);
+        said
     }
 }
 

@@ -37,19 +37,12 @@ pub(super) struct Writer {
     reports: watch::Receiver<Arc<Report>>,
     metrics: ControlMetrics,
     /// What was written last, or found to be there, of the objects that are there.
-    written: HashMap<ObjectId, Written>,
+    written: HashMap<ObjectId, Status>,
     /// When those that were refused are tried again.
     refused: HashMap<ObjectId, Instant>,
     /// When the Lease is, if it could not be had.
     lease_refused: Option<Instant>,
     lease: Lease,
-}
-
-/// What was written, of which object of that name.
-#[derive(PartialEq)]
-struct Written {
-    uid: Option<Arc<str>>,
-    status: Value,
 }
 
 /// What became of one.
@@ -109,11 +102,8 @@ impl Writer {
         self.written.retain(|id, _| is_there(id));
         let now = Instant::now();
         self.refused.retain(|id, until| is_there(id) && *until > now);
-        let wanted: Vec<(&Status, Written)> = statuses
-            .iter()
-            .map(|status| (status, Written { uid: status.uid.clone(), status: status.json() }))
-            .filter(|(status, wanted)| self.written.get(&status.id) != Some(wanted))
-            .collect();
+        let is_new = |status: &&Status| self.written.get(&status.id) != Some(*status);
+        let wanted: Vec<&Status> = statuses.iter().filter(is_new).collect();
         if wanted.is_empty() {
             return None;
         }
@@ -136,12 +126,12 @@ impl Writer {
             }
         }
         let mut again: Option<Duration> = None;
-        for (status, wanted) in wanted {
+        for status in wanted {
             let pause = match self.refused.get(&status.id) {
                 Some(until) => *until - now,
-                None => match self.write(status, &wanted.status).await {
+                None => match self.write(status).await {
                     Outcome::Done => {
-                        self.written.insert(status.id.clone(), wanted);
+                        self.written.insert(status.id.clone(), status.clone());
                         continue;
                     }
                     Outcome::Gone => continue,
@@ -156,7 +146,7 @@ impl Writer {
         again
     }
 
-    async fn write(&self, status: &Status, json: &Value) -> Outcome {
+    async fn write(&self, status: &Status) -> Outcome {
         let api = self.api(&status.id);
         let name = &status.id.name;
         let found = match api.get(name).await {
@@ -165,7 +155,7 @@ impl Writer {
             Err(error) => return self.refused(&status.id, &error),
         };
         let before = found.data.get("status").cloned().unwrap_or_default();
-        let after = merged(status.id.kind, &before, json, &Timestamp::now().to_string());
+        let after = merged(status.id.kind, &before, &status.json(), &Timestamp::now().to_string());
         if after == before || (before.is_null() && after == json!({ "parents": [] })) {
             return Outcome::Done;
         }

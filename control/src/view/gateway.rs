@@ -2,25 +2,12 @@
 
 use std::sync::Arc;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::Filter;
 use crate::gateway::draft::ParentRef;
 use crate::gateway::status::{Condition, Of, Status, find};
 use crate::report::Report;
-
-/// A condition, as it stands in a row.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ConditionRow {
-    /// Its type.
-    pub kind: &'static str,
-    /// Whether it holds.
-    pub holds: bool,
-    /// Why, in a word.
-    pub reason: &'static str,
-    /// Why, for people.
-    pub message: String,
-}
 
 /// A listener of a Gateway; of a Gateway without any a row with none.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -43,9 +30,9 @@ pub struct GatewayRow {
     /// Routes that are attached.
     pub routes: usize,
     /// What became of the Gateway.
-    pub conditions: Vec<ConditionRow>,
+    pub conditions: Vec<Condition>,
     /// What became of the listener.
-    pub listener_conditions: Vec<ConditionRow>,
+    pub listener_conditions: Vec<Condition>,
 }
 
 /// A route at one of its parents; of a route without any a row with none.
@@ -63,31 +50,7 @@ pub struct RouteRow {
     /// The parent, as `Gateway shop/web`, with the listener or the port if the route says one.
     pub parent: Option<String>,
     /// What became of it there.
-    pub conditions: Vec<ConditionRow>,
-}
-
-/// As Kubernetes writes it.
-impl Serialize for ConditionRow {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        use serde::ser::SerializeStruct;
-        let mut s = serializer.serialize_struct("Condition", 4)?;
-        s.serialize_field("type", self.kind)?;
-        s.serialize_field("status", if self.holds { "True" } else { "False" })?;
-        s.serialize_field("reason", self.reason)?;
-        s.serialize_field("message", &self.message)?;
-        s.end()
-    }
-}
-
-impl From<&Condition> for ConditionRow {
-    fn from(condition: &Condition) -> Self {
-        let Condition { kind, holds, reason, message } = condition.clone();
-        Self { kind, holds, reason, message }
-    }
-}
-
-fn rows(conditions: &[Condition]) -> Vec<ConditionRow> {
-    conditions.iter().map(ConditionRow::from).collect()
+    pub conditions: Vec<Condition>,
 }
 
 /// The Gateways of a report.
@@ -108,7 +71,7 @@ pub fn gateways(report: &Report, filter: &Filter) -> Vec<GatewayRow> {
                 protocol: None,
                 hostname: None,
                 routes: 0,
-                conditions: rows(&gateway.conditions),
+                conditions: gateway.conditions.clone(),
                 listener_conditions: Vec::new(),
             };
             if gateway.listeners.is_empty() {
@@ -120,7 +83,7 @@ pub fn gateways(report: &Report, filter: &Filter) -> Vec<GatewayRow> {
                 protocol: Some(listener.protocol.clone()),
                 hostname: listener.hostname.clone(),
                 routes: listener.routes,
-                listener_conditions: rows(&listener.conditions),
+                listener_conditions: listener.conditions.clone(),
                 ..whole.clone()
             };
             gateway.listeners.iter().map(one).collect()
@@ -150,7 +113,7 @@ pub fn routes(report: &Report, filter: &Filter) -> Vec<RouteRow> {
             }
             let one = |at: &crate::gateway::status::ParentStatus| RouteRow {
                 parent: Some(parent(&at.parent)),
-                conditions: rows(&at.conditions),
+                conditions: at.conditions.clone(),
                 ..whole.clone()
             };
             route.parents.iter().map(one).collect()

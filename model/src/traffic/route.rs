@@ -19,7 +19,8 @@ use index::Index;
 
 pub use action::{Action, Edits, HeaderEdit, Mirror, PathEdit, Redirect, Respond, Share, pick};
 pub use condition::{
-    Asked, Conditions, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, TextMatch, TextTest,
+    Asked, Conditions, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, TextMatch,
+    TextTest, falls_in,
 };
 pub use fault::{Abort, Fault};
 pub use rate_limit::RateLimit;
@@ -98,6 +99,14 @@ pub struct HashPolicy {
     pub on: HashOn,
     /// If it gave a hash, what follows is not asked.
     pub terminal: bool,
+}
+
+impl HashPolicy {
+    /// What a hashed balancer tells requests by; nothing for one that does not hash.
+    #[must_use]
+    pub fn told_by(on: Option<&HashOn>) -> Vec<Self> {
+        on.map(|on| Self { on: on.clone(), terminal: false }).into_iter().collect()
+    }
 }
 
 /// Why virtual hosts do not make a route table.

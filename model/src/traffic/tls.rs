@@ -101,20 +101,36 @@ impl Serialize for Secret {
     }
 }
 
+impl ClientCertificates {
+    /// The name of the secret with the authorities that are asked for.
+    #[must_use]
+    pub fn authorities(&self) -> Option<&ResourceName> {
+        match self {
+            Self::None => None,
+            Self::Optional(name) | Self::Required(name) => Some(name),
+        }
+    }
+}
+
+/// Whether whatever the second name is for the first is for, too. `*.a.b` is for names of any depth
+/// below `a.b`, and not for `a.b`.
+#[must_use]
+pub fn covers(wide: &str, narrow: &str) -> bool {
+    match wide.strip_prefix('*') {
+        Some(suffix) => narrow.len() > suffix.len() && narrow.ends_with(suffix),
+        None => wide == narrow,
+    }
+}
+
 impl ServerTls {
     /// The chain for the name that a client asks for, in lower case.
     #[must_use]
     pub fn chain(&self, asked: Option<&str>) -> Option<usize> {
         // An exact name before all with a star, the longer before the shorter, and any last.
         let fits = |chain: &TlsChain| -> Option<(u8, usize)> {
-            let by_name = chain.names.iter().filter_map(|name| {
-                let asked = asked?;
-                match name.strip_prefix('*') {
-                    None => (**name == *asked).then_some((2, name.len())),
-                    Some(suffix) => (asked.len() > suffix.len() && asked.ends_with(suffix))
-                        .then_some((1, name.len())),
-                }
-            });
+            let by_name = chain.names.iter().filter(|name| asked.is_some_and(|a| covers(name, a)));
+            let by_name =
+                by_name.map(|name| (if name.starts_with('*') { 1 } else { 2 }, name.len()));
             by_name.max().or_else(|| chain.names.is_empty().then_some((0, 0)))
         };
         let ranked = self.chains.iter().enumerate().filter_map(|(i, c)| Some((fits(c)?, i)));
@@ -124,15 +140,9 @@ impl ServerTls {
 
     /// Names of all secrets it needs.
     pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
-        self.chains.iter().flat_map(|chain| {
-            let authorities = match &chain.clients {
-                ClientCertificates::None => None,
-                ClientCertificates::Optional(name) | ClientCertificates::Required(name) => {
-                    Some(name)
-                }
-            };
-            chain.certificates.iter().chain(authorities)
-        })
+        self.chains
+            .iter()
+            .flat_map(|chain| chain.certificates.iter().chain(chain.clients.authorities()))
     }
 }
 

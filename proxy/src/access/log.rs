@@ -10,6 +10,7 @@ use std::thread::Thread;
 use std::time::SystemTime;
 
 use portolan_model::Generation;
+use portolan_model::traffic::falls_in;
 
 use super::record::Record;
 use super::stamp::Stamp;
@@ -113,9 +114,8 @@ impl Pen {
     /// Whether a record is to be written: failures always are. `random` is asked only when that
     /// decides.
     pub(crate) fn wants(&self, failed: bool, random: impl FnOnce() -> u64) -> bool {
-        const MILLION: u64 = 1_000_000;
-        let sample = u64::from(self.log.sample_per_million);
-        failed || sample >= MILLION || (sample > 0 && random() % MILLION < sample)
+        let sample = self.log.sample_per_million;
+        failed || sample >= 1_000_000 || (sample > 0 && falls_in(sample, random()))
     }
 
     /// Adds a record to those that wait, or drops it.

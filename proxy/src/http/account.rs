@@ -19,6 +19,7 @@ use super::asked::Asked;
 use super::body::Source;
 use super::local::{Local, Reason};
 use crate::access::{Pen, Record};
+use crate::decision::Try;
 use crate::health::outcome::Outcome;
 use crate::message::{Known, RequestHead};
 use crate::metrics::KnownRoute;
@@ -40,7 +41,7 @@ pub(super) struct Account {
     began: Cell<Option<Instant>>,
     connected: Cell<Option<Instant>>,
     /// Tries that failed.
-    failed: RefCell<Vec<decide::Failed>>,
+    failed: RefCell<Vec<Try>>,
     /// What it is routed by, and labels that its endpoint must have.
     generation: Cell<Option<Generation>>,
     labels: OnceCell<BTreeMap<String, String>>,
@@ -196,15 +197,8 @@ impl Account {
             route.metrics.on_request(status, took);
         }
         let sent = self.pulse.sent.get() + answer.local_bytes;
+        self.count(status, took, source.bytes, sent);
         let cluster = self.cluster.borrow();
-        if let Some(cluster) = &*cluster {
-            let metrics = &cluster.metrics;
-            metrics.on_request(status, took, self.head.get());
-            metrics.on_bytes(source.bytes, sent);
-            if let Some(status) = self.grpc_status.get() {
-                metrics.on_grpc(status);
-            }
-        }
         let failed = self.is_failure(reason, status);
         if let Some(pen) = &client.origin.shared.pen {
             let record = Record {
@@ -233,14 +227,24 @@ impl Account {
 
     /// Counts a copy of a request: for its cluster alone, since no client saw it.
     pub(super) fn close_copy(&self, source: &Source<'_>, answer: &Answering<'_>) {
-        if let Some(cluster) = &*self.cluster.borrow() {
-            let metrics = &cluster.metrics;
-            metrics.on_request(answer.status, self.started.elapsed(), self.head.get());
-            metrics.on_bytes(source.bytes, self.pulse.sent.get());
-            if let Some(status) = self.grpc_status.get() {
-                metrics.on_grpc(status);
-            }
+        self.count(answer.status, self.started.elapsed(), source.bytes, self.pulse.sent.get());
+    }
+
+    /// Counts it for its cluster.
+    fn count(&self, status: u16, took: Duration, received: u64, sent: u64) {
+        let Some(cluster) = &*self.cluster.borrow() else { return };
+        let metrics = &cluster.metrics;
+        metrics.on_request(status, took, self.head.get());
+        metrics.on_bytes(received, sent);
+        if let Some(status) = self.grpc_status.get() {
+            metrics.on_grpc(status);
         }
+    }
+
+    /// The host that it asks for, for those who watch.
+    fn authority<'a>(&'a self, head: &'a RequestHead) -> &'a [u8] {
+        let said = || head.authority().or_else(|| head.fields.get(Known::Host)).unwrap_or_default();
+        self.asked.get().map_or_else(|| without_userinfo(said()), |asked| &asked.host)
     }
 
     /// The proxy answers it, or ends what an endpoint began.
@@ -265,8 +269,6 @@ impl Account {
             return;
         }
         let fields = &head.fields;
-        let plain = head.authority().or_else(|| fields.get(Known::Host)).unwrap_or_default();
-        let plain = without_userinfo(plain);
         let endpoint = self.endpoint.borrow();
         let forwarded_for = fields.get(Known::ForwardedFor).unwrap_or_default();
         pen.write(&Record {
@@ -274,7 +276,7 @@ impl Account {
             client: &client.peer_text,
             port: client.peer.port(),
             method: head.method(),
-            authority: self.asked.get().map_or(plain, |asked| &asked.host),
+            authority: self.authority(head),
             path: head.path(),
             grpc_status,
             head: self.head.get(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{
     self, Abort, Action, Edits, ListenerKind, Mirror, PathEdit, PathMatch, RateLimit, ResourceName,
+    falls_in,
 };
 
 use super::account::Account;
@@ -192,10 +193,7 @@ pub(super) fn route(
 
 /// Where copies of a request go, each by a throw of its own.
 fn mirrors(asked: &[Mirror], client: &Client) -> Vec<Mirror> {
-    let thrown = |mirror: &&Mirror| {
-        let number = client.origin.shared.random().0;
-        mirror.millionths >= 1_000_000 || number % 1_000_000 < u64::from(mirror.millionths)
-    };
+    let thrown = |mirror: &&Mirror| falls_in(mirror.millionths, client.origin.shared.random().0);
     asked.iter().filter(thrown).cloned().collect()
 }
 

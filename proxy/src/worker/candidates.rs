@@ -52,7 +52,7 @@ impl ClusterState {
                 zone: view.zone,
             }
         };
-        let all = described.endpoints.iter().cloned().zip(&self.members).zip(targets);
+        let all = described.endpoints.into_iter().zip(&self.members).zip(targets);
         (word, all.map(one).collect())
     }
 }

@@ -5,14 +5,15 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::{
-    Gateway, GatewayPort, Generation, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind,
-    ServicePort, ServiceRoutes, Snapshot,
+    Gateway, Generation, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort,
+    ServiceRoutes, Snapshot,
 };
 
 use super::placed::Placed;
 use super::{Catalog, Changed, Name, OVERSIZED, Socket};
 use crate::capability::Dialect;
 use crate::config::ResourceConfig;
+use crate::resource::gateway::Made;
 use crate::resource::route::Around;
 use crate::resource::{
     Encoded, ResourceType, cluster, cluster_name, endpoints, gateway, generation, listener, route,
@@ -94,22 +95,17 @@ impl<'a> Edit<'a> {
 
     /// Replaces what a Gateway made before by what it makes now.
     pub(super) fn gateway(&mut self, old: Option<&Arc<Gateway>>, new: Option<&Arc<Gateway>>) {
-        let made = |gateway: Option<&Arc<Gateway>>| {
-            let encode =
-                |gateway: &Arc<Gateway>| gateway::encode(gateway, self.config.gateway_address);
-            gateway.map(encode).unwrap_or_default()
-        };
-        let (before, after) = (made(old), made(new));
-        let mut stale: BTreeSet<(ResourceType, Name)> =
-            before.into_iter().map(|(kind, name, _)| (kind, name)).collect();
-        for (kind, name, encoded) in after {
-            stale.remove(&(kind, name.clone()));
-            if kind == ResourceType::Listener {
-                let key = new.map(|gateway| gateway.key.clone());
-                let tls = listens_by_tls(new, &name);
-                self.catalog.sockets.insert(name.clone(), Socket { tls, gateway: key });
+        let default = self.config.gateway_address;
+        let mut stale = old.map(|gateway| gateway::names(gateway, default)).unwrap_or_default();
+        if let Some(gateway) = new {
+            for Made { kind, name, encoded, tls } in gateway::encode(gateway, default) {
+                stale.remove(&(kind, name.clone()));
+                if kind == ResourceType::Listener {
+                    let socket = Socket { tls, gateway: Some(gateway.key.clone()) };
+                    self.catalog.sockets.insert(name.clone(), socket);
+                }
+                self.put(kind, name, encoded);
             }
-            self.put(kind, name, encoded);
         }
         for (kind, name) in stale {
             if kind == ResourceType::Listener {
@@ -259,13 +255,6 @@ impl<'a> Edit<'a> {
         }
         self.changed.insert(key);
     }
-}
-
-/// Whether TLS comes first on a listener of a Gateway.
-fn listens_by_tls(gateway: Option<&Arc<Gateway>>, name: &str) -> bool {
-    let port = name.rsplit_once(':').and_then(|(_, port)| port.parse().ok());
-    let port = gateway.zip(port).and_then(|(gateway, port): (_, u16)| gateway.ports.get(&port));
-    matches!(port, Some(GatewayPort::Https(..)))
 }
 
 /// Puts a resource in place; whether it differs from what stood there.

@@ -1,6 +1,7 @@
 //! LDS and RDS of Gateways: a socket per port and address, and the route table of each port that
 //! speaks HTTP.
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use portolan_model::traffic::{Secret, Share};
@@ -37,12 +38,53 @@ pub fn key_of(name: &str) -> Option<GatewayKey> {
     GatewayKey::parse(key.split_once("/tls/").map_or(key, |(key, _)| key))
 }
 
-/// All resources of a Gateway. `default` is where it listens if it asks for no address.
-#[must_use]
-pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<(ResourceType, Name, Encoded)> {
-    let mut encoded = Vec::new();
+/// A resource of a Gateway.
+#[derive(Debug)]
+pub struct Made {
+    /// Its type.
+    pub kind: ResourceType,
+    /// Its name.
+    pub name: Name,
+    /// Its content.
+    pub encoded: Encoded,
+    /// Whether it is a listener on which TLS comes first.
+    pub tls: bool,
+}
+
+/// The listeners of a port: one for each address. `default` is where a Gateway listens that asks for
+/// none.
+fn sockets(gateway: &Gateway, port: u16, default: IpAddr) -> Vec<(Name, SocketAddr)> {
     let any = [default];
     let addresses = if gateway.addresses.is_empty() { &any[..] } else { &gateway.addresses };
+    let socket = |(i, address): (usize, &IpAddr)| {
+        let name = match i {
+            0 => name(&gateway.key, port),
+            i => format!("{PREFIX}{}#{}:{port}", gateway.key, i + 1).into(),
+        };
+        (name, SocketAddr::new(*address, port))
+    };
+    addresses.iter().enumerate().map(socket).collect()
+}
+
+/// The names of all resources of a Gateway.
+#[must_use]
+pub fn names(gateway: &Gateway, default: IpAddr) -> BTreeSet<(ResourceType, Name)> {
+    let of_ports = gateway.ports.iter().flat_map(|(port, content)| {
+        let table = (!matches!(content, GatewayPort::Tcp(_)))
+            .then(|| (ResourceType::Route, name(&gateway.key, *port)));
+        let listeners = sockets(gateway, *port, default).into_iter();
+        table.into_iter().chain(listeners.map(|(name, _)| (ResourceType::Listener, name)))
+    });
+    let secrets = gateway.certificates.keys();
+    let secrets = secrets.map(|name| (ResourceType::Secret, secret_name(&gateway.key, name)));
+    of_ports.chain(secrets).collect()
+}
+
+/// All resources of a Gateway. `default` is where it listens if it asks for no address.
+#[must_use]
+pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<Made> {
+    let mut made = Vec::new();
+    let mut put = |kind, name, encoded, tls| made.push(Made { kind, name, encoded, tls });
     for (port, content) in &gateway.ports {
         let table = name(&gateway.key, *port);
         if let GatewayPort::Http(hosts) | GatewayPort::Https(hosts, _) = content {
@@ -53,26 +95,23 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<(ResourceType, Name, En
                 ignore_port_in_host_matching: true,
                 ..RouteConfiguration::default()
             };
-            encoded.push((ResourceType::Route, table.clone(), Encoded::new(&table, &config)));
+            put(ResourceType::Route, table.clone(), Encoded::new(&table, &config), false);
         }
-        for (i, address) in addresses.iter().enumerate() {
-            let name = match i {
-                0 => table.clone(),
-                i => format!("{PREFIX}{}#{}:{port}", gateway.key, i + 1).into(),
-            };
-            let at = SocketAddr::new(*address, *port);
+        let tls = matches!(content, GatewayPort::Https(..));
+        for (name, at) in sockets(gateway, *port, default) {
             let listener = socket(&name, at, content, &table, &gateway.key);
-            encoded.push((ResourceType::Listener, name.clone(), Encoded::new(&name, &listener)));
+            let encoded = Encoded::new(&name, &listener);
+            put(ResourceType::Listener, name, encoded, tls);
         }
     }
     for (name, secret) in &gateway.certificates {
         if let Secret::Certificate { chain, key, .. } = &**secret {
             let name = secret_name(&gateway.key, name);
-            let secret = secret::encode_certificate(&name, chain, key);
-            encoded.push((ResourceType::Secret, name, secret));
+            let encoded = secret::encode_certificate(&name, chain, key);
+            put(ResourceType::Secret, name, encoded, false);
         }
     }
-    encoded
+    made
 }
 
 /// Name of a certificate of a Gateway: `gateway/shop/web/tls/shop/web-cert:0`. What follows the colon

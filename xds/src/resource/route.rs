@@ -134,7 +134,7 @@ fn to_cluster(service: &Service, port: u16, default: Balancer) -> traffic::Route
         timeout: service.policy.timeouts.request,
         idle_timeout: service.policy.timeouts.idle,
         retries: service.policy.retries.clone(),
-        hash: encode::told_by(hash_on),
+        hash: traffic::HashPolicy::told_by(hash_on),
         ..traffic::Route::to(PathMatch::Prefix("".into()), name)
     }
 }

@@ -1,6 +1,6 @@
 //! What a Gateway makes is what our own proxy reads of it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,15 +12,10 @@ use portolan_model::traffic::{
 };
 use portolan_model::{Gateway, GatewayKey, GatewayPort};
 use portolan_xds::client::decode;
+use portolan_xds::resource::gateway::Made;
 use portolan_xds::resource::{ResourceType, gateway};
 
-use portolan_proto::envoy::protobuf::Any;
-use portolan_xds::resource::Encoded;
-use prost::Message;
-
-fn any(encoded: &Encoded) -> Any {
-    Any::decode(&encoded.any[..]).expect("an Any")
-}
+use crate::support::any;
 
 fn of(port: GatewayPort) -> Gateway {
     let (key, addresses) = (GatewayKey::new("shop", "web"), Vec::new());
@@ -40,8 +35,8 @@ fn read(route: &Route) -> Route {
 
 fn table(gateway: &Gateway) -> RouteTable {
     let encoded = gateway::encode(gateway, [127, 0, 0, 1].into());
-    let route = encoded.iter().find(|(kind, _, _)| *kind == ResourceType::Route).expect("one");
-    decode::route::decode(&any(&route.2)).expect("our proxy takes it").1
+    let route = encoded.iter().find(|made| made.kind == ResourceType::Route).expect("one");
+    decode::route::decode(&any(&route.encoded)).expect("our proxy takes it").1
 }
 
 fn text(test: TextTest) -> TextMatch {
@@ -215,10 +210,15 @@ fn every_port_and_address_has_a_listener() {
         ..of(GatewayPort::Tcp(Vec::new()))
     };
     let read = |gateway: &Gateway| -> Vec<(String, String, ListenerKind)> {
-        let encoded = gateway::encode(gateway, [127, 0, 0, 1].into()).into_iter();
-        let listeners = encoded.filter(|(kind, _, _)| *kind == ResourceType::Listener);
+        let default = [127, 0, 0, 1].into();
+        let encoded = gateway::encode(gateway, default);
+        let named: BTreeSet<_> =
+            encoded.iter().map(|made| (made.kind, made.name.clone())).collect();
+        assert_eq!(named, gateway::names(gateway, default));
+        let encoded = encoded.into_iter();
+        let listeners = encoded.filter(|made| made.kind == ResourceType::Listener);
         listeners
-            .map(|(_, name, encoded)| {
+            .map(|Made { name, encoded, .. }| {
                 let decoded = decode::listener::decode(&any(&encoded)).expect("taken").1;
                 let (listener, _) = decoded.expect("a socket");
                 assert_eq!(listener.name, name);

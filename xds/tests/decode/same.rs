@@ -13,17 +13,11 @@ use portolan_model::traffic::{
     ProxyHeader, Route, Share, SlowStart, SuccessRate, TcpOptions, UpstreamProtocol,
 };
 use portolan_model::{AppProtocol, Balancer, Service, ServiceKey};
-use portolan_proto::envoy::protobuf::Any;
 use portolan_xds::client::decode;
-use portolan_xds::resource::{Encoded, cluster, listener, route};
+use portolan_xds::resource::{cluster, listener, route};
 use portolan_xds::{Dialect, ListenerOptions, ListenerSpec, ListenerTarget, ResourceConfig};
-use prost::Message;
 
-use crate::support::{config, entry};
-
-fn any(encoded: &Encoded) -> Any {
-    Any::decode(&encoded.any[..]).expect("an Any")
-}
+use crate::support::{any, config, entry};
 
 /// `shop/web`, which says nothing of what it speaks, after a change to it.
 fn service(change: impl FnOnce(&mut Service)) -> Service {

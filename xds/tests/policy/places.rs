@@ -10,18 +10,13 @@ use portolan_proto::envoy::core::HealthStatus;
 use portolan_proto::envoy::core::address::Address;
 use portolan_proto::envoy::endpoint::lb_endpoint::HostIdentifier;
 use portolan_proto::envoy::endpoint::{ClusterLoadAssignment, LbEndpoint};
-use portolan_proto::envoy::protobuf::Any;
 use portolan_xds::client::decode;
 use portolan_xds::resource::{Encoded, ResourceType, endpoints};
 use portolan_xds::server::session::{Names, Request, Session, Variant};
 use portolan_xds::viewer::Viewer;
 use prost::Message;
 
-use crate::support::{Told, World, entry, resources};
-
-fn any(encoded: &Encoded) -> Any {
-    Any::decode(&encoded.any[..]).expect("an Any")
-}
+use crate::support::{Told, World, any, entry, resources};
 
 /// What a client in a place gets of `shop/web`: the session's EDS responses, by last octet.
 struct Placed {

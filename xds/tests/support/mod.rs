@@ -18,6 +18,11 @@ use portolan_xds::{
 };
 use prost::Message;
 
+/// A resource as it is sent.
+pub(crate) fn any(encoded: &Encoded) -> Any {
+    Any::decode(&encoded.any[..]).expect("an Any")
+}
+
 /// A small generator, so that a seed means the same everywhere (SplitMix64).
 #[derive(Clone, Debug)]
 pub(crate) struct Dice(u64);

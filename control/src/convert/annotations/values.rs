@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portolan_model::AppProtocol;
 use portolan_model::policy::{HashOn, Probe, RETRIABLE_STATUSES, RetryOn};
-use portolan_model::traffic::ProxyHeader;
+use portolan_model::traffic::{HeaderEdit, ProxyHeader};
 
 /// Longest time any setting may name.
 const MAX_DURATION: Duration = Duration::from_secs(24 * 3600);
@@ -47,14 +47,15 @@ pub(super) fn hash_on(text: &str) -> Result<HashOn, String> {
     match kind {
         "source-ip" if rest.is_empty() => Ok(HashOn::SourceIp),
         "path" if rest.is_empty() => Ok(HashOn::Path),
-        "header" if is_token(rest) => Ok(HashOn::Header(rest.to_ascii_lowercase())),
+        "header" if HeaderEdit::is_name(rest) => Ok(HashOn::Header(rest.to_ascii_lowercase())),
         "cookie" => {
             let (name, ttl) = match rest.split_once(':') {
                 Some((name, ttl)) => (name, Some(duration(ttl)?)),
                 None => (rest, None),
             };
             let cookie = HashOn::Cookie { name: name.to_owned(), ttl };
-            if is_token(name) {
+            // RFC 6265 §4.1.1: a cookie is called as a field is.
+            if HeaderEdit::is_name(name) {
                 Ok(cookie)
             } else {
                 Err(format!("{name:?} is no name of a cookie"))
@@ -64,12 +65,6 @@ pub(super) fn hash_on(text: &str) -> Result<HashOn, String> {
             "{text:?} is not header:NAME, cookie:NAME, cookie:NAME:TIME, source-ip or path"
         )),
     }
-}
-
-/// A name of a header or cookie (RFC 9110 §5.6.2, RFC 6265 §4.1.1).
-fn is_token(text: &str) -> bool {
-    let of_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
-    !text.is_empty() && text.bytes().all(of_token)
 }
 
 pub(super) fn probe(text: &str) -> Result<Probe, String> {

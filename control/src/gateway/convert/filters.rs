@@ -141,8 +141,7 @@ fn fields(field: &str, said: &api::HeaderModifier) -> Result<Vec<HeaderEdit>, Fa
 
 /// A field's name (RFC 9110 §5.1), in lower case.
 pub(super) fn field_name(field: &str, said: &str) -> Result<Arc<str>, Fault> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if said.is_empty() || said.len() > 256 || !said.bytes().all(token) {
+    if said.len() > 256 || !HeaderEdit::is_name(said) {
         return Err(Fault::rejected(field, format!("{said:?} is not the name of a field")));
     }
     Ok(said.to_ascii_lowercase().into())
@@ -271,8 +270,7 @@ fn path(
 }
 
 fn new_path(field: &str, said: &str) -> Result<Arc<str>, String> {
-    let part = |byte: u8| byte.is_ascii_graphic() && !b"#?\"<>\\^`{|}".contains(&byte);
-    if said.len() > MAX_PATH || !said.bytes().all(part) {
+    if said.len() > MAX_PATH || !PathEdit::is_path(said) {
         return Err(format!("{field}: {said:?} is no path"));
     }
     if said.starts_with('/') { Ok(said.into()) } else { Ok(format!("/{said}").into()) }

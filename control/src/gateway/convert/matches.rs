@@ -155,11 +155,7 @@ fn check_path(field: &str, path: &str) -> Result<(), Fault> {
 }
 
 fn pattern(field: &str, text: &str) -> Result<Pattern, String> {
-    Pattern::new(text).map_err(|error| {
-        // It comes in several lines, with the place marked.
-        let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
-        format!("{field}: {error}")
-    })
+    Pattern::new(text).map_err(|error| format!("{field}: {error}"))
 }
 
 fn by_method(field: &str, method: &str) -> Result<HeaderMatch, Fault> {
@@ -169,10 +165,10 @@ fn by_method(field: &str, method: &str) -> Result<HeaderMatch, Fault> {
         let reason = format!("{method:?} is not one of {}", METHODS.join(", "));
         return Err(Fault::rejected(field, reason));
     }
-    Ok(by_text(":method".into(), exactly(method)))
+    Ok(by_text((":method".into(), exactly(method))))
 }
 
-fn by_text(name: Arc<str>, test: TextMatch) -> HeaderMatch {
+fn by_text((name, test): (Arc<str>, TextMatch)) -> HeaderMatch {
     HeaderMatch { name, test: HeaderTest::Text(test), invert: false, missing_is_empty: false }
 }
 
@@ -180,35 +176,35 @@ fn exactly(text: &str) -> TextMatch {
     TextMatch { test: TextTest::Exact(text.into()), ignore_case: false }
 }
 
-/// Of several that name the same field the first counts.
 fn headers(field: &str, said: &[api::HeaderMatch]) -> Read<Vec<HeaderMatch>> {
-    at_most(field, said.len(), MAX_FIELDS)?;
-    let (mut headers, mut known) = (Vec::new(), BTreeSet::new());
-    for (i, said) in said.iter().enumerate() {
-        let field = format!("{field}[{i}]");
-        let name = field_name(&format!("{field}.name"), &said.name)?;
-        match text(&field, said) {
-            Ok(test) if known.insert(Arc::clone(&name)) => headers.push(by_text(name, test)),
-            Ok(_) => {}
-            Err(unsupported) => return Ok(Err(unsupported)),
-        }
-    }
-    Ok(Ok(headers))
+    let name = |field: &str, said: &str| field_name(&format!("{field}.name"), said);
+    Ok(tests(field, said, name)?.map(|tests| tests.into_iter().map(by_text).collect()))
 }
 
 fn query(field: &str, said: &[api::HeaderMatch]) -> Read<Vec<QueryMatch>> {
+    let of = |(name, test)| QueryMatch { name, test: Some(test) };
+    let tests = tests(field, said, |_, said| Ok(said.into()))?;
+    Ok(tests.map(|tests| tests.into_iter().map(of).collect()))
+}
+
+/// What is asked of values by their names. Of several of a name the first counts.
+fn tests(
+    field: &str,
+    said: &[api::HeaderMatch],
+    name: impl Fn(&str, &str) -> Result<Arc<str>, Fault>,
+) -> Read<Vec<(Arc<str>, TextMatch)>> {
     at_most(field, said.len(), MAX_FIELDS)?;
-    let (mut query, mut known) = (Vec::new(), BTreeSet::new());
+    let (mut tests, mut known) = (Vec::new(), BTreeSet::new());
     for (i, said) in said.iter().enumerate() {
-        match text(&format!("{field}[{i}]"), said) {
-            Ok(test) if known.insert(&said.name) => {
-                query.push(QueryMatch { name: said.name.as_str().into(), test: Some(test) });
-            }
+        let field = format!("{field}[{i}]");
+        let name = name(&field, &said.name)?;
+        match text(&field, said) {
+            Ok(test) if known.insert(Arc::clone(&name)) => tests.push((name, test)),
             Ok(_) => {}
             Err(unsupported) => return Ok(Err(unsupported)),
         }
     }
-    Ok(Ok(query))
+    Ok(Ok(tests))
 }
 
 fn text(field: &str, said: &api::HeaderMatch) -> Result<TextMatch, String> {

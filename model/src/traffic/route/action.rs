@@ -166,6 +166,13 @@ impl HeaderEdit {
         "http2-settings",
     ];
 
+    /// Whether a text is the name of a field (`token`, RFC 9110 §5.6.2).
+    #[must_use]
+    pub fn is_name(text: &str) -> bool {
+        let of_token = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
+        !text.is_empty() && text.bytes().all(of_token)
+    }
+
     /// Whether a field of this name, in lower case, may be changed on the way.
     #[must_use]
     pub fn may_change(name: &str) -> bool {
@@ -194,6 +201,12 @@ impl Edits {
 }
 
 impl PathEdit {
+    /// Whether a text may stand in a path that takes the place of another.
+    #[must_use]
+    pub fn is_path(text: &str) -> bool {
+        text.bytes().all(|byte| byte.is_ascii_graphic() && !b"#?\"<>\\^`{|}".contains(&byte))
+    }
+
     /// The target (path and query) that a target becomes, if the route's condition is this.
     /// `matched` is only used where a prefix is replaced.
     #[must_use]

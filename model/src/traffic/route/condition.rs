@@ -22,7 +22,8 @@ pub trait Asked {
 }
 
 /// Whether a number, which may be any, falls in a part of all, in millionths.
-pub(super) fn falls_in(part: u32, number: u64) -> bool {
+#[must_use]
+pub fn falls_in(part: u32, number: u64) -> bool {
     number % 1_000_000 < u64::from(part)
 }
 
@@ -127,23 +128,38 @@ pub struct Pattern {
 }
 
 /// Most bytes that a compiled expression may take.
-pub(super) const MAX_COMPILED: usize = 1024 * 1024;
+const MAX_COMPILED: usize = 1024 * 1024;
+
+/// Compiles an expression, of octets unless it needs Unicode; and whether it does.
+///
+/// # Errors
+/// Why it is none, in one line, or that it is too large.
+pub(super) fn compile(text: &str) -> Result<(regex::bytes::Regex, bool), String> {
+    if let Ok(compiled) = build(text, false) {
+        return Ok((compiled, false));
+    }
+    build(text, true).map(|compiled| (compiled, true))
+}
+
+fn build(text: &str, unicode: bool) -> Result<regex::bytes::Regex, String> {
+    let mut builder = regex::bytes::RegexBuilder::new(text);
+    builder.unicode(unicode).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED);
+    builder.build().map_err(|error| {
+        // It comes in several lines, with the place marked.
+        error.to_string().split_whitespace().collect::<Vec<_>>().join(" ")
+    })
+}
 
 impl Pattern {
     /// Compiles an expression.
     ///
     /// # Errors
-    /// Why it is none, or that it is too large.
+    /// Why it is none, in one line, or that it is too large.
     pub fn new(text: &str) -> Result<Self, String> {
         // By itself first: what closes the group that it stands in is no expression.
-        let build = |text: &str, unicode| {
-            let mut builder = regex::bytes::RegexBuilder::new(text);
-            builder.unicode(unicode).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build()
-        };
-        let unicode = build(text, false).is_err();
-        build(text, unicode).map_err(|error| error.to_string())?;
-        let compiled = build(&format!(r"\A(?:{text})\z"), unicode);
-        Ok(Self { text: text.into(), compiled: compiled.map_err(|error| error.to_string())? })
+        let (_, unicode) = compile(text)?;
+        let compiled = build(&format!(r"\A(?:{text})\z"), unicode)?;
+        Ok(Self { text: text.into(), compiled })
     }
 
     /// The expression.

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use super::condition::MAX_COMPILED;
+use super::condition::compile;
 
 /// What every part of a text that an expression matches becomes. In what it becomes `\0` to `\9`
 /// stand for the groups of the expression, and `\\` for one backslash.
@@ -28,13 +28,9 @@ impl Substitution {
     /// Compiles an expression and what its matches become.
     ///
     /// # Errors
-    /// Why one of them is none, or too large.
+    /// Why one of them is none, in one line, or too large.
     pub fn new(text: &str, with: &str) -> Result<Self, String> {
-        let build = |unicode| {
-            let mut builder = regex::bytes::RegexBuilder::new(text);
-            builder.unicode(unicode).size_limit(MAX_COMPILED).dfa_size_limit(MAX_COMPILED).build()
-        };
-        let compiled = build(false).or_else(|_| build(true)).map_err(|error| error.to_string())?;
+        let (compiled, _) = compile(text)?;
         let parts = parts(with)?;
         let groups = compiled.captures_len();
         for part in &parts {

@@ -8,23 +8,14 @@ use std::time::SystemTime;
 use portolan_model::Generation;
 use tokio::time::Instant;
 
-use super::{Account, protocol, without_userinfo};
-use crate::decision::{self, Decision, RouteTaken, Times, Try};
+use super::{Account, protocol};
+use crate::decision::{self, Decision, RouteTaken, Times, Try, millis};
 use crate::http::Client;
 use crate::http::answering::Answering;
 use crate::http::local::Reason;
 use crate::message::{Known, RequestHead, without_query};
 use crate::upstream::{Cause, Failure};
 use crate::worker::candidates::Sought;
-
-/// A try that failed.
-pub(super) struct Failed {
-    endpoint: SocketAddr,
-    began: Instant,
-    connected: Option<Instant>,
-    ended: Instant,
-    outcome: String,
-}
 
 impl Account {
     /// It is routed by this configuration.
@@ -50,16 +41,30 @@ impl Account {
             return;
         };
         let kept = if reused { ", on a kept connection" } else { "" };
-        self.failed.borrow_mut().push(Failed {
-            endpoint: endpoint.address,
-            began,
-            connected: self.connected.take(),
-            ended: Instant::now(),
-            outcome: match failure.cause {
-                Cause::Status(_) | Cause::Grpc(_) => word(failure.cause),
-                cause => format!("{}: {}{kept}", word(cause), failure.detail),
-            },
-        });
+        let outcome = match failure.cause {
+            Cause::Status(_) | Cause::Grpc(_) => word(failure.cause),
+            cause => format!("{}: {}{kept}", word(cause), failure.detail),
+        };
+        let failed = self.one(endpoint.address, began, Some(Instant::now()), outcome);
+        self.failed.borrow_mut().push(failed);
+    }
+
+    /// A try at an endpoint, which took until then.
+    fn one(
+        &self,
+        endpoint: SocketAddr,
+        began: Instant,
+        ended: Option<Instant>,
+        outcome: String,
+    ) -> Try {
+        let since = |from: Instant, at: Instant| millis(at.saturating_duration_since(from));
+        Try {
+            endpoint,
+            began_ms: since(self.started, began),
+            connect_ms: self.connected.get().map(|at| since(began, at)),
+            took_ms: ended.map(|at| since(began, at)),
+            outcome,
+        }
     }
 
     /// Keeps a record of it, if there is to be one. `detail` is what the proxy's answer was about.
@@ -83,16 +88,12 @@ impl Account {
             return;
         }
         shared.metrics.decisions.add(1);
-        let since = |at: Instant| decision::millis(at.saturating_duration_since(self.started));
         let tries = self.tries(answer.status, reason);
         let tried: Vec<SocketAddr> = tries.iter().map(|one| one.endpoint).collect();
         let cluster = self.cluster.borrow().clone();
         let sought = Sought { tried: &tried, labels: self.labels.get() };
         let candidates = cluster.as_ref().map(|state| state.candidates(&shared.health, &sought));
         let fields = &head.fields;
-        let plain = head.authority().or_else(|| fields.get(Known::Host)).unwrap_or_default();
-        let plain = without_userinfo(plain);
-        let authority = self.asked.get().map_or(plain, |asked| &asked.host);
         // A fragment is refused, and may hold as much as a query.
         let path = without_query(head.path()).split(|byte| *byte == b'#').next();
         let path = path.unwrap_or_default();
@@ -109,7 +110,7 @@ impl Account {
             protocol: protocol(answer.speaks),
             client: client.peer,
             method: decision::text(head.method()),
-            authority: decision::text(authority),
+            authority: decision::text(self.authority(head)),
             path: decision::text(path),
             status: Some(answer.status).filter(|status| *status != 0),
             grpc_status: self.grpc_status.get(),
@@ -126,9 +127,12 @@ impl Account {
             candidates: candidates.map(|(_, all)| all).unwrap_or_default(),
             times: Times {
                 first_try_ms: tries.first().map(|first| first.began_ms),
-                sent_ms: self.pulse.request_sent().map(since),
-                head_ms: self.head.get().map(decision::millis),
-                total_ms: decision::millis(self.started.elapsed()),
+                sent_ms: self
+                    .pulse
+                    .request_sent()
+                    .map(|at| millis(at.saturating_duration_since(self.started))),
+                head_ms: self.head.get().map(millis),
+                total_ms: millis(self.started.elapsed()),
             },
             tries,
         });
@@ -136,39 +140,22 @@ impl Account {
 
     /// The tries that failed and, unless that was the last, the one that did not.
     fn tries(&self, status: u16, reason: Option<Reason>) -> Vec<Try> {
-        let failed = self.failed.borrow();
-        let since = |at: Instant| decision::millis(at.saturating_duration_since(self.started));
-        let between =
-            |from: Instant, to: Instant| decision::millis(to.saturating_duration_since(from));
-        let mut tries: Vec<Try> = (failed.iter())
-            .map(|one| Try {
-                endpoint: one.endpoint,
-                began_ms: since(one.began),
-                connect_ms: one.connected.map(|at| between(one.began, at)),
-                took_ms: Some(between(one.began, one.ended)),
-                outcome: one.outcome.clone(),
-            })
-            .collect();
+        let mut tries = self.failed.borrow().clone();
         let last = self.endpoint.borrow();
         let count = usize::try_from(self.tries.get()).unwrap_or(usize::MAX);
         if let (Some(last), Some(began)) = (&*last, self.began.get())
             && count > tries.len()
         {
             let head = self.head.get().map(|head| self.started + head);
-            tries.push(Try {
-                endpoint: last.address,
-                began_ms: since(began),
-                connect_ms: self.connected.get().map(|at| between(began, at)),
-                took_ms: head.map(|head| between(began, head)),
-                outcome: match (head, reason) {
-                    (Some(_), None) => format!("answered {status}"),
-                    (Some(_), Some(reason)) => {
-                        format!("began to answer {status}, then {}", reason.as_str())
-                    }
-                    (None, Some(reason)) => format!("no answer, then {}", reason.as_str()),
-                    (None, None) => "no answer".to_owned(),
-                },
-            });
+            let outcome = match (head, reason) {
+                (Some(_), None) => format!("answered {status}"),
+                (Some(_), Some(reason)) => {
+                    format!("began to answer {status}, then {}", reason.as_str())
+                }
+                (None, Some(reason)) => format!("no answer, then {}", reason.as_str()),
+                (None, None) => "no answer".to_owned(),
+            };
+            tries.push(self.one(last.address, began, head, outcome));
         }
         tries
     }

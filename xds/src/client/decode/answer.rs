@@ -121,17 +121,12 @@ pub(super) fn replaced(field: &str, said: &RegexMatchAndSubstitute) -> Result<Pa
         return Err(format!("{field}.substitution: {:?} is no part of a path", said.substitution));
     }
     let substitution = Substitution::new(text, &said.substitution);
-    substitution.map(PathEdit::Replaced).map_err(|error| {
-        // It comes in several lines, with the place marked.
-        let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
-        format!("{field}: {error}")
-    })
+    substitution.map(PathEdit::Replaced).map_err(|error| format!("{field}: {error}"))
 }
 
 /// A path, or a beginning of one, as it may stand in a request's target.
 pub(super) fn target(field: &str, said: &str) -> Result<Arc<str>, String> {
-    let part = |byte: u8| byte.is_ascii_graphic() && !b"#?\"<>\\^`{|}".contains(&byte);
-    if !said.starts_with('/') || !said.bytes().all(part) {
+    if !said.starts_with('/') || !PathEdit::is_path(said) {
         return Err(format!("{field}: {said:?} is no path"));
     }
     Ok(said.into())

@@ -139,11 +139,7 @@ fn regex(field: &str, said: &RegexMatcher) -> Result<Pattern, String> {
     if said.regex.is_empty() {
         return Err(format!("{field}.regex: missing"));
     }
-    Pattern::new(&said.regex).map_err(|error| {
-        // It comes in several lines, with the place marked.
-        let error = error.split_whitespace().collect::<Vec<_>>().join(" ");
-        format!("{field}.regex: {error}")
-    })
+    Pattern::new(&said.regex).map_err(|error| format!("{field}.regex: {error}"))
 }
 
 /// The default: there is no runtime to ask. `None` for all of the requests.

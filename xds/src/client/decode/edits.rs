@@ -122,8 +122,7 @@ fn added(field: &str, said: &HeaderValueOption) -> Result<Option<HeaderEdit>, St
 
 /// A field name that may be changed, in lower case.
 fn name(field: &str, said: &str) -> Result<Arc<str>, String> {
-    let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
-    if said.is_empty() || !said.bytes().all(token) {
+    if !HeaderEdit::is_name(said) {
         return Err(format!("{field}: {said:?} is no field name that can be changed"));
     }
     let name = said.to_ascii_lowercase();

@@ -6,10 +6,10 @@ use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::tls::secret::Type;
 use portolan_proto::envoy::tls::{self, CertificateValidationContext, TlsCertificate};
+use portolan_runtime::certificate::{InvalidPair, certified};
 use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::sign::CertifiedKey;
 
 use super::{DecodeError, named, refuse, resource};
 
@@ -37,20 +37,14 @@ fn certificate(said: &TlsCertificate) -> Result<Secret, String> {
         ("tls_certificate.private_key_provider", said.private_key_provider.is_some()),
     ];
     asked.into_iter().try_for_each(|(field, asked)| refuse(field, asked))?;
-    let chain = inline("tls_certificate.certificate_chain", said.certificate_chain.as_ref())?;
-    let key = inline("tls_certificate.private_key", said.private_key.as_ref())?;
-    let field = "tls_certificate.certificate_chain";
-    let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("{field}: {error}"))?;
-    if certificates.is_empty() {
-        return Err(format!("{field}: holds no certificate"));
-    }
-    let field = "tls_certificate.private_key";
-    let read = PrivateKeyDer::from_pem_slice(key).map_err(|error| format!("{field}: {error}"))?;
-    let provider = rustls::crypto::aws_lc_rs::default_provider();
-    CertifiedKey::from_der(certificates, read, &provider)
-        .map_err(|error| format!("{field}: {error}"))?;
+    let (of_chain, of_key) = ("tls_certificate.certificate_chain", "tls_certificate.private_key");
+    let chain = inline(of_chain, said.certificate_chain.as_ref())?;
+    let key = inline(of_key, said.private_key.as_ref())?;
+    certified(chain, key).map_err(|invalid| match invalid {
+        InvalidPair::NoChain => format!("{of_chain}: holds no certificate"),
+        InvalidPair::Chain(reason) => format!("{of_chain}: {reason}"),
+        InvalidPair::Key(reason) | InvalidPair::Apart(reason) => format!("{of_key}: {reason}"),
+    })?;
     let ocsp = said.ocsp_staple.as_ref();
     let ocsp = ocsp.map(|said| inline("tls_certificate.ocsp_staple", Some(said))).transpose()?;
     Ok(Secret::Certificate { chain: chain.into(), key: key.into(), ocsp: ocsp.map(Into::into) })

@@ -2,7 +2,7 @@
 //!
 //! Faults and limits of rate are not said: no snapshot has a route with any.
 
-use portolan_model::policy::{HashOn, Retries, RetryOn};
+use portolan_model::policy::{Retries, RetryOn};
 use portolan_model::traffic::{
     self, Action as Becomes, Edits, HeaderEdit, PathEdit, PathMatch, Share, Substitution,
 };
@@ -243,9 +243,4 @@ fn retry_policy(retries: &Retries) -> RetryPolicy {
         }),
         ..RetryPolicy::default()
     }
-}
-
-/// What a hashed balancer tells requests by, as the model says it.
-pub(in crate::resource) fn told_by(on: Option<&HashOn>) -> Vec<traffic::HashPolicy> {
-    on.map(|on| traffic::HashPolicy { on: on.clone(), terminal: false }).into_iter().collect()
 }
