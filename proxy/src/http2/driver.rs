@@ -37,6 +37,8 @@ pub(super) struct Driver<S> {
     fresh: bool,
     /// The output is closed.
     shut: bool,
+    /// Why the peer takes nothing any more, while it is heard out.
+    broken: Option<Error>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
@@ -49,6 +51,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
             clock: Clock::default(),
             fresh: true,
             shut: false,
+            broken: None,
         }
     }
 
@@ -86,16 +89,23 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         }
         for _ in 0..ROUNDS {
             let read = if self.is_over() { false } else { self.read(cx, dispatch)? };
-            let mut written = match self.write(cx) {
-                Ok(written) => written,
-                Err(error) => return Poll::Ready(Err(self.last_words(cx, dispatch, error))),
-            };
+            if let Some(error) = self.broken {
+                if self.is_over() || self.clock.poll(cx, &self.shared, true)? {
+                    return Poll::Ready(Err(self.outcome().err().unwrap_or(error)));
+                }
+                if read {
+                    continue;
+                }
+                return Poll::Pending;
+            }
+            let Some(mut written) = self.write_or_break(cx) else { continue };
             if self.clock.poll(cx, &self.shared, !written)? {
                 return Poll::Ready(self.outcome());
             }
             if written {
                 // What the tick added.
-                written = self.write(cx)?;
+                let Some(rest) = self.write_or_break(cx) else { continue };
+                written = rest;
             }
             if self.shared.look(|connection| connection.is_finished()) && written {
                 self.shared.with(|connection| connection.close());
@@ -153,19 +163,18 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Driver<S> {
         dispatch(&self.shared);
     }
 
-    /// The peer takes nothing any more; it may have said why, and what it did not process.
-    fn last_words(
-        &mut self,
-        cx: &mut Context<'_>,
-        dispatch: &mut impl FnMut(&Rc<Shared>),
-        error: Error,
-    ) -> Error {
-        for _ in 0..ROUNDS {
-            if !matches!(self.read(cx, dispatch), Ok(true)) {
-                break;
+    /// Writes what waits; whether all of it went, or nothing if the peer takes no more. What it
+    /// said before that is still under way to us, with what it did not process: it is read to its
+    /// end, which comes soon.
+    fn write_or_break(&mut self, cx: &mut Context<'_>) -> Option<bool> {
+        match self.write(cx) {
+            Ok(written) => Some(written),
+            Err(error) => {
+                self.broken = Some(error);
+                self.shared.with(|connection| connection.drain());
+                None
             }
         }
-        self.shared.look(|connection| connection.failure()).unwrap_or(error)
     }
 
     /// Writes what waits; whether all of it went.

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cases;
+mod endings;
 mod interop;
 mod limits;
 mod random;
