@@ -11,6 +11,9 @@ mod support;
 #[path = "support/control_plane.rs"]
 mod control_plane;
 
+#[path = "support/certificates.rs"]
+mod certificates;
+
 #[path = "foreign/backend.rs"]
 mod backend;
 #[path = "foreign/kit.rs"]
@@ -36,3 +39,5 @@ mod refusals;
 mod routes;
 #[path = "foreign/rubbish.rs"]
 mod rubbish;
+#[path = "foreign/tls.rs"]
+mod tls;

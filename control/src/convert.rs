@@ -72,7 +72,9 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         Object::GrpcRoute(route) => of_gateway_api(gateway::convert::grpc(route)),
         Object::TcpRoute(route) => of_gateway_api(gateway::convert::tcp(route)),
         Object::ReferenceGrant(grant) => of_gateway_api(gateway::convert::grant(grant)),
+        Object::BackendTlsPolicy(policy) => of_gateway_api(gateway::convert::policy(policy)),
         Object::Secret(secret) => of_gateway_api(gateway::convert::secret(secret)),
+        Object::ConfigMap(map) => of_gateway_api(gateway::convert::authorities(map)),
     }
 }
 

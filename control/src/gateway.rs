@@ -6,6 +6,7 @@
 
 pub mod api;
 mod attach;
+mod backends;
 mod compile;
 pub mod convert;
 pub mod draft;
@@ -19,10 +20,13 @@ pub mod status;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use portolan_model::{Gateway, GatewayKey, Service, ServiceKey, ServiceRoutes};
+use portolan_model::{BackendTls, Gateway, GatewayKey, Service, ServiceKey, ServiceRoutes};
 
 use compile::{Compiled, Known};
-use draft::{ClassDraft, GatewayApiDraft, GatewayDraft, GrantDraft, RouteDraft, SecretDraft};
+use draft::{
+    AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayApiDraft, GatewayDraft, GrantDraft,
+    RouteDraft, SecretDraft,
+};
 use status::Status;
 
 use crate::object::Kind;
@@ -38,11 +42,15 @@ pub struct GatewayApi {
     routes: BTreeMap<(Kind, Name), RouteDraft>,
     grants: BTreeMap<Name, GrantDraft>,
     secrets: BTreeMap<Name, SecretDraft>,
+    policies: BTreeMap<Name, BackendTlsDraft>,
+    authorities: BTreeMap<Name, AuthoritiesDraft>,
     namespaces: attach::NamespaceLabels,
     /// Services that routes refer to, whether they are there or not.
     asked: HashSet<ServiceKey>,
     /// Secrets that listeners refer to, the same.
     asked_secrets: HashSet<Name>,
+    /// ConfigMaps that policies refer to, the same.
+    asked_authorities: HashSet<Name>,
     statuses: Arc<Vec<Status>>,
     is_stale: bool,
 }
@@ -54,6 +62,8 @@ pub struct InForce {
     pub gateways: BTreeMap<GatewayKey, Arc<Gateway>>,
     /// Routes of services.
     pub routes: BTreeMap<ServiceKey, Arc<ServiceRoutes>>,
+    /// TLS to the endpoints of services.
+    pub backend_tls: BTreeMap<ServiceKey, Arc<BackendTls>>,
 }
 
 impl GatewayApi {
@@ -67,6 +77,8 @@ impl GatewayApi {
             GatewayApiDraft::Route(route) => _ = self.routes.insert((route.kind, name), route),
             GatewayApiDraft::Grant(grant) => _ = self.grants.insert(name, grant),
             GatewayApiDraft::Secret(secret) => _ = self.secrets.insert(name, secret),
+            GatewayApiDraft::BackendTls(policy) => _ = self.policies.insert(name, policy),
+            GatewayApiDraft::Authorities(held) => _ = self.authorities.insert(name, held),
         }
     }
 
@@ -80,12 +92,18 @@ impl GatewayApi {
             GatewayApiDraft::Route(route) => _ = self.routes.remove(&(route.kind, name)),
             GatewayApiDraft::Grant(_) => _ = self.grants.remove(&name),
             GatewayApiDraft::Secret(_) => _ = self.secrets.remove(&name),
+            GatewayApiDraft::BackendTls(_) => _ = self.policies.remove(&name),
+            GatewayApiDraft::Authorities(_) => _ = self.authorities.remove(&name),
         }
     }
 
-    /// Of Secrets there are many that nobody refers to.
+    /// Of Secrets and ConfigMaps there are many that nobody refers to.
     fn concerns(&self, draft: &GatewayApiDraft, name: &Name) -> bool {
-        !matches!(draft, GatewayApiDraft::Secret(_)) || self.asked_secrets.contains(name)
+        match draft {
+            GatewayApiDraft::Secret(_) => self.asked_secrets.contains(name),
+            GatewayApiDraft::Authorities(_) => self.asked_authorities.contains(name),
+            _ => true,
+        }
     }
 
     /// Notes the labels of a namespace; `None`: it is gone.
@@ -119,16 +137,19 @@ impl GatewayApi {
             routes: self.routes.values().collect(),
             grants: self.grants.values().collect(),
             secrets: &self.secrets,
+            policies: self.policies.values().collect(),
+            authorities: &self.authorities,
             namespaces: &self.namespaces,
             services,
         };
-        let Compiled { gateways, routes, statuses, asked, asked_secrets } =
-            compile::compile(&known);
-        (self.asked, self.asked_secrets) = (asked, asked_secrets);
+        let Compiled { gateways, routes, backend_tls, statuses, asked } = compile::compile(&known);
+        self.asked = asked.services;
+        self.asked_secrets = asked.secrets;
+        self.asked_authorities = asked.authorities;
         if *self.statuses != statuses {
             self.statuses = Arc::new(statuses);
         }
-        Some(InForce { gateways, routes })
+        Some(InForce { gateways, routes, backend_tls })
     }
 
     /// What became of each object, as of the last time it was compiled.
@@ -145,6 +166,8 @@ fn name(draft: &GatewayApiDraft) -> Name {
         GatewayApiDraft::Route(route) => &route.meta,
         GatewayApiDraft::Grant(grant) => &grant.meta,
         GatewayApiDraft::Secret(secret) => &secret.meta,
+        GatewayApiDraft::BackendTls(policy) => &policy.meta,
+        GatewayApiDraft::Authorities(held) => &held.meta,
     };
     (Arc::clone(&meta.namespace), Arc::clone(&meta.name))
 }

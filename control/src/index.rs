@@ -209,8 +209,8 @@ impl Index {
 
     /// Brings what depends on many objects in line with all of them.
     pub fn settle(&mut self) {
-        let Some(InForce { mut gateways, mut routes }) = self.gateway_api.compile(&self.services)
-        else {
+        let compiled = self.gateway_api.compile(&self.services);
+        let Some(InForce { mut gateways, mut routes, mut backend_tls }) = compiled else {
             return;
         };
         let gone = self.snapshot.gateways().map(|gateway| gateway.key.clone());
@@ -225,6 +225,13 @@ impl Index {
         for key in keys {
             if self.snapshot.set_routes(&key, routes.remove(&key)) {
                 self.touched.insert(Key::Routes(key));
+            }
+        }
+        let gone = self.snapshot.all_backend_tls().map(|tls| tls.service.clone());
+        let keys: BTreeSet<_> = gone.chain(backend_tls.keys().cloned()).collect();
+        for key in keys {
+            if self.snapshot.set_backend_tls(&key, backend_tls.remove(&key)) {
+                self.touched.insert(Key::BackendTls(key));
             }
         }
     }

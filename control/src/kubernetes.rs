@@ -181,7 +181,9 @@ impl Kubernetes {
             watches.spawn(watch::run::<item::GrpcRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::TcpRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::ReferenceGrant>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::BackendTlsPolicy>(client(), limits, sender()));
             watches.spawn(watch::run::<item::Secret>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::ConfigMap>(client(), limits, sender()));
         }
         drop(sender);
         let announcer = self.events_as.map(|identity| {

@@ -70,8 +70,12 @@ pub enum Kind {
     TcpRoute,
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant.
     ReferenceGrant,
+    /// `gateway.networking.k8s.io/v1` BackendTLSPolicy.
+    BackendTlsPolicy,
     /// `v1` Secret of type `kubernetes.io/tls`.
     Secret,
+    /// `v1` ConfigMap with certificate authorities.
+    ConfigMap,
 }
 
 /// By the word in `kind:`.
@@ -108,17 +112,23 @@ pub enum Object {
     TcpRoute(Box<api::TcpRoute>),
     /// Who may refer to objects of a namespace.
     ReferenceGrant(Box<api::ReferenceGrant>),
+    /// TLS to the endpoints of a service.
+    BackendTlsPolicy(Box<api::BackendTlsPolicy>),
     /// A certificate and its key.
     Secret(Box<api::Secret>),
+    /// Certificate authorities.
+    ConfigMap(Box<api::ConfigMap>),
 }
 
 impl Object {
-    /// Whether it is an endpoint slice that no service can use: it names none, or lists host names.
-    /// An API server has them for others; in a manifest they are mistakes.
+    /// Whether it is an endpoint slice that no service can use: it names none, or lists host names;
+    /// or a ConfigMap without authorities. An API server has them for others; such a slice in a
+    /// manifest is a mistake.
     #[must_use]
     pub fn is_nobodys(&self) -> bool {
         match self {
             Self::EndpointSlice(slice) => !crate::convert::slice::is_of_a_service(slice),
+            Self::ConfigMap(map) => !map.data.contains_key("ca.crt"),
             _ => false,
         }
     }
@@ -169,7 +179,7 @@ impl std::fmt::Display for ObjectId {
 
 impl Kind {
     /// All of them, in the order of application.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 15] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -182,7 +192,9 @@ impl Kind {
         Self::GrpcRoute,
         Self::TcpRoute,
         Self::ReferenceGrant,
+        Self::BackendTlsPolicy,
         Self::Secret,
+        Self::ConfigMap,
     ];
 
     /// The word in `kind:`.
@@ -201,7 +213,9 @@ impl Kind {
             Self::GrpcRoute => "GRPCRoute",
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
+            Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::Secret => "Secret",
+            Self::ConfigMap => "ConfigMap",
         }
     }
 
@@ -221,7 +235,9 @@ impl Kind {
             Self::GrpcRoute => "grpcroutes",
             Self::TcpRoute => "tcproutes",
             Self::ReferenceGrant => "referencegrants",
+            Self::BackendTlsPolicy => "backendtlspolicies",
             Self::Secret => "secrets",
+            Self::ConfigMap => "configmaps",
         }
     }
 
@@ -229,12 +245,19 @@ impl Kind {
     #[must_use]
     pub fn group_version(self) -> (&'static str, &'static str) {
         match self {
-            Self::Namespace | Self::Node | Self::Pod | Self::Service | Self::Secret => ("", "v1"),
+            Self::Namespace
+            | Self::Node
+            | Self::Pod
+            | Self::Service
+            | Self::Secret
+            | Self::ConfigMap => ("", "v1"),
             Self::ServiceImport => ("multicluster.x-k8s.io", "v1alpha1"),
             Self::EndpointSlice => ("discovery.k8s.io", "v1"),
-            Self::GatewayClass | Self::Gateway | Self::HttpRoute | Self::GrpcRoute => {
-                (api::GROUP, "v1")
-            }
+            Self::GatewayClass
+            | Self::Gateway
+            | Self::HttpRoute
+            | Self::GrpcRoute
+            | Self::BackendTlsPolicy => (api::GROUP, "v1"),
             Self::TcpRoute => (api::GROUP, "v1alpha2"),
             Self::ReferenceGrant => (api::GROUP, "v1beta1"),
         }
@@ -245,6 +268,7 @@ impl Kind {
         match self {
             Self::GatewayClass | Self::Gateway | Self::HttpRoute => &["v1beta1"],
             Self::TcpRoute | Self::ReferenceGrant => &["v1"],
+            Self::BackendTlsPolicy => &["v1alpha3"],
             _ => &[],
         }
     }
@@ -264,7 +288,7 @@ impl Kind {
     /// Whether it is of use to Gateways alone, which do without it where it may not be read.
     #[must_use]
     pub fn is_for_gateways(self) -> bool {
-        self.is_gateway_api() || self == Self::Secret
+        self.is_gateway_api() || matches!(self, Self::Secret | Self::ConfigMap)
     }
 
     /// Whether its objects stand in namespaces.
@@ -294,8 +318,12 @@ pub fn decode(value: &Value) -> Decoded {
     let (group, version) = version.rsplit_once('/').unwrap_or(("", version));
     let used =
         Kind::ALL.into_iter().find(|k| k.as_str() == kind_word && k.group_version().0 == group);
-    // Of the many types of Secrets one is of use.
-    let used = used.filter(|kind| *kind != Kind::Secret || word("type") == TLS_SECRET);
+    let used = used.filter(|kind| match kind {
+        // Of the many types of Secrets one is of use, and of ConfigMaps those with authorities.
+        Kind::Secret => word("type") == TLS_SECRET,
+        Kind::ConfigMap => value.pointer("/data/ca.crt").is_some(),
+        _ => true,
+    });
     let Some(kind) = used else {
         let slash = if group.is_empty() { "" } else { "/" };
         return Decoded::Unused(format!("{group}{slash}{version}/{kind_word}"));
@@ -351,7 +379,11 @@ fn typed(kind: Kind, value: &Value) -> Result<(Object, Vec<String>), Fault> {
         Kind::ReferenceGrant => {
             read(value).map(|(o, u)| (Object::ReferenceGrant(Box::new(o)), u))?
         }
+        Kind::BackendTlsPolicy => {
+            read(value).map(|(o, u)| (Object::BackendTlsPolicy(Box::new(o)), u))?
+        }
         Kind::Secret => read(value).map(|(o, u)| (Object::Secret(Box::new(o)), u))?,
+        Kind::ConfigMap => read(value).map(|(o, u)| (Object::ConfigMap(Box::new(o)), u))?,
     })
 }
 

@@ -355,7 +355,12 @@ fn sorted(touched: BTreeSet<Key>) -> (BTreeSet<ServiceKey>, BTreeSet<Key>) {
     for key in touched {
         match key {
             Key::Service(key) => _ = services.insert(key),
-            Key::Namespace(_) | Key::Node(_) | Key::Pod(..) | Key::Gateway(_) | Key::Routes(_) => {
+            Key::Namespace(_)
+            | Key::Node(_)
+            | Key::Pod(..)
+            | Key::Gateway(_)
+            | Key::Routes(_)
+            | Key::BackendTls(_) => {
                 _ = others.insert(key);
             }
         }

@@ -10,13 +10,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::{Gateway, Node, Pod, ServiceEntry, ServiceRoutes, Snapshot};
+use portolan_model::{BackendTls, Gateway, Node, Pod, ServiceEntry, ServiceRoutes, Snapshot};
 use portolan_runtime::{Lifecycle, Subscriber};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// First bytes of a file; the number goes up whenever the body's form changes.
-const MAGIC: &[u8] = b"portolan snapshot 5\n";
+const MAGIC: &[u8] = b"portolan snapshot 6\n";
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024 * 1024;
 /// Shortest time between two writes.
@@ -60,6 +60,7 @@ struct BodyRef<'a> {
     pods: Vec<&'a Arc<Pod>>,
     gateways: Vec<&'a Arc<Gateway>>,
     routes: Vec<&'a Arc<ServiceRoutes>>,
+    backend_tls: Vec<&'a Arc<BackendTls>>,
 }
 
 #[derive(Deserialize)]
@@ -70,6 +71,7 @@ struct Body {
     pods: Vec<Pod>,
     gateways: Vec<Gateway>,
     routes: Vec<ServiceRoutes>,
+    backend_tls: Vec<BackendTls>,
 }
 
 impl SavedFile {
@@ -162,6 +164,7 @@ fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, postcard::Error> {
         pods: snapshot.pods().collect(),
         gateways: snapshot.gateways().collect(),
         routes: snapshot.all_routes().collect(),
+        backend_tls: snapshot.all_backend_tls().collect(),
     })?;
     let mut bytes = Vec::with_capacity(MAGIC.len() + 16 + body.len());
     bytes.extend(MAGIC);
@@ -199,6 +202,9 @@ fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
     }
     for routes in body.routes {
         snapshot.set_routes(&routes.service.clone(), Some(Arc::new(routes)));
+    }
+    for tls in body.backend_tls {
+        snapshot.set_backend_tls(&tls.service.clone(), Some(Arc::new(tls)));
     }
     for entry in body.services {
         snapshot.apply(Arc::new(entry));

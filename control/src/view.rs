@@ -261,7 +261,12 @@ pub fn changes<R: Row>(old: &Snapshot, new: &Snapshot, filter: &Filter) -> Vec<C
 fn service(key: &Key) -> Option<ServiceKey> {
     match key {
         Key::Service(key) => Some(key.clone()),
-        Key::Namespace(_) | Key::Node(_) | Key::Pod(..) | Key::Gateway(_) | Key::Routes(_) => None,
+        Key::Namespace(_)
+        | Key::Node(_)
+        | Key::Pod(..)
+        | Key::Gateway(_)
+        | Key::Routes(_)
+        | Key::BackendTls(_) => None,
     }
 }
 

@@ -105,7 +105,11 @@ impl Table {
                         }
                         // No name of ours depends on a node, nor, by itself, on a pod; routes are
                         // not for names.
-                        Key::Node(_) | Key::Pod(..) | Key::Gateway(_) | Key::Routes(_) => {}
+                        Key::Node(_)
+                        | Key::Pod(..)
+                        | Key::Gateway(_)
+                        | Key::Routes(_)
+                        | Key::BackendTls(_) => {}
                     }
                 }
             }

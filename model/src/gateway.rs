@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use crate::name::ServiceKey;
-use crate::traffic::{Route, Secret, Share, VirtualHost};
+use crate::traffic::{NameKind, Route, Secret, Share, VirtualHost};
 
 /// A Gateway's identity.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -65,6 +65,27 @@ pub struct ServiceRoutes {
     pub service: ServiceKey,
     /// Routes by port, in the order they are tried.
     pub ports: BTreeMap<u16, Vec<Route>>,
+}
+
+/// TLS to the endpoints of a service (Gateway API `BackendTLSPolicy`, GEP-1897), for all who go
+/// there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackendTls {
+    /// The service.
+    pub service: ServiceKey,
+    /// By port what comes first; `None` where it cannot be had, so that nothing may go there.
+    pub ports: BTreeMap<u16, Option<PortTls>>,
+}
+
+/// TLS to the endpoints of a port.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortTls {
+    /// The name that endpoints are asked for.
+    pub server_name: Arc<str>,
+    /// What an endpoint's certificate is for: one of these. Never empty.
+    pub names: Vec<(NameKind, Arc<str>)>,
+    /// Authorities, PEM; `None`: those of the system that whoever goes there runs on.
+    pub authorities: Option<Arc<str>>,
 }
 
 impl GatewayKey {

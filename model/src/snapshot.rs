@@ -13,7 +13,7 @@ use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize, Serializer};
 
 use crate::entry::ServiceEntry;
-use crate::gateway::{Gateway, GatewayKey, ServiceRoutes};
+use crate::gateway::{BackendTls, Gateway, GatewayKey, ServiceRoutes};
 use crate::name::{Scope, ServiceKey};
 use crate::node::Node;
 use crate::pod::Pods;
@@ -36,6 +36,7 @@ pub struct Snapshot {
     pub(crate) pods: Pods,
     gateways: OrdMap<GatewayKey, Arc<Gateway>>,
     routes: OrdMap<ServiceKey, Arc<ServiceRoutes>>,
+    backend_tls: OrdMap<ServiceKey, Arc<BackendTls>>,
 }
 
 /// Something a publish can change.
@@ -53,6 +54,8 @@ pub enum Key {
     Gateway(GatewayKey),
     /// The routes of a service.
     Routes(ServiceKey),
+    /// TLS to the endpoints of a service.
+    BackendTls(ServiceKey),
 }
 
 /// Why a namespace exists: it was declared, or it has a service.
@@ -85,6 +88,7 @@ impl fmt::Display for Key {
             Self::Service(key) => key.fmt(f),
             Self::Gateway(key) => write!(f, "gateway {key}"),
             Self::Routes(key) => write!(f, "routes of {key}"),
+            Self::BackendTls(key) => write!(f, "TLS to {key}"),
         }
     }
 }
@@ -206,6 +210,17 @@ impl Snapshot {
         self.routes.values()
     }
 
+    /// TLS to the endpoints of one service; `None`: they are spoken to in the clear.
+    #[must_use]
+    pub fn backend_tls(&self, service: &ServiceKey) -> Option<&Arc<BackendTls>> {
+        self.backend_tls.get(service)
+    }
+
+    /// The same of every service that has some, in order of the service's key.
+    pub fn all_backend_tls(&self) -> impl Iterator<Item = &Arc<BackendTls>> {
+        self.backend_tls.values()
+    }
+
     /// Puts a Gateway in place of what stood under its key, or takes that out; returns whether
     /// anything differs.
     pub fn set_gateway(&mut self, key: &GatewayKey, gateway: Option<Arc<Gateway>>) -> bool {
@@ -215,6 +230,11 @@ impl Snapshot {
     /// The same for the routes of a service.
     pub fn set_routes(&mut self, key: &ServiceKey, routes: Option<Arc<ServiceRoutes>>) -> bool {
         set(&mut self.routes, key, routes)
+    }
+
+    /// The same for TLS to the endpoints of a service.
+    pub fn set_backend_tls(&mut self, key: &ServiceKey, tls: Option<Arc<BackendTls>>) -> bool {
+        set(&mut self.backend_tls, key, tls)
     }
 
     /// What stands under a key, taken over from another snapshot.
@@ -241,6 +261,7 @@ impl Snapshot {
             },
             Key::Gateway(key) => self.set_gateway(key, from.gateway(key).cloned()),
             Key::Routes(key) => self.set_routes(key, from.routes(key).cloned()),
+            Key::BackendTls(key) => self.set_backend_tls(key, from.backend_tls(key).cloned()),
         };
     }
 
@@ -256,6 +277,8 @@ impl Snapshot {
         keys.extend(namespaces.cloned().map(Key::Namespace));
         keys.extend(differing(&self.gateways, &other.gateways).cloned().map(Key::Gateway));
         keys.extend(differing(&self.routes, &other.routes).cloned().map(Key::Routes));
+        let backends = differing(&self.backend_tls, &other.backend_tls);
+        keys.extend(backends.cloned().map(Key::BackendTls));
         keys
     }
 

@@ -33,7 +33,10 @@ pub use route::{
     falls_in, pick,
 };
 
-pub use tls::{ClientCertificates, Secret, ServerTls, TlsChain, TlsVersions, covers};
+pub use tls::{
+    ClientCertificates, ClientTls, NameKind, NameMatch, Secret, ServerTls, TlsChain, TlsVersions,
+    Trusted, covers,
+};
 
 /// Name of an xDS resource.
 pub type ResourceName = Arc<str>;
@@ -60,4 +63,12 @@ pub struct TrafficConfig {
     pub endpoints: OrdMap<ResourceName, Arc<EndpointSet>>,
     /// Certificates and authorities by name.
     pub secrets: OrdMap<ResourceName, Arc<Secret>>,
+}
+
+impl TrafficConfig {
+    /// Names of the secrets that listeners and clusters need.
+    pub fn named_secrets(&self) -> impl Iterator<Item = &ResourceName> {
+        let listeners = self.listeners.values().flat_map(|listener| listener.secrets());
+        listeners.chain(self.clusters.values().flat_map(|cluster| cluster.secrets()))
+    }
 }

@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwapOption;
 use portolan_model::policy::HealthCheck;
 use portolan_model::traffic::{Cluster, EndpointSet, ResourceName, TrafficConfig};
 use tokio::sync::Semaphore;
@@ -35,6 +36,8 @@ use cluster::ClusterHealth;
 use counters::HealthMetrics;
 use probe::Question;
 use view::HostView;
+
+use crate::tls::Settings;
 
 #[cfg(test)]
 mod tests;
@@ -68,6 +71,8 @@ struct Entry {
     set: Option<Arc<EndpointSet>>,
     health: Arc<ClusterHealth>,
     checks: HashMap<SocketAddr, Task>,
+    /// How checks begin where TLS comes first.
+    tls: Arc<ArcSwapOption<Settings>>,
     intervals: Option<Task>,
 }
 
@@ -121,6 +126,7 @@ impl Board {
             let set = config.endpoints.get(&cluster.endpoints);
             let entry =
                 clusters.entry(Arc::clone(name)).or_insert_with(|| self.new_entry(cluster, last));
+            entry.renew(cluster, config);
             entry.apply(cluster, set, tasks, self);
         }
         last.clone_from(config);
@@ -152,6 +158,7 @@ impl Board {
             set: set.cloned(),
             health: Arc::new(health),
             checks: HashMap::new(),
+            tls: Arc::default(),
             intervals: None,
         }
     }
@@ -163,6 +170,15 @@ fn is_watched(cluster: &Cluster) -> bool {
 }
 
 impl Entry {
+    /// Has checks begin by the secrets that there are.
+    fn renew(&self, cluster: &Cluster, config: &TrafficConfig) {
+        let wanted = cluster.upstream.tls.as_ref().filter(|_| cluster.health_check.is_some());
+        let Some(wanted) = wanted else { return self.tls.store(None) };
+        if self.tls.load().as_ref().is_none_or(|known| !known.are(wanted, config)) {
+            self.tls.store(Some(Arc::new(Settings::new(wanted, config))));
+        }
+    }
+
     fn apply(
         &mut self,
         config: &Arc<Cluster>,
@@ -214,10 +230,10 @@ impl Entry {
                     metrics: Arc::clone(&board.metrics),
                     cluster: Arc::clone(self.health.name()),
                 };
-                let question = question.clone();
+                let (question, tls) = (question.clone(), Arc::clone(&self.tls));
                 let ask = move || {
-                    let question = question.clone();
-                    async move { question.ask(address).await }
+                    let (question, tls) = (question.clone(), tls.load_full());
+                    async move { question.ask(address, tls.as_deref()).await }
                 };
                 Task(tasks.spawn(checker::run(host, rule.clone(), bench, ask)))
             });

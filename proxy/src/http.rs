@@ -35,9 +35,7 @@ use portolan_model::traffic::{HttpOptions, ListenerKind};
 
 use crate::config::ProxyConfig;
 use crate::http1::Limits;
-use crate::stream::Stream;
 use crate::tcp::Start;
-use crate::tls;
 use crate::worker::accept::Origin;
 use detect::Version;
 
@@ -80,32 +78,17 @@ impl Client {
     }
 }
 
-/// Serves one connection to its end; TLS comes first where the listener has it do so.
+/// Serves one connection to its end.
 pub(crate) async fn serve(origin: Rc<Origin>, start: Start) {
-    let Start { client, peer, first, .. } = start;
-    if origin.listener.tls.is_none() {
-        return served(origin, Stream::Plain(client), peer, &first, false).await;
-    }
-    let accepted = Box::pin(tls::accept(&origin, client, peer, first)).await;
-    if let Some(stream) = accepted {
-        served(origin, stream, peer, &[], true).await;
-    }
-}
-
-async fn served(
-    origin: Rc<Origin>,
-    mut stream: Stream,
-    peer: SocketAddr,
-    first: &[u8],
-    secure: bool,
-) {
+    let Start { client: mut stream, peer, first, .. } = start;
+    let secure = stream.is_tls();
     let timeout = origin.shared.config.header_timeout;
     // A request may be on its way when the listener closes.
     let closing = async {
         origin.closing.cancelled().await;
         tokio::time::sleep(GRACE).await;
     };
-    let detecting = tokio::time::timeout(timeout, detect::detect(&mut stream, first, closing));
+    let detecting = tokio::time::timeout(timeout, detect::detect(&mut stream, &first, closing));
     // Silence, an end, or an error before the first request: there is nothing to answer.
     let Ok(Some((version, read))) = detecting.await else { return };
     let peer_text = peer.ip().to_canonical().to_string().into();

@@ -9,6 +9,7 @@ pub(crate) mod connect;
 pub(crate) mod detect;
 pub(crate) mod metrics;
 mod record;
+mod relay;
 
 #[cfg(test)]
 pub(crate) mod mutation;
@@ -17,39 +18,57 @@ use std::cell::Cell;
 use std::net::SocketAddr;
 
 use portolan_model::policy::HashOn;
-use portolan_model::traffic::{AcceptProxy, ProxyHeader, ResourceName, TcpOptions};
+use portolan_model::traffic::{AcceptProxy, ResourceName, TcpOptions};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::balance::hash;
 use crate::proxy_protocol::{self, Addresses, Expect};
 use crate::splice::{self, Counters, Limits, bidirectional};
+use crate::stream::Stream;
 use crate::worker::accept::{Origin, reset};
 use crate::worker::cluster::Choice;
 use classify::Verdict;
 use connect::{Held, NotConnected, connect};
 use detect::{Carries, Detected, GRACE, Patience, Undetected};
 use metrics::End;
-use record::Stream;
+use record::Ended;
+use relay::relay;
 
 /// A client's connection that is about to be served.
 #[derive(Debug)]
 pub(crate) struct Start {
-    pub(crate) client: TcpStream,
+    pub(crate) client: Stream,
     /// Who connected: by a PROXY header, if there was one.
     pub(crate) peer: SocketAddr,
     /// Bytes read from the client and not passed on.
     pub(crate) first: Vec<u8>,
     /// What a PROXY header told.
-    addresses: Option<Addresses>,
+    pub(crate) addresses: Option<Addresses>,
     /// When the client came.
-    at: Instant,
+    pub(crate) at: Instant,
 }
 
 impl Start {
     /// A connection of which nothing was read.
     pub(crate) fn new(client: TcpStream, peer: SocketAddr) -> Self {
+        let client = Stream::Plain(client);
         Self { client, peer, first: Vec::new(), addresses: None, at: Instant::now() }
+    }
+
+    /// The ends of the connection, by a PROXY header if there was one; `None` of a client that is gone.
+    fn addresses(&self) -> Option<Addresses> {
+        self.addresses.or_else(|| {
+            self.client.look(|socket| {
+                let (source, destination) = (socket.peer_addr().ok()?, socket.local_addr().ok()?);
+                Some(Addresses { source, destination })
+            })
+        })
+    }
+
+    /// Ends the connection so that the client sees an error.
+    pub(crate) fn reset(self) {
+        reset(self.client.into_socket());
     }
 }
 
@@ -67,7 +86,7 @@ pub(crate) async fn begin(origin: &Origin, client: TcpStream, peer: SocketAddr) 
         Ok(read) => {
             let (first, addresses) = (read.rest, read.addresses);
             let peer = addresses.map_or(peer, |addresses| addresses.source);
-            Some(Start { client, peer, first, addresses, at })
+            Some(Start { client: Stream::Plain(client), peer, first, addresses, at })
         }
         Err(error) => {
             let not = NotConnected { end: End::ProxyProtocol, detail: error.to_string() };
@@ -87,8 +106,10 @@ pub(crate) async fn unless_http(
 ) -> Option<Start> {
     let patience = Patience { grace: GRACE, deadline: origin.shared.config.header_timeout };
     let first = std::mem::take(&mut start.first);
-    let dial = connect(origin, cluster, choice(options, start.peer));
-    match detect::detect(&start.client, patience, first, dial).await {
+    // What comes within TLS is told by the protocol that was agreed on.
+    let Stream::Plain(client) = &start.client else { return Some(start) };
+    let dial = connect(origin, cluster, choice(options, start.peer), || start.addresses());
+    match detect::detect(client, patience, first, dial).await {
         Ok(Detected { carries, first, upstream }) => {
             start.first = first;
             if matches!(carries, Carries::Client(Verdict::Http1 | Verdict::Http2)) {
@@ -118,11 +139,14 @@ async fn serve_with(
     cluster: &ResourceName,
     options: &TcpOptions,
     start: Start,
-    upstream: Option<(TcpStream, Held)>,
+    upstream: Option<(Stream, Held)>,
 ) {
     let upstream = match upstream {
         Some(upstream) => Ok(upstream),
-        None => connect(origin, cluster, choice(options, start.peer)).await,
+        None => {
+            let choice = choice(options, start.peer);
+            connect(origin, cluster, choice, || start.addresses()).await
+        }
     };
     match upstream {
         Ok(upstream) => carry(origin, options, start, upstream).await,
@@ -146,18 +170,14 @@ async fn carry(
     origin: &Origin,
     options: &TcpOptions,
     start: Start,
-    (server, held): (TcpStream, Held),
+    (mut server, held): (Stream, Held),
 ) {
-    let Start { client, peer, first, addresses, at } = start;
+    let Start { mut client, peer, first, at, .. } = start;
     let shared = &origin.shared;
     let metrics = &shared.metrics.tcp;
-    // What the client sent already counts as sent by it; a header of ours does not.
+    // What the client sent already counts as sent by it.
     let own = (Cell::new(u64::try_from(first.len()).unwrap_or(u64::MAX)), Cell::new(0));
     origin.metrics.bytes_in.add(own.0.get());
-    let first = match held.send_proxy {
-        Some(version) => announce(version, &client, addresses, first),
-        None => first,
-    };
     let max_age = options.max_age.or(shared.config.tcp_max_age);
     let limits = Limits {
         idle: options.idle_timeout.unwrap_or(shared.config.tcp_idle_timeout),
@@ -170,7 +190,12 @@ async fn carry(
         spliced: &metrics.spliced,
         denied: &metrics.denied,
     };
-    let ended = bidirectional(&client, &server, first, limits, counters).await;
+    let ended = match (&client, &server) {
+        (Stream::Plain(client), Stream::Plain(server)) => {
+            bidirectional(client, server, first, limits, counters).await
+        }
+        _ => Box::pin(relay(&mut client, &mut server, first, limits, counters)).await,
+    };
     let (end, error) = match ended {
         splice::End::Done => (End::Done, None),
         splice::End::Near(error) => (End::Client, Some(error)),
@@ -180,40 +205,22 @@ async fn carry(
     };
     let error = error.as_ref().map(tracing::field::display);
     tracing::debug!(listener = %origin.listener.name, end = end.as_str(), error, "a stream ended");
-    let stream = Stream { peer, at, end, bytes: (own.0.get(), own.1.get()) };
-    stream.count(origin, Some(&held.state), Some(&held), &held.state.config.name);
+    let ended = Ended { peer, at, end, bytes: (own.0.get(), own.1.get()) };
+    ended.count(origin, Some(&held.state), Some(&held), &held.state.config.name);
     if end != End::Done {
-        reset(client);
-        reset(server);
+        reset(client.into_socket());
+        reset(server.into_socket());
     }
-}
-
-/// The header for the endpoint, then what the client has sent.
-fn announce(
-    version: ProxyHeader,
-    client: &TcpStream,
-    addresses: Option<Addresses>,
-    first: Vec<u8>,
-) -> Vec<u8> {
-    // A client that is gone has no address any more; the header says then that nothing is known.
-    let addresses = addresses.or_else(|| {
-        let (source, destination) = (client.peer_addr().ok()?, client.local_addr().ok()?);
-        Some(Addresses { source, destination })
-    });
-    let mut out = Vec::new();
-    proxy_protocol::write(version, addresses, &mut out);
-    out.extend(first);
-    out
 }
 
 /// Resets a client there is nothing for.
 fn refuse(origin: &Origin, cluster: Option<&ResourceName>, start: Start, not: NotConnected) {
     let NotConnected { end, detail } = not;
-    let Start { client, peer, at, .. } = start;
+    let Start { peer, at, .. } = start;
     let state = cluster.and_then(|cluster| origin.shared.cluster(cluster));
-    let stream = Stream { peer, at, end, bytes: (0, 0) };
-    stream.count(origin, state.as_ref(), None, cluster.map_or("", |cluster| cluster));
+    let ended = Ended { peer, at, end, bytes: (0, 0) };
+    ended.count(origin, state.as_ref(), None, cluster.map_or("", |cluster| cluster));
     let reason = end.as_str();
     tracing::debug!(listener = %origin.listener.name, reason, detail, "connection reset");
-    reset(client);
+    start.reset();
 }

@@ -1,190 +1,23 @@
-//! TLS with clients: the settings of each listener in force, and handshakes by them.
-//!
-//! Settings are made where the configuration is applied, once for all workers, so that a session that
-//! began at one is resumed at another. A certificate that changes is in force for the next handshake;
-//! connections stay as they are.
+//! TLS with clients and with endpoints: settings made of what the configuration says and the secrets
+//! that it names, and handshakes by them.
 
-use std::collections::HashMap;
-use std::fmt;
-use std::net::SocketAddr;
-use std::sync::{Arc, LazyLock};
+mod client;
+mod names;
+mod server;
 
-use arc_swap::ArcSwap;
-use portolan_model::traffic::{
-    ClientCertificates, ResourceName, Secret, ServerTls, TlsChain, TlsVersions, TrafficConfig,
-};
+use std::sync::Arc;
+
+use portolan_model::traffic::{ResourceName, Secret, TlsVersions};
 use portolan_runtime::certificate;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::server::{
-    Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
-};
+use rustls::crypto::CryptoProvider;
 use rustls::sign::CertifiedKey;
-use rustls::{RootCertStore, ServerConfig, SupportedProtocolVersion};
-use tokio::net::TcpStream;
-use tokio_rustls::{LazyConfigAcceptor, TlsStream};
+use rustls::{CertificateError, Error, OtherError, RootCertStore, SupportedProtocolVersion};
 
-use crate::http::local::Reason;
-use crate::stream::{Prefixed, Stream};
-use crate::worker::accept::Origin;
+pub(crate) use client::{Above, Dialer, Settings};
+pub(crate) use server::{Terminators, accept};
 
-/// The settings of all listeners in force.
-#[derive(Debug, Default)]
-pub(crate) struct Terminators(ArcSwap<HashMap<ResourceName, Terminator>>);
-
-/// How a listener's connections begin.
-#[derive(Clone)]
-struct Terminator {
-    tls: ServerTls,
-    /// The secrets that it is made of, by name; `None` for one that is missing.
-    secrets: Vec<Option<Arc<Secret>>>,
-    /// By chain; why there is none, if it cannot be made.
-    chains: Vec<Result<Arc<ServerConfig>, String>>,
-    /// What sessions are sealed with, by chain: another where what is asked of clients is another, so
-    /// that no session goes on where it could not have begun.
-    tickets: Vec<Arc<dyn ProducesTickets>>,
-}
-
-impl fmt::Debug for Terminator {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Terminator").field("tls", &self.tls).finish_non_exhaustive()
-    }
-}
-
-impl Terminators {
-    /// Makes what the listeners of a configuration need. What did not change stays.
-    pub(crate) fn apply(&self, config: &TrafficConfig) {
-        let before = self.0.load();
-        let mut next = HashMap::new();
-        for (name, listener) in &config.listeners {
-            let Some(tls) = &listener.tls else { continue };
-            let secrets: Vec<Option<Arc<Secret>>> =
-                tls.secrets().map(|name| config.secrets.get(name).cloned()).collect();
-            let old = before.get(name);
-            let same = old.filter(|old| old.tls == *tls && old.secrets == secrets);
-            let made = same.cloned().unwrap_or_else(|| make(name, tls, secrets, old, config));
-            next.insert(Arc::clone(name), made);
-        }
-        if !(next.is_empty() && before.is_empty()) {
-            self.0.store(Arc::new(next));
-        }
-    }
-
-    /// The settings for a client that asks for a name.
-    fn lookup(
-        &self,
-        listener: &ResourceName,
-        asked: Option<&str>,
-    ) -> Result<Arc<ServerConfig>, String> {
-        let all = self.0.load();
-        let terminator = all.get(listener).ok_or("no certificate yet")?;
-        let lower = asked.map(str::to_ascii_lowercase);
-        let chain = terminator.tls.chain(lower.as_deref()).ok_or_else(|| {
-            format!("no certificate for {}", asked.unwrap_or("a client that asks for no name"))
-        })?;
-        terminator.chains[chain].clone()
-    }
-}
-
-fn make(
-    name: &ResourceName,
-    tls: &ServerTls,
-    secrets: Vec<Option<Arc<Secret>>>,
-    old: Option<&Terminator>,
-    config: &TrafficConfig,
-) -> Terminator {
-    let mut chains = Vec::new();
-    let mut tickets: Vec<Arc<dyn ProducesTickets>> = Vec::new();
-    for chain in &tls.chains {
-        // A chain that asks for the same of its clients, in the old settings.
-        let kept = old.and_then(|old| {
-            let same = |one: &TlsChain| one.names == chain.names && one.clients == chain.clients;
-            let at = old.tls.chains.iter().position(same)?;
-            // Under the name by which the chain asks for them: whom the old ones of that name let in
-            // the new ones may not.
-            let trusted = chain.clients.authorities().and_then(|name| config.secrets.get(name));
-            let unchanged = trusted.is_none() || authorities(old, chain) == trusted;
-            unchanged.then(|| Arc::clone(&old.tickets[at]))
-        });
-        let ticketer = match kept.map_or_else(rustls::crypto::aws_lc_rs::Ticketer::new, Ok) {
-            Ok(ticketer) => ticketer,
-            Err(error) => {
-                // Without randomness there is no ticketer, and no chain either.
-                chains.push(Err(error.to_string()));
-                tickets.push(Arc::new(NoTickets));
-                continue;
-            }
-        };
-        let made = server(chain, config, Arc::clone(&ticketer));
-        if let Err(reason) = &made {
-            tracing::error!(listener = %name, reason, "a listener cannot end TLS");
-        }
-        chains.push(made.map(Arc::new));
-        tickets.push(ticketer);
-    }
-    Terminator { tls: tls.clone(), secrets, chains, tickets }
-}
-
-/// The authorities that a chain's clients had to have proof of in the old settings.
-fn authorities<'a>(old: &'a Terminator, chain: &TlsChain) -> Option<&'a Arc<Secret>> {
-    let asked = chain.clients.authorities()?;
-    let mut known = old.tls.secrets().zip(&old.secrets);
-    known.find(|(name, _)| *name == asked).and_then(|(_, secret)| secret.as_ref())
-}
-
-/// In the place of a ticketer that could not be made.
-#[derive(Debug)]
-struct NoTickets;
-
-impl ProducesTickets for NoTickets {
-    fn enabled(&self) -> bool {
-        false
-    }
-
-    fn lifetime(&self) -> u32 {
-        0
-    }
-
-    fn encrypt(&self, _plain: &[u8]) -> Option<Vec<u8>> {
-        None
-    }
-
-    fn decrypt(&self, _cipher: &[u8]) -> Option<Vec<u8>> {
-        None
-    }
-}
-
-fn server(
-    chain: &TlsChain,
-    config: &TrafficConfig,
-    ticketer: Arc<dyn ProducesTickets>,
-) -> Result<ServerConfig, String> {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let text = |error: rustls::Error| error.to_string();
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_protocol_versions(versions(chain.versions))
-        .map_err(text)?;
-    let builder = match chain.clients.authorities() {
-        None => builder.with_no_client_auth(),
-        Some(name) => {
-            let roots = roots(name, config)?.into();
-            let verifier = WebPkiClientVerifier::builder_with_provider(roots, provider);
-            let verifier = match &chain.clients {
-                ClientCertificates::Required(_) => verifier,
-                _ => verifier.allow_unauthenticated(),
-            };
-            builder.with_client_cert_verifier(verifier.build().map_err(|e| e.to_string())?)
-        }
-    };
-    let keys = chain.certificates.iter().map(|name| certified(name, config));
-    let keys: Vec<Arc<CertifiedKey>> = keys.collect::<Result<_, _>>()?;
-    let mut server = builder.with_cert_resolver(Arc::new(Keys(keys)));
-    server.alpn_protocols = chain.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-    server.ticketer = ticketer;
-    // What is not resumed by tickets is not resumed at all: a store would be for one process alone.
-    server.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
-    server.send_tls13_tickets = 2;
-    Ok(server)
+fn provider() -> Arc<CryptoProvider> {
+    Arc::new(rustls::crypto::aws_lc_rs::default_provider())
 }
 
 fn versions(versions: TlsVersions) -> &'static [&'static SupportedProtocolVersion] {
@@ -197,21 +30,21 @@ fn versions(versions: TlsVersions) -> &'static [&'static SupportedProtocolVersio
     }
 }
 
-fn roots(name: &ResourceName, config: &TrafficConfig) -> Result<RootCertStore, String> {
-    let Some(Secret::Authorities(pem)) = config.secrets.get(name).map(|secret| &**secret) else {
+/// The authorities of a secret, if it is there.
+fn roots(name: &ResourceName, secret: Option<&Arc<Secret>>) -> Result<Arc<RootCertStore>, String> {
+    let Some(Secret::Authorities(pem)) = secret.map(|secret| &**secret) else {
         return Err(format!("no authorities {name}"));
     };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| format!("{name}: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("{name}: {error}"))?;
-    }
-    Ok(roots)
+    let roots = certificate::authorities(pem);
+    roots.map(Arc::new).map_err(|reason| format!("{name}: {reason}"))
 }
 
-fn certified(name: &ResourceName, config: &TrafficConfig) -> Result<Arc<CertifiedKey>, String> {
-    let secret = config.secrets.get(name).map(|secret| &**secret);
-    let Some(Secret::Certificate { chain, key, ocsp }) = secret else {
+/// The certificate of a secret, if it is there.
+fn certified(
+    name: &ResourceName,
+    secret: Option<&Arc<Secret>>,
+) -> Result<Arc<CertifiedKey>, String> {
+    let Some(Secret::Certificate { chain, key, ocsp }) = secret.map(|secret| &**secret) else {
         return Err(format!("no certificate {name}"));
     };
     let mut certified =
@@ -220,62 +53,14 @@ fn certified(name: &ResourceName, config: &TrafficConfig) -> Result<Arc<Certifie
     Ok(Arc::new(certified))
 }
 
-/// The certificates of a chain; the first that the client can verify signatures of.
-#[derive(Debug)]
-struct Keys(Vec<Arc<CertifiedKey>>);
-
-impl ResolvesServerCert for Keys {
-    fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
-        let schemes = hello.signature_schemes();
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        self.0.iter().find(fits).cloned()
+/// Why a handshake failed.
+fn why(error: &std::io::Error) -> String {
+    let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<Error>());
+    match inner {
+        // Reasons of our own are put away in there.
+        Some(Error::InvalidCertificate(CertificateError::Other(OtherError(own)))) => {
+            own.to_string()
+        }
+        _ => error.to_string(),
     }
 }
-
-/// Does the handshake of a connection of which `first` was read already; `None` when it is not to be
-/// served: then it is closed, and counted.
-pub(crate) async fn accept(
-    origin: &Origin,
-    client: TcpStream,
-    peer: SocketAddr,
-    first: Vec<u8>,
-) -> Option<Stream> {
-    let deadline = origin.shared.config.header_timeout;
-    let handshake = handshake(origin, Prefixed::new(client, first));
-    let failed = match tokio::time::timeout(deadline, handshake).await {
-        Ok(Ok(stream)) => return Some(stream),
-        Ok(Err(reason)) => reason,
-        Err(_elapsed) => format!("no handshake within {deadline:?}"),
-    };
-    origin.count_local(Reason::TlsHandshake);
-    tracing::debug!(listener = %origin.listener.name, %peer, reason = failed, "no TLS");
-    None
-}
-
-async fn handshake(origin: &Origin, io: Prefixed) -> Result<Stream, String> {
-    let start = LazyConfigAcceptor::new(Acceptor::default(), io).await;
-    let start = start.map_err(|error| error.to_string())?;
-    let asked = start.client_hello().server_name().map(str::to_owned);
-    let terminators = &origin.shared.terminators;
-    match terminators.lookup(&origin.listener.name, asked.as_deref()) {
-        Ok(config) => {
-            let stream = start.into_stream(config).await.map_err(|error| error.to_string())?;
-            Ok(Stream::tls(TlsStream::from(stream)))
-        }
-        Err(reason) => {
-            // Says so, which is all that can fail of it.
-            let _refused = start.into_stream(REFUSING.clone()?).await;
-            Err(reason)
-        }
-    }
-}
-
-/// Settings by which every handshake is refused, with an alert.
-static REFUSING: LazyLock<Result<Arc<ServerConfig>, String>> = LazyLock::new(|| {
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let keys = Keys(Vec::new());
-    Ok(Arc::new(builder.with_no_client_auth().with_cert_resolver(Arc::new(keys))))
-});

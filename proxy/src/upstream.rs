@@ -6,15 +6,17 @@ pub(crate) mod h1;
 pub(crate) mod h2;
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::Duration;
 
-use portolan_model::traffic::ProxyHeader;
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
-use crate::proxy_protocol;
+use crate::proxy_protocol::{self, Addresses};
+use crate::stream::Stream;
+use crate::tls::Above;
 use crate::worker::cluster::{ClusterState, Slot};
 use crate::worker::endpoint::Endpoint;
 use crate::worker::shared::Shared;
@@ -73,7 +75,7 @@ pub(crate) async fn connect_or_wait(
         {
             return Ok(kept);
         }
-        match connect(state, endpoint, shared).await {
+        match connect(state, endpoint, shared, Above::Http1, None).await {
             Err(failure) if failure.cause == Cause::Limit => {
                 pending = pending.or_else(|| state.pending());
                 if pending.is_none() || Instant::now() >= until {
@@ -81,39 +83,22 @@ pub(crate) async fn connect_or_wait(
                 }
             }
             Err(failure) => return Err(failure),
-            Ok((mut stream, slot)) => {
-                introduce(&mut stream, endpoint, limits.send_proxy).await?;
-                return Ok(h1::Kept::new((stream, slot)));
-            }
+            Ok(opened) => return Ok(h1::Kept::new(opened)),
         }
         // Told or not, it is looked again.
         let _told = tokio::time::timeout(LOOK, freed).await;
     }
 }
 
-/// Writes the PROXY header of a connection that many clients' requests share: it says that the
-/// proxy speaks for itself. Who asks stands in X-Forwarded-For.
-pub(crate) async fn introduce(
-    stream: &mut TcpStream,
-    endpoint: &Endpoint,
-    header: Option<ProxyHeader>,
-) -> Result<(), Failure> {
-    let Some(version) = header else { return Ok(()) };
-    let mut out = Vec::new();
-    proxy_protocol::write(version, None, &mut out);
-    // It fits into any socket's buffer: this does not wait.
-    stream.write_all(&out).await.map_err(|error| Failure {
-        cause: Cause::Connect,
-        detail: format!("{}: {error}", endpoint.address),
-    })
-}
-
-/// Opens a TCP connection to an endpoint of the cluster, and counts it while the slot lives.
+/// Opens a connection to an endpoint of the cluster, with all that comes before its bytes, and counts
+/// it while the slot lives. `client`: for whom it is opened, if it is for one client alone.
 pub(crate) async fn connect(
     state: &ClusterState,
     endpoint: &Endpoint,
     shared: &Shared,
-) -> Result<(TcpStream, Slot), Failure> {
+    above: Above,
+    client: Option<Addresses>,
+) -> Result<(Stream, Slot), Failure> {
     let Some(permit) = state.connection() else {
         let detail = format!("{}: as many connections as its limit allows", state.config.name);
         return Err(Failure { cause: Cause::Limit, detail });
@@ -121,8 +106,9 @@ pub(crate) async fn connect(
     let (timeout, metrics) = (state.config.upstream.connect_timeout, &shared.metrics);
     metrics.upstream_connects.add(1);
     state.metrics.connects.add(1);
-    let result = match tokio::time::timeout(timeout, TcpStream::connect(endpoint.address)).await {
-        Ok(result) => result.and_then(|stream| stream.set_nodelay(true).map(|()| stream)),
+    let opening = open(state, endpoint.address, shared, above, client);
+    let result = match tokio::time::timeout(timeout, opening).await {
+        Ok(result) => result,
         Err(_elapsed) => Err(io::Error::from(io::ErrorKind::TimedOut)),
     };
     match result {
@@ -137,4 +123,29 @@ pub(crate) async fn connect(
             Err(Failure { cause: Cause::Connect, detail: format!("{}: {error}", endpoint.address) })
         }
     }
+}
+
+async fn open(
+    state: &ClusterState,
+    address: SocketAddr,
+    shared: &Shared,
+    above: Above,
+    client: Option<Addresses>,
+) -> io::Result<Stream> {
+    let wanted = &state.config.upstream;
+    let mut stream = TcpStream::connect(address).await?;
+    stream.set_nodelay(true)?;
+    if let Some(version) = wanted.send_proxy {
+        // Of a connection that many clients' requests share it says that the proxy speaks for itself.
+        // Who asks stands in X-Forwarded-For.
+        let mut header = Vec::new();
+        proxy_protocol::write(version, client, &mut header);
+        // It fits into any socket's buffer: this does not wait.
+        stream.write_all(&header).await?;
+    }
+    let Some(tls) = &wanted.tls else { return Ok(Stream::Plain(stream)) };
+    let settings = shared.with_traffic(|traffic| state.dialer.settings(tls, traffic));
+    // What is rare is in a box, so that every connection is not made room for it.
+    let handshake = Box::pin(settings.handshake(above, stream, address.ip()));
+    handshake.await.map_err(|error| io::Error::new(error.kind(), format!("no TLS: {error}")))
 }

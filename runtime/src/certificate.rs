@@ -1,6 +1,8 @@
 //! A certificate on disk: chain and key that belong together, read anew when their files change;
 //! the last good pair stays in force.
 
+mod names;
+
 use std::fmt;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -11,9 +13,12 @@ use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::RootCertStore;
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
+
+pub use names::alternative_names;
 
 use crate::Lifecycle;
 
@@ -138,6 +143,37 @@ pub fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, InvalidPair> 
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let pair = CertifiedKey::from_der(chain, key, &provider);
     pair.map_err(|error| InvalidPair::Apart(error.to_string()))
+}
+
+/// Authorities, PEM, as TLS uses them; never none.
+///
+/// # Errors
+/// What is no certificate, or that there is none.
+pub fn authorities(pem: &[u8]) -> Result<RootCertStore, String> {
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(pem) {
+        let certificate = certificate.map_err(|error| error.to_string())?;
+        roots.add(certificate).map_err(|error| error.to_string())?;
+    }
+    if roots.is_empty() { Err("holds no certificate".to_owned()) } else { Ok(roots) }
+}
+
+/// The authorities that the system trusts; never none.
+///
+/// # Errors
+/// That there is none.
+pub fn system_authorities() -> Result<RootCertStore, String> {
+    let found = rustls_native_certs::load_native_certs();
+    for error in &found.errors {
+        tracing::warn!(%error, "a certificate authority of the system was not read");
+    }
+    let mut roots = RootCertStore::empty();
+    let (_added, _ignored) = roots.add_parsable_certificates(found.certs);
+    if roots.is_empty() {
+        Err("the system has no certificate authorities".to_owned())
+    } else {
+        Ok(roots)
+    }
 }
 
 /// Reads a file of authorities; its octets.

@@ -12,9 +12,11 @@ use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
 /// What an HTTP endpoint says of the request it got.
 pub(crate) const ENDPOINT: &str = "x-endpoint";
@@ -25,6 +27,11 @@ pub(crate) const GOT_HOST: &str = "x-got-host";
 /// A field of requests that routes change, and what the endpoint got of it.
 pub(crate) const CHANGED: &str = "x-changed";
 pub(crate) const GOT_CHANGED: &str = "x-got-changed";
+/// What the endpoint knows of the TLS that it was spoken to in: name, protocol, whether the proxy proved
+/// itself. Empty in the clear.
+pub(crate) const SECURED: &str = "x-secured";
+/// First octet of a connection that begins with TLS (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 22;
 /// Milliseconds that a request asks it to take.
 pub(crate) const DELAY: &str = "x-delay-ms";
 /// Where it is probed.
@@ -47,8 +54,14 @@ struct Behaviour {
 
 impl Backend {
     pub(crate) async fn start(name: &str) -> Self {
+        Self::within(name, None).await
+    }
+
+    /// One that is spoken to within TLS, and in the clear, too.
+    pub(crate) async fn within(name: &str, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("bound");
+        let tls = tls.map(TlsAcceptor::from);
         let behaviour = Arc::new(Behaviour {
             name: name.to_owned(),
             status: AtomicU16::new(200),
@@ -60,7 +73,7 @@ impl Backend {
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                connections.spawn(serve(stream, Arc::clone(&shared)));
+                connections.spawn(serve(stream, tls.clone(), Arc::clone(&shared)));
             }
         });
         Self { address, behaviour, task }
@@ -108,15 +121,38 @@ pub(crate) fn addresses(backends: &[Backend]) -> Vec<SocketAddr> {
     backends.iter().map(|backend| backend.address).collect()
 }
 
-async fn serve(stream: TcpStream, behaviour: Arc<Behaviour>) {
+async fn serve(stream: TcpStream, tls: Option<TlsAcceptor>, behaviour: Arc<Behaviour>) {
     let mut start = [0; 3];
     while stream.peek(&mut start).await.is_ok_and(|read| read > 0 && read < start.len()) {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
-    let service = service_fn(move |request| answer(Arc::clone(&behaviour), request));
+    let Some(tls) = tls.filter(|_| start[0] == HANDSHAKE) else {
+        return speak(stream, &start == b"PRI", String::new(), behaviour).await;
+    };
+    let Ok(stream) = tls.accept(stream).await else { return };
+    let session = stream.get_ref().1;
+    let is_http2 = session.alpn_protocol() == Some(b"h2");
+    let secured = format!(
+        "{} {}{}",
+        session.server_name().unwrap_or("-"),
+        String::from_utf8_lossy(session.alpn_protocol().unwrap_or(b"-")),
+        if session.peer_certificates().is_some() { " proven" } else { "" },
+    );
+    speak(stream, is_http2, secured, behaviour).await;
+}
+
+/// `secured`: what is known of its TLS.
+async fn speak(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    is_http2: bool,
+    secured: String,
+    behaviour: Arc<Behaviour>,
+) {
+    let service =
+        service_fn(move |request| answer(Arc::clone(&behaviour), secured.clone(), request));
     let io = TokioIo::new(stream);
     // How a connection ends is the proxy's affair.
-    if &start == b"PRI" {
+    if is_http2 {
         let builder = hyper::server::conn::http2::Builder::new(TokioExecutor::new());
         let _ended = builder.serve_connection(io, service).await;
     } else {
@@ -127,10 +163,12 @@ async fn serve(stream: TcpStream, behaviour: Arc<Behaviour>) {
 
 async fn answer(
     behaviour: Arc<Behaviour>,
+    secured: String,
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let response = Response::builder().header(ENDPOINT, &behaviour.name);
+    let response =
+        Response::builder().header(ENDPOINT, &behaviour.name).header(SECURED, secured);
     if head.uri.path() == HEALTH {
         let status = behaviour.health.load(Ordering::Relaxed);
         return Ok(response.status(status).body(Full::default()).expect("a response"));
@@ -166,27 +204,49 @@ pub(crate) struct Lines {
 
 impl Lines {
     pub(crate) async fn start(name: &str) -> Self {
+        Self::within(name, None).await
+    }
+
+    /// One that is spoken to within TLS.
+    pub(crate) async fn within(name: &str, tls: Option<Arc<ServerConfig>>) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let greeting = format!("{name}\n");
+        let tls = tls.map(TlsAcceptor::from);
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
-            while let Ok((mut stream, _)) = listener.accept().await {
-                let greeting = greeting.clone();
+            while let Ok((stream, _)) = listener.accept().await {
+                let (greeting, tls) = (greeting.clone(), tls.clone());
                 connections.spawn(async move {
-                    let mut buffer = [0; 1024];
-                    if stream.write_all(greeting.as_bytes()).await.is_err() {
-                        return;
-                    }
-                    while let Ok(read) = stream.read(&mut buffer).await {
-                        if read == 0 || stream.write_all(&buffer[..read]).await.is_err() {
-                            return;
+                    match tls {
+                        None => echo(stream, greeting).await,
+                        Some(tls) => {
+                            if let Ok(stream) = tls.accept(stream).await {
+                                echo(stream, greeting).await;
+                            }
                         }
                     }
                 });
             }
         });
         Self { address, task }
+    }
+}
+
+/// Sends back what comes, and the end when that does.
+async fn echo(mut stream: impl AsyncRead + AsyncWrite + Unpin, greeting: String) {
+    let mut buffer = [0; 1024];
+    if stream.write_all(greeting.as_bytes()).await.is_err() || stream.flush().await.is_err() {
+        return;
+    }
+    while let Ok(read) = stream.read(&mut buffer).await {
+        if read == 0 {
+            let _gone = stream.shutdown().await;
+            return;
+        }
+        if stream.write_all(&buffer[..read]).await.is_err() || stream.flush().await.is_err() {
+            return;
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use portolan_proto::envoy::route::RouteConfiguration;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 
-use crate::backend::{Backend, DELAY, ENDPOINT, FORWARDED, VERSION, addresses};
+use crate::backend::{Backend, DELAY, ENDPOINT, FORWARDED, SECURED, VERSION, addresses};
 use crate::control_plane::resources::{
     action, all, assignment, eds_cluster, http_listener, manager, route, table,
 };
@@ -47,6 +47,8 @@ pub(crate) struct Answer {
     pub(crate) version: String,
     pub(crate) forwarded: String,
     pub(crate) cookie: String,
+    /// What the endpoint knows of its TLS.
+    pub(crate) secured: String,
     pub(crate) body: String,
 }
 
@@ -216,6 +218,7 @@ pub(crate) async fn fetch(
             version: text(VERSION),
             forwarded: text(FORWARDED),
             cookie: text("set-cookie"),
+            secured: text(SECURED),
             body,
         },
         Err(error) => Answer { body: format!("{error:?}"), ..Answer::default() },

@@ -10,6 +10,7 @@ pub mod peak_ewma;
 mod policy;
 pub mod route;
 pub mod secret;
+mod tls;
 
 use std::fmt;
 use std::sync::Arc;

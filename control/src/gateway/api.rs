@@ -2,11 +2,15 @@
 //! goes with another version of kube than ours. Fields that do nothing here are kept as values, so
 //! that a manifest that has them is not refused for an unknown key.
 
+mod backend_tls;
+mod config_map;
 mod gateway;
 mod grant;
 mod route;
 mod secret;
 
+pub use backend_tls::{BackendTlsPolicy, BackendTlsValidation, LocalRef, PolicyTarget, SubjectAltName};
+pub use config_map::ConfigMap;
 pub use gateway::{Gateway, GatewayClass, Listener, ListenerTls, RouteNamespaces};
 pub use grant::ReferenceGrant;
 pub use route::{

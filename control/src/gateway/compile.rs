@@ -5,18 +5,20 @@ use std::sync::Arc;
 
 use portolan_model::traffic::{Route, Share, VirtualHost};
 use portolan_model::{
-    Gateway, GatewayChain, GatewayKey, GatewayPort, Scope, Service, ServiceKey, ServiceRoutes,
+    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, Scope, Service, ServiceKey, ServiceRoutes,
 };
 
 use super::Name;
 use super::api::GROUP;
 use super::attach::{self, NamespaceLabels};
+use super::backends;
 use super::draft::{
-    ClassDraft, GatewayDraft, GrantDraft, Meta, ParentRef, Rank, RouteDraft, SecretDraft,
+    AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayDraft, GrantDraft, Meta, ParentRef, Rank,
+    RouteDraft, SecretDraft,
 };
 use super::host::{self, Host};
 use super::listeners::{self, Judged};
-use super::resolve::Resolver;
+use super::resolve::{Looked, Resolver};
 use super::rules::{self, At, Rules};
 use super::status::{
     CONTROLLER, Condition, GatewayStatus, Of, ParentStatus, RouteStatus, Status, find,
@@ -33,6 +35,8 @@ pub(super) struct Known<'a> {
     pub(super) routes: Vec<&'a RouteDraft>,
     pub(super) grants: Vec<&'a GrantDraft>,
     pub(super) secrets: &'a BTreeMap<Name, SecretDraft>,
+    pub(super) policies: Vec<&'a BackendTlsDraft>,
+    pub(super) authorities: &'a BTreeMap<Name, AuthoritiesDraft>,
     pub(super) namespaces: &'a NamespaceLabels,
     pub(super) services: &'a HashMap<ServiceKey, Arc<Service>>,
 }
@@ -42,10 +46,10 @@ pub(super) struct Known<'a> {
 pub(super) struct Compiled {
     pub(super) gateways: BTreeMap<GatewayKey, Arc<Gateway>>,
     pub(super) routes: BTreeMap<ServiceKey, Arc<ServiceRoutes>>,
+    pub(super) backend_tls: BTreeMap<ServiceKey, Arc<BackendTls>>,
     pub(super) statuses: Vec<Status>,
-    /// Services and Secrets that this depends on.
-    pub(super) asked: HashSet<ServiceKey>,
-    pub(super) asked_secrets: HashSet<Name>,
+    /// What this depends on.
+    pub(super) asked: Looked,
 }
 
 /// A Gateway of ours while its routes are put in.
@@ -81,7 +85,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
             compiled.statuses.push(Status::new(id, &class.meta, accepted));
         }
     }
-    let mut resolver = Resolver::new(known.services, known.grants.clone(), known.secrets);
+    let mut resolver = Resolver::new(known);
     let all: HashSet<GatewayKey> = known.gateways.iter().map(|draft| key(&draft.meta)).collect();
     let mut sites: BTreeMap<GatewayKey, Site<'_>> = (known.gateways.iter())
         .filter(|gateway| ours.get(&*gateway.class).is_some_and(|ours| *ours))
@@ -125,9 +129,11 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
         let routes = ServiceRoutes { service: service.clone(), ports };
         compiled.routes.insert(service, Arc::new(routes));
     }
+    let (backend_tls, statuses) = backends::compile(&known.policies, &mut resolver);
+    compiled.backend_tls = backend_tls;
+    compiled.statuses.extend(statuses);
     compiled.statuses.sort_by(|one, other| one.id.cmp(&other.id));
-    compiled.asked = resolver.asked;
-    compiled.asked_secrets = resolver.asked_secrets;
+    compiled.asked = resolver.looked;
     compiled
 }
 

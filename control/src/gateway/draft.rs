@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::policy::Retries;
-use portolan_model::traffic::{Conditions, Edits, PathMatch, Redirect, Secret};
+use portolan_model::traffic::{Conditions, Edits, NameKind, PathMatch, Redirect, Secret};
 
 use super::selector::Selector;
 use crate::object::Kind;
@@ -238,6 +238,52 @@ pub struct SecretDraft {
     pub content: Result<Arc<Secret>, String>,
 }
 
+/// A BackendTLSPolicy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BackendTlsDraft {
+    /// Name, age and generation.
+    pub meta: Meta,
+    /// What it is for, in its namespace.
+    pub targets: Vec<PolicyTargetDraft>,
+    /// In whom certificates of endpoints must end.
+    pub trusted: TrustDraft,
+    /// The name that endpoints are asked for.
+    pub server_name: Arc<str>,
+    /// What certificates of endpoints must be for: one of these.
+    pub names: Vec<(NameKind, Arc<str>)>,
+}
+
+/// What a policy is for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PolicyTargetDraft {
+    /// Group; empty: the core group.
+    pub group: Arc<str>,
+    /// Kind.
+    pub kind: Arc<str>,
+    /// Name.
+    pub name: Arc<str>,
+    /// A port of it, by name.
+    pub section: Option<Arc<str>>,
+}
+
+/// In whom certificates must end.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TrustDraft {
+    /// The authorities of the system.
+    System,
+    /// Those of any of these objects.
+    Named(Vec<TargetRef>),
+}
+
+/// A ConfigMap with authorities.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuthoritiesDraft {
+    /// Name and namespace.
+    pub meta: Meta,
+    /// The authorities, PEM; why they cannot be used, if they cannot.
+    pub content: Result<Arc<str>, String>,
+}
+
 /// Any of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum GatewayApiDraft {
@@ -251,6 +297,10 @@ pub enum GatewayApiDraft {
     Grant(GrantDraft),
     /// A certificate and its key.
     Secret(SecretDraft),
+    /// TLS to endpoints.
+    BackendTls(BackendTlsDraft),
+    /// Authorities.
+    Authorities(AuthoritiesDraft),
 }
 
 impl RouteDraft {

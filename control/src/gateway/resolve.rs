@@ -8,7 +8,10 @@ use portolan_model::{Protocol, Scope, Service, ServiceKey, ServiceKind};
 
 use super::Name;
 use super::api::GROUP;
-use super::draft::{GatewayDraft, GrantDraft, RouteDraft, SecretDraft, TargetRef};
+use super::compile::Known;
+use super::draft::{
+    AuthoritiesDraft, GatewayDraft, GrantDraft, RouteDraft, SecretDraft, TargetRef,
+};
 use crate::object::{Kind, TLS_SECRET};
 
 /// Why a reference leads nowhere.
@@ -25,25 +28,33 @@ pub(super) struct Resolver<'a> {
     services: &'a HashMap<ServiceKey, Arc<Service>>,
     grants: Vec<&'a GrantDraft>,
     secrets: &'a BTreeMap<Name, SecretDraft>,
-    /// Every Secret that was asked for, whether it is there or not.
-    pub(super) asked_secrets: HashSet<Name>,
-    /// Every service that was asked for, whether it is there or not.
-    pub(super) asked: HashSet<ServiceKey>,
+    authorities: &'a BTreeMap<Name, AuthoritiesDraft>,
+    /// What was asked for.
+    pub(super) looked: Looked,
+}
+
+/// What was asked for, whether it is there or not.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    pub(super) services: HashSet<ServiceKey>,
+    pub(super) secrets: HashSet<Name>,
+    pub(super) authorities: HashSet<Name>,
 }
 
 impl<'a> Resolver<'a> {
-    pub(super) fn new(
-        services: &'a HashMap<ServiceKey, Arc<Service>>,
-        grants: Vec<&'a GrantDraft>,
-        secrets: &'a BTreeMap<Name, SecretDraft>,
-    ) -> Self {
-        let (asked, asked_secrets) = (HashSet::new(), HashSet::new());
-        Self { services, grants, secrets, asked_secrets, asked }
+    pub(super) fn new(known: &Known<'a>) -> Self {
+        Self {
+            services: known.services,
+            grants: known.grants.clone(),
+            secrets: known.secrets,
+            authorities: known.authorities,
+            looked: Looked::default(),
+        }
     }
 
     /// The service of a key, whoever asks.
     pub(super) fn service(&mut self, key: &ServiceKey) -> Option<&'a Arc<Service>> {
-        self.asked.insert(key.clone());
+        self.looked.services.insert(key.clone());
         self.services.get(key)
     }
 
@@ -130,11 +141,36 @@ impl<'a> Resolver<'a> {
         }
         let key = (Arc::clone(namespace), Arc::clone(name));
         let found = self.secrets.get(&key);
-        self.asked_secrets.insert(key);
+        self.looked.secrets.insert(key);
         match found.map(|secret| &secret.content) {
             Some(Ok(content)) => Ok((format!("{namespace}/{name}").into(), Arc::clone(content))),
             Some(Err(why)) => bad(format!("Secret {namespace}/{name}: {why}")),
             None => bad(format!("Secret {namespace}/{name}: there is none of type {TLS_SECRET}")),
+        }
+    }
+
+    /// The authorities that a policy's reference points at, PEM; they are of its namespace.
+    ///
+    /// # Errors
+    /// Why it leads nowhere.
+    pub(super) fn authorities(&mut self, target: &TargetRef) -> Result<Arc<str>, Unresolved> {
+        let TargetRef { group, kind, namespace, name, .. } = target;
+        let refuse = |reason, message: String| Err(Unresolved { reason, message });
+        if (&**group, &**kind) != ("", "ConfigMap") {
+            let text = format!("{kind} {namespace}/{name}: only ConfigMaps hold authorities");
+            return refuse("InvalidKind", text);
+        }
+        let key = (Arc::clone(namespace), Arc::clone(name));
+        let found = self.authorities.get(&key);
+        self.looked.authorities.insert(key);
+        let bad = |why: &str| {
+            let text = format!("ConfigMap {namespace}/{name}: {why}");
+            refuse("InvalidCACertificateRef", text)
+        };
+        match found.map(|found| &found.content) {
+            Some(Ok(pem)) => Ok(Arc::clone(pem)),
+            Some(Err(why)) => bad(why),
+            None => bad("there is none"),
         }
     }
 

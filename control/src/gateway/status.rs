@@ -8,7 +8,7 @@ use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::draft::{GroupKind, Meta, ParentRef};
-use crate::object::ObjectId;
+use crate::object::{Kind, ObjectId};
 
 /// Who writes these statuses, and whose classes are ours.
 pub const CONTROLLER: &str = "portolan.dev/gateway-controller";
@@ -33,7 +33,7 @@ pub enum Of {
     Class(Vec<Condition>),
     /// Of a Gateway.
     Gateway(GatewayStatus),
-    /// Of a route.
+    /// Of a route, or of a policy, whose parents are its targets.
     Route(RouteStatus),
 }
 
@@ -176,19 +176,29 @@ impl Status {
                 })
             }
             Of::Route(route) => {
+                let (list, of_parent) = parent_words(self.id.kind);
                 let parents: Vec<Value> = (route.parents.iter())
                     .filter(|parent| parent.is_ours)
                     .map(|status| {
                         json!({
-                            "parentRef": parent_json(&status.parent),
+                            of_parent: parent_json(&status.parent),
                             "controllerName": CONTROLLER,
                             "conditions": conditions(&status.conditions),
                         })
                     })
                     .collect();
-                json!({ "parents": parents })
+                json!({ list: parents })
             }
         }
+    }
+}
+
+/// Where the entries of an object's status stand, and what each is about: parents of routes, and what
+/// the API calls the ancestors of policies.
+pub fn parent_words(kind: Kind) -> (&'static str, &'static str) {
+    match kind {
+        Kind::BackendTlsPolicy => ("ancestors", "ancestorRef"),
+        _ => ("parents", "parentRef"),
     }
 }
 

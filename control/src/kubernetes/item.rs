@@ -31,7 +31,8 @@ macro_rules! watched {
 }
 
 watched!(Namespace, Node, Pod, Service, ServiceImport, EndpointSlice);
-watched!(GatewayClass, Gateway, HttpRoute, GrpcRoute, TcpRoute, ReferenceGrant, Secret);
+watched!(GatewayClass, Gateway, HttpRoute, GrpcRoute, TcpRoute, ReferenceGrant);
+watched!(BackendTlsPolicy, Secret, ConfigMap);
 
 /// What became of an object.
 #[derive(Clone, Debug)]

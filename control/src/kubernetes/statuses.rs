@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use super::lease::Lease;
-use crate::gateway::status::{CONTROLLER, Status};
+use crate::gateway::status::{CONTROLLER, Status, parent_words};
 use crate::object::{Kind, ObjectId};
 use crate::report::{ControlMetrics, Report};
 
@@ -156,7 +156,7 @@ impl Writer {
         };
         let before = found.data.get("status").cloned().unwrap_or_default();
         let after = merged(status.id.kind, &before, &status.json(), &Timestamp::now().to_string());
-        if after == before || (before.is_null() && after == json!({ "parents": [] })) {
+        if after == before || (before.is_null() && after == json!({ parent_words(status.id.kind).0: [] })) {
             return Outcome::Done;
         }
         let mut object = found;
@@ -204,18 +204,19 @@ fn merged(kind: Kind, before: &Value, ours: &Value, now: &str) -> Value {
             }
         }
         _ => {
+            let (parents, of_parent) = parent_words(kind);
             let is_ours = |parent: &&Value| parent["controllerName"] == CONTROLLER;
             let others: Vec<Value> =
-                list(&before["parents"]).filter(|parent| !is_ours(parent)).cloned().collect();
-            let Some(parents) = after["parents"].as_array_mut() else { return after };
-            for parent in parents.iter_mut() {
-                let same = list(&before["parents"])
+                list(&before[parents]).filter(|parent| !is_ours(parent)).cloned().collect();
+            let Some(own) = after[parents].as_array_mut() else { return after };
+            for parent in own.iter_mut() {
+                let same = list(&before[parents])
                     .filter(is_ours)
-                    .find(|old| old["parentRef"] == parent["parentRef"]);
+                    .find(|old| old[of_parent] == parent[of_parent]);
                 let old = same.map(|old| old["conditions"].clone()).unwrap_or_default();
                 timed(&mut parent["conditions"], &old, now);
             }
-            parents.extend(others);
+            own.extend(others);
         }
     }
     after

@@ -2,9 +2,8 @@
 
 use std::sync::Arc;
 
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::{ClientConfig, RootCertStore};
+use portolan_runtime::certificate;
+use rustls::ClientConfig;
 
 use crate::config::{ForwardConfig, Proto, UpstreamSpec};
 use crate::error::DnsError;
@@ -23,30 +22,14 @@ pub(super) fn client(config: &ForwardConfig) -> Result<Option<Arc<ClientConfig>>
     if !config.rules.iter().flat_map(|rule| &rule.upstreams).any(speaks_tls) {
         return Ok(None);
     }
-    let mut roots = RootCertStore::empty();
-    match &config.certificate_authorities {
+    let roots = match &config.certificate_authorities {
         Some(path) => {
-            let refuse = |reason: String| DnsError::File { path: path.clone(), reason };
-            let found = CertificateDer::pem_file_iter(path).map_err(|e| refuse(e.to_string()))?;
-            for certificate in found {
-                let certificate = certificate.map_err(|e| refuse(e.to_string()))?;
-                roots.add(certificate).map_err(|e| refuse(e.to_string()))?;
-            }
-            if roots.is_empty() {
-                return Err(refuse("it holds no certificate".to_owned()));
-            }
+            let refuse = |reason| DnsError::File { path: path.clone(), reason };
+            let pem = certificate::read_authorities(path).map_err(|e| refuse(e.reason))?;
+            certificate::authorities(&pem).map_err(refuse)?
         }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            for error in &found.errors {
-                tracing::warn!(%error, "a certificate authority of the system was not read");
-            }
-            let (_added, _ignored) = roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                return Err(DnsError::NoAuthorities);
-            }
-        }
-    }
+        None => certificate::system_authorities().map_err(|_none| DnsError::NoAuthorities)?,
+    };
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

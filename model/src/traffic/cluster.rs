@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use super::ResourceName;
+use super::{ClientTls, ResourceName};
 use crate::policy::{Balancer, CircuitBreaker, HealthCheck};
 
 /// A group of endpoints that serve the same.
@@ -137,6 +137,8 @@ pub struct Upstream {
     pub max_requests: Option<NonZeroU32>,
     /// Whether a PROXY header goes first.
     pub send_proxy: Option<ProxyHeader>,
+    /// Whether TLS comes before anything else but that.
+    pub tls: Option<Arc<ClientTls>>,
 }
 
 /// What is spoken to a cluster's endpoints.
@@ -253,6 +255,11 @@ impl Cluster {
             adaptive_concurrency: None,
         }
     }
+
+    /// Names of the secrets that it needs.
+    pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
+        self.upstream.tls.iter().flat_map(|tls| tls.secrets())
+    }
 }
 
 impl Balancing {
@@ -282,6 +289,7 @@ impl Default for Upstream {
             max_age: None,
             max_requests: None,
             send_proxy: None,
+            tls: None,
         }
     }
 }

@@ -170,6 +170,13 @@ pub enum ListenerKind {
     },
 }
 
+impl Listener {
+    /// Names of the secrets that it needs.
+    pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
+        self.tls.iter().flat_map(ServerTls::secrets)
+    }
+}
+
 impl ListenerKind {
     /// Name of the route table, where there is one.
     #[must_use]

@@ -1,12 +1,13 @@
-//! TLS of listeners, and the secrets it needs.
+//! TLS of listeners and to endpoints, and the secrets it needs.
 
 use std::fmt;
 use std::sync::Arc;
 
 use serde::ser::SerializeStruct;
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::ResourceName;
+use super::route::{TextMatch, TextTest};
 
 /// What a listener does before anything else where TLS comes first. Never without a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -30,6 +31,8 @@ pub struct TlsChain {
     pub alpn: Vec<Arc<str>>,
     /// What is asked of clients.
     pub clients: ClientCertificates,
+    /// What a client's certificate must be for, where there is one; empty: for anything.
+    pub client_names: Vec<NameMatch>,
     /// TLS 1.2 is spoken besides 1.3, or one of the two alone.
     pub versions: TlsVersions,
 }
@@ -45,6 +48,62 @@ pub enum ClientCertificates {
     Optional(ResourceName),
     /// Such a certificate.
     Required(ResourceName),
+}
+
+/// TLS to endpoints (Envoy `UpstreamTlsContext`).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientTls {
+    /// The name that endpoints are asked for (SNI); `None`: none.
+    pub server_name: Option<Arc<str>>,
+    /// In whom an endpoint's certificate must end.
+    pub trusted: Trusted,
+    /// What an endpoint's certificate must be for; empty: for anything.
+    pub names: Vec<NameMatch>,
+    /// Name of the secret with what the proxy proves itself with, to endpoints that ask.
+    pub certificate: Option<ResourceName>,
+    /// Protocols offered above it (RFC 7301). HTTP offers the one that it will speak if this is
+    /// empty or holds it.
+    pub alpn: Vec<Arc<str>>,
+    /// Versions spoken.
+    pub versions: TlsVersions,
+}
+
+/// In whom certificates must end.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum Trusted {
+    /// The authorities of the system that the proxy runs on.
+    System,
+    /// Those of this secret.
+    Authorities(ResourceName),
+    /// These, PEM.
+    These(Arc<str>),
+}
+
+/// What a certificate must be for: one of its alternative names (RFC 5280 §4.2.1.6) is so.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct NameMatch {
+    /// Names of which kind are looked at.
+    pub kind: NameKind,
+    /// What one of them must be. A DNS name that is asked for exactly is found in one with a star,
+    /// too (RFC 6125 §6.4.3).
+    pub test: TextMatch,
+}
+
+/// Kinds of alternative names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum NameKind {
+    /// A DNS name.
+    Dns,
+    /// A URI, a SPIFFE ID above all.
+    Uri,
+    /// An address of mail.
+    Email,
+    /// An IP address.
+    Ip,
 }
 
 /// Versions of TLS.
@@ -122,6 +181,42 @@ pub fn covers(wide: &str, narrow: &str) -> bool {
     }
 }
 
+impl ClientTls {
+    /// Names of all secrets it needs.
+    pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
+        let authorities = match &self.trusted {
+            Trusted::System | Trusted::These(_) => None,
+            Trusted::Authorities(name) => Some(name),
+        };
+        authorities.into_iter().chain(&self.certificate)
+    }
+}
+
+impl NameMatch {
+    /// Whether a name of a certificate is so.
+    #[must_use]
+    pub fn fits(&self, kind: NameKind, name: &str) -> bool {
+        self.kind == kind
+            && match (kind, &self.test.test) {
+                (NameKind::Dns, TextTest::Exact(wanted)) => is_for(name, wanted),
+                _ => self.test.matches(name.as_bytes()),
+            }
+    }
+}
+
+/// Whether a DNS name of a certificate is for a host, whatever their case. A star stands for one
+/// label, the first, and never for what is directly below the root.
+fn is_for(named: &str, host: &str) -> bool {
+    if named.eq_ignore_ascii_case(host) {
+        return true;
+    }
+    let (Some(("*", suffix)), Some((label, rest))) = (named.split_once('.'), host.split_once('.'))
+    else {
+        return false;
+    };
+    !label.is_empty() && suffix.contains('.') && suffix.eq_ignore_ascii_case(rest)
+}
+
 impl ServerTls {
     /// The chain for the name that a client asks for, in lower case.
     #[must_use]
@@ -157,6 +252,7 @@ mod tests {
             certificates: Vec::new(),
             alpn: Vec::new(),
             clients: ClientCertificates::None,
+            client_names: Vec::new(),
             versions: TlsVersions::Both,
         };
         let named = [chain(&["*.a.test"]), chain(&["x.a.test", "b.test"]), chain(&["*.y.a.test"])];
@@ -172,6 +268,30 @@ mod tests {
         ] {
             assert_eq!(tls.chain(asked), expected, "{asked:?}");
             assert_eq!(any.chain(asked), expected.or(Some(3)), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn a_certificate_is_for_what_it_names() {
+        let exact = |kind, text: &str| NameMatch {
+            kind,
+            test: TextMatch { test: TextTest::Exact(text.into()), ignore_case: false },
+        };
+        use NameKind::{Dns, Uri};
+        for (wanted, kind, name, expected) in [
+            (exact(Dns, "a.test"), Dns, "a.test", true),
+            (exact(Dns, "a.test"), Dns, "A.TEST", true),
+            (exact(Dns, "x.a.test"), Dns, "*.a.test", true),
+            (exact(Dns, "y.x.a.test"), Dns, "*.a.test", false),
+            (exact(Dns, "a.test"), Dns, "*.a.test", false),
+            (exact(Dns, ".a.test"), Dns, "*.a.test", false),
+            (exact(Dns, "a.test"), Dns, "*.test", false),
+            (exact(Dns, "xy.a.test"), Dns, "x*.a.test", false),
+            (exact(Dns, "a.test"), Uri, "a.test", false),
+            (exact(Uri, "spiffe://a/b"), Uri, "spiffe://a/b", true),
+            (exact(Uri, "spiffe://a/b"), Uri, "spiffe://a/B", false),
+        ] {
+            assert_eq!(wanted.fits(kind, name), expected, "{wanted:?} {name}");
         }
     }
 

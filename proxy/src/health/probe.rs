@@ -17,6 +17,8 @@ use portolan_model::traffic::{Cluster, UpstreamProtocol};
 use tokio::net::TcpStream;
 
 use super::threshold::Answer;
+use crate::stream::Stream;
+use crate::tls::{Above, Settings};
 
 /// Most bytes read of an answer's head.
 const MAX_HEAD: u32 = 16 << 10;
@@ -59,9 +61,14 @@ impl Question {
         }
     }
 
-    pub(super) async fn ask(&self, address: SocketAddr) -> Answer {
+    /// Asks, within TLS if the cluster's endpoints are spoken to so.
+    pub(super) async fn ask(&self, address: SocketAddr, tls: Option<&Settings>) -> Answer {
         let asked = async {
             let stream = TcpStream::connect(address).await?;
+            let stream = match tls {
+                None => Stream::Plain(stream),
+                Some(tls) => tls.handshake(self.above(), stream, address.ip()).await?,
+            };
             match &self.probe {
                 Probe::Tcp => Ok(Answer::Passed),
                 Probe::Http(path) => self.get(stream, path).await.map(by_status),
@@ -71,8 +78,16 @@ impl Question {
         asked.await.unwrap_or_else(|error: ProbeError| Answer::Unreachable(error.to_string()))
     }
 
+    fn above(&self) -> Above {
+        match &self.probe {
+            Probe::Tcp => Above::Bytes,
+            Probe::Http(_) if !self.http2 => Above::Http1,
+            Probe::Http(_) | Probe::Grpc => Above::Http2,
+        }
+    }
+
     /// The status of the answer to a GET.
-    async fn get(&self, stream: TcpStream, path: &str) -> Result<u16, ProbeError> {
+    async fn get(&self, stream: Stream, path: &str) -> Result<u16, ProbeError> {
         let path = PathAndQuery::try_from(path).map_err(http::Error::from)?;
         if self.http2 {
             http2::get(stream, &self.host, path).await

@@ -30,6 +30,7 @@ use crate::http2::Open;
 use crate::limit::breaker::Permit;
 use crate::message::{Known, RequestHead};
 use crate::metrics::cluster::Retried;
+use crate::tls::Above;
 use crate::upstream::{self, Cause, Failure, h1, h2};
 use crate::worker::cluster::{ActiveRequest, Choice, ClusterState};
 use crate::worker::endpoint::Endpoint;
@@ -239,7 +240,8 @@ impl Forward<'_> {
         let endpoint = &Rc::clone(trying.load.endpoint());
         self.shorten_grpc_timeout();
         if self.upgrade == Some(Tunnel::Connect) {
-            let stream = Box::pin(upstream::connect(state, endpoint, self.shared)).await;
+            let opening = upstream::connect(state, endpoint, self.shared, Above::Bytes, None);
+            let stream = Box::pin(opening).await;
             let (stream, _permit) = stream.map_err(|failure| tried(failure, false))?;
             trying.on_answered(200);
             let (pulse, edits) = (&self.account.pulse, self.way.edits.as_deref());

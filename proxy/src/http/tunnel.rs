@@ -6,7 +6,6 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use portolan_model::traffic::Edits;
-use tokio::net::TcpStream;
 
 use super::account::Pulse;
 use super::answering::Answering;
@@ -20,13 +19,13 @@ use crate::stream::Stream;
 
 /// Answers a CONNECT with the stream to an endpoint.
 pub(super) async fn connect(
-    stream: TcpStream,
+    stream: Stream,
     source: &mut Source<'_>,
     answer: &mut Answering<'_>,
     pulse: &Pulse,
     edits: Option<&Edits>,
 ) -> Result<(), Ended> {
-    let mut connection = http1::Connection::new(Stream::Plain(stream), b"");
+    let mut connection = http1::Connection::new(stream, b"");
     let (mut receiving, sending) = connection.split();
     receiving.begin_tunnel();
     let mut head = ResponseHead::new(200);

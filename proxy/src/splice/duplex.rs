@@ -42,6 +42,17 @@ pub(crate) struct Counters<'a> {
     pub(crate) denied: &'a Counter,
 }
 
+impl Counters<'_> {
+    /// Bytes that were taken from the near side, and given to it.
+    pub(crate) fn count(&self, taken: u64, given: u64) {
+        self.bytes_in.add(taken);
+        self.bytes_out.add(given);
+        let (own_in, own_out) = self.own;
+        own_in.set(own_in.get() + taken);
+        own_out.set(own_out.get() + given);
+    }
+}
+
 /// How a pair of streams ended.
 #[derive(Debug)]
 pub(crate) enum End {
@@ -143,11 +154,7 @@ impl Pair<'_> {
         let up = self.up.poll(cx, self.near, self.far, self.down.done);
         let down = self.down.poll(cx, self.far, self.near, self.up.done);
         let (taken, given) = (self.up.pump.taken() - taken, self.down.pump.moved() - given);
-        self.counters.bytes_in.add(taken);
-        self.counters.bytes_out.add(given);
-        let (own_in, own_out) = self.counters.own;
-        own_in.set(own_in.get() + taken);
-        own_out.set(own_out.get() + given);
+        self.counters.count(taken, given);
         let after = self.piped();
         if after != before {
             self.counters.spliced.add(after.0 - before.0);

@@ -5,14 +5,16 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
-use portolan_model::traffic::{ProxyHeader, ResourceName};
-use tokio::net::TcpStream;
+use portolan_model::traffic::ResourceName;
 use tokio::time::Instant;
 
 use super::metrics::End;
 use crate::balance::Outcome as LoadOutcome;
 use crate::health::outcome::Outcome;
 use crate::metrics::cluster::Retried;
+use crate::proxy_protocol::Addresses;
+use crate::stream::Stream;
+use crate::tls::Above;
 use crate::upstream::{self, Cause, Failure};
 use crate::worker::accept::Origin;
 use crate::worker::cluster::{ActiveRequest, Choice, ClusterState, Slot};
@@ -36,8 +38,6 @@ pub(crate) struct Held {
     pub(super) tries: u32,
     /// From the first try to the connection.
     pub(super) took: Duration,
-    /// What the endpoint is to be told first.
-    pub(super) send_proxy: Option<ProxyHeader>,
     _active: ActiveRequest,
     _connection: Slot,
 }
@@ -55,12 +55,13 @@ impl fmt::Debug for Held {
 }
 
 /// A connection to an endpoint of the cluster, which it counts as load of. The time from the first
-/// try to the connection is recorded.
+/// try to the connection is recorded. `client` says whose it is, to endpoints that want to know.
 pub(crate) async fn connect(
     origin: &Origin,
     cluster: &ResourceName,
     choice: Choice<'_>,
-) -> Result<(TcpStream, Held), NotConnected> {
+    client: impl Fn() -> Option<Addresses>,
+) -> Result<(Stream, Held), NotConnected> {
     let shared = &origin.shared;
     let start = Instant::now();
     let mut tried: Vec<SocketAddr> = Vec::new();
@@ -84,7 +85,8 @@ pub(crate) async fn connect(
             shared.metrics.retries.add(1);
         }
         let mut load = endpoint.begin();
-        match upstream::connect(&state, &endpoint, shared).await {
+        let client = state.config.upstream.send_proxy.and_then(|_| client());
+        match upstream::connect(&state, &endpoint, shared, Above::Bytes, client).await {
             Ok((stream, connection)) => {
                 let took = start.elapsed();
                 shared.metrics.tcp.on_connected(took);
@@ -92,11 +94,10 @@ pub(crate) async fn connect(
                     state.metrics.on_retried(Retried::Success);
                 }
                 load.observe(LoadOutcome::Answered);
-                let send_proxy = state.config.upstream.send_proxy;
                 endpoint.report(shared.number, Outcome::Success);
                 let tries = u32::try_from(attempt + 1).unwrap_or(u32::MAX);
                 let (_active, _connection) = (counted, connection);
-                let held = Held { load, state, tries, took, send_proxy, _active, _connection };
+                let held = Held { load, state, tries, took, _active, _connection };
                 return Ok((stream, held));
             }
             Err(failure) => {

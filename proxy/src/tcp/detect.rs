@@ -7,7 +7,7 @@
 use std::future::{Future, poll_fn};
 use std::io;
 use std::pin::pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
@@ -15,6 +15,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use super::classify::{MAX_FIRST, Verdict, classify, settle};
 use crate::splice::read_some;
+use crate::stream::Stream;
 
 /// How long a client that says nothing is waited for before an endpoint is dialled: a client that
 /// speaks first has its first bytes right behind its handshake.
@@ -38,7 +39,7 @@ pub(crate) struct Detected<U> {
     /// Bytes of the client that were read; the first of the stream.
     pub(crate) first: Vec<u8>,
     /// The endpoint, when it was dialled already. With HTTP it need not be used.
-    pub(crate) upstream: Option<(TcpStream, U)>,
+    pub(crate) upstream: Option<(Stream, U)>,
 }
 
 /// Why there is nothing to serve.
@@ -66,7 +67,7 @@ pub(crate) async fn detect<U, E>(
     client: &TcpStream,
     patience: Patience,
     mut first: Vec<u8>,
-    dial: impl Future<Output = Result<(TcpStream, U), E>>,
+    dial: impl Future<Output = Result<(Stream, U), E>>,
 ) -> Result<Detected<U>, Undetected<E>> {
     let start = Instant::now();
     let deadline = start + patience.deadline;
@@ -102,7 +103,7 @@ pub(crate) async fn detect<U, E>(
             {
                 upstream = Some(dialled.map_err(Undetected::Dial)?);
             }
-            if upstream.as_ref().is_some_and(|(stream, _)| has_spoken(stream, cx)) {
+            if upstream.as_mut().is_some_and(|(stream, _)| stream.poll_spoken(cx).is_ready()) {
                 return Poll::Ready(Ok((Carries::Server, upstream.take())));
             }
             over.as_mut().poll(cx).map(|()| Ok((Carries::Silence, upstream.take())))
@@ -120,11 +121,6 @@ pub(crate) async fn detect<U, E>(
         upstream => upstream,
     };
     Ok(Detected { carries, first, upstream })
-}
-
-/// Whether an endpoint has sent something, or ended. Both are told by the socket without reading.
-fn has_spoken(endpoint: &TcpStream, cx: &mut Context<'_>) -> bool {
-    endpoint.poll_read_ready(cx).is_ready()
 }
 
 /// Reads until the verdict is certain. What was read stays in `first` if this is dropped.

@@ -12,7 +12,7 @@ use crate::http::local::Reason;
 use crate::worker::accept::Origin;
 use crate::worker::cluster::ClusterState;
 
-pub(super) struct Stream {
+pub(super) struct Ended {
     pub(super) peer: SocketAddr,
     /// When the client came.
     pub(super) at: Instant,
@@ -21,7 +21,7 @@ pub(super) struct Stream {
     pub(super) bytes: (u64, u64),
 }
 
-impl Stream {
+impl Ended {
     /// Counts it, for the cluster as well if there is one of the name, and records it.
     pub(super) fn count(
         &self,

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use portolan_model::traffic::Upstream;
-use tokio::net::TcpStream;
 use tokio::time::Instant;
 
 use crate::http1::Connection;
@@ -46,9 +45,9 @@ impl fmt::Debug for Pool {
 
 impl Kept {
     /// A fresh connection.
-    pub(crate) fn new((stream, slot): (TcpStream, Slot)) -> Self {
+    pub(crate) fn new((stream, slot): (Stream, Slot)) -> Self {
         let now = Instant::now();
-        let connection = Connection::new(Stream::Plain(stream), b"");
+        let connection = Connection::new(stream, b"");
         Self { connection, opened: now, since: now, requests: 0, _slot: slot }
     }
 }

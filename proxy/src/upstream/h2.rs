@@ -17,6 +17,7 @@ use tokio::time::Instant;
 
 use super::Failure;
 use crate::http2;
+use crate::tls::Above;
 use crate::worker::cluster::ClusterState;
 use crate::worker::endpoint::Endpoint;
 use crate::worker::shared::Shared;
@@ -161,9 +162,8 @@ async fn open(
     endpoint: Rc<Endpoint>,
     state: Rc<ClusterState>,
 ) -> Result<http2::Client, Rc<Failure>> {
-    let (mut stream, permit) = super::connect(&state, &endpoint, &shared).await.map_err(Rc::new)?;
-    let header = state.config.upstream.send_proxy;
-    super::introduce(&mut stream, &endpoint, header).await.map_err(Rc::new)?;
+    let opened = super::connect(&state, &endpoint, &shared, Above::Http2, None).await;
+    let (stream, permit) = opened.map_err(Rc::new)?;
     let settings = http2::Settings {
         stream_window: STREAM_WINDOW,
         connection_window: CONNECTION_WINDOW,

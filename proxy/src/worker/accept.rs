@@ -23,7 +23,7 @@ use super::shared::Shared;
 use crate::http::local::Reason;
 use crate::metrics::ListenerMetrics;
 use crate::metrics::listener::Routes;
-use crate::{http, tcp};
+use crate::{http, tcp, tls};
 
 /// Wait after the system failed to hand a connection over (no file descriptors, mostly).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -242,7 +242,13 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
         AcceptProxy::No => Some(tcp::Start::new(stream, peer)),
         _ => Box::pin(tcp::begin(&origin, stream, peer)).await,
     };
-    let Some(start) = start else { return };
+    let Some(mut start) = start else { return };
+    if origin.listener.tls.is_some() {
+        match Box::pin(tls::accept(&origin, start)).await {
+            Some(secured) => start = secured,
+            None => return,
+        }
+    }
     let listener = Arc::clone(&origin.listener);
     match &listener.kind {
         ListenerKind::Http { .. } => http::serve(origin, start).await,
@@ -252,7 +258,7 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
                 Some(share) => {
                     Box::pin(tcp::serve(&origin, &share.cluster, options, start)).await;
                 }
-                None => reset(start.client),
+                None => start.reset(),
             }
         }
         ListenerKind::Detect { cluster, tcp, .. } => {

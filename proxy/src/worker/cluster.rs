@@ -25,6 +25,7 @@ use crate::limit::Limiter;
 use crate::limit::breaker::{Permit, Resource};
 use crate::limit::gradient::{Gradient, Sampled};
 use crate::metrics::ClusterMetrics;
+use crate::tls::Dialer;
 
 /// What a request brings to picking an endpoint.
 #[derive(Clone, Copy, Debug, Default)]
@@ -48,6 +49,8 @@ pub(crate) struct ClusterState {
     /// The version of `health` the balancer knows.
     seen: Cell<u64>,
     in_flight: Rc<Cell<u32>>,
+    /// How its endpoints are dialled where TLS comes first.
+    pub(crate) dialer: Rc<Dialer>,
     /// Told when a connection may have become free.
     pub(crate) freed: Rc<Notify>,
     worker: usize,
@@ -128,8 +131,10 @@ impl ClusterState {
         let empty = || Arc::new(EndpointSet::flat(Arc::clone(&config.endpoints), []));
         let endpoints = set.cloned().unwrap_or_else(empty);
         let health = shared.health.cluster(&config.name);
+        // Connections begun in another way are for nobody any more.
+        let same = old.filter(|old| old.config.upstream.tls == config.upstream.tls);
         let kept: HashMap<SocketAddr, &Rc<Endpoint>> =
-            old.iter().flat_map(|old| &old.members).map(|e| (e.address, e)).collect();
+            same.iter().flat_map(|old| &old.members).map(|e| (e.address, e)).collect();
         let now = Instant::now();
         let metrics = shared.metrics.cluster(&config.name);
         let (count, most) = (endpoints.endpoints.len(), shared.config.endpoint_metrics);
@@ -149,7 +154,8 @@ impl ClusterState {
         drop(before);
         if let Some(old) = old {
             let stays: HashSet<SocketAddr> = members.iter().map(|e| e.address).collect();
-            old.members.iter().filter(|e| !stays.contains(&e.address)).for_each(|e| e.retire());
+            let goes = |e: &&Rc<Endpoint>| same.is_none() || !stays.contains(&e.address);
+            old.members.iter().filter(goes).for_each(|e| e.retire());
             metrics.keep(&stays);
         }
         let limiter = shared.limiters.cluster(config);
@@ -162,6 +168,7 @@ impl ClusterState {
             balance: RefCell::new(balance),
             seen: Cell::new(health.as_ref().map_or(0, |health| health.version())),
             health,
+            dialer: old.map(|old| Rc::clone(&old.dialer)).unwrap_or_default(),
             in_flight: old.map(|old| Rc::clone(&old.in_flight)).unwrap_or_default(),
             freed: old.map(|old| Rc::clone(&old.freed)).unwrap_or_default(),
             worker: shared.number,

@@ -106,6 +106,11 @@ impl Shared {
         self.traffic.borrow().generation
     }
 
+    /// Reads what it runs by.
+    pub(crate) fn with_traffic<T>(&self, read: impl FnOnce(&TrafficConfig) -> T) -> T {
+        read(&self.traffic.borrow())
+    }
+
     /// Reads a route table, if there is one of that name.
     pub(crate) fn with_routes<T>(
         &self,

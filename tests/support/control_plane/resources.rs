@@ -31,6 +31,7 @@ use portolan_proto::envoy::route::{
     Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
 };
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy};
+use portolan_proto::envoy::tls::Secret;
 use prost::{Message, Name};
 
 /// A resource on the wire, and the name it is asked for by.
@@ -65,6 +66,12 @@ impl From<&Listener> for Resource {
 
 impl From<&RouteConfiguration> for Resource {
     fn from(message: &RouteConfiguration) -> Self {
+        Self { name: message.name.clone(), any: any(message) }
+    }
+}
+
+impl From<&Secret> for Resource {
+    fn from(message: &Secret) -> Self {
         Self { name: message.name.clone(), any: any(message) }
     }
 }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::{
-    Gateway, Generation, Protocol, Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort,
-    ServiceRoutes, Snapshot,
+    BackendTls, Gateway, Generation, PortTls, Protocol, Service, ServiceEntry, ServiceKey,
+    ServiceKind, ServicePort, ServiceRoutes, Snapshot,
 };
 
 use super::placed::Placed;
@@ -39,15 +39,32 @@ type Entry<'a> = Option<&'a Arc<ServiceEntry>>;
 pub(super) struct Had<'a> {
     entry: Entry<'a>,
     routes: Option<&'a Arc<ServiceRoutes>>,
+    tls: Option<&'a Arc<BackendTls>>,
 }
 
 impl<'a> Had<'a> {
     pub(super) fn by(snapshot: &'a Snapshot, key: &ServiceKey) -> Self {
-        Self { entry: snapshot.lookup(key), routes: snapshot.routes(key) }
+        let (routes, tls) = (snapshot.routes(key), snapshot.backend_tls(key));
+        Self { entry: snapshot.lookup(key), routes, tls }
     }
 
     fn service(&self) -> Option<&'a Arc<Service>> {
         self.entry.map(|entry| &entry.service)
+    }
+
+    /// What connections to the endpoints of a port begin with.
+    fn tls(&self, port: u16) -> Option<&'a PortTls> {
+        self.tls?.ports.get(&port)?.as_ref()
+    }
+
+    /// Whether nothing may go to a port.
+    fn is_shut(&self, port: u16) -> bool {
+        self.tls.is_some_and(|tls| tls.ports.get(&port).is_some_and(Option::is_none))
+    }
+
+    /// Whether all is the same, but perhaps for endpoints.
+    fn is_set_up_as(&self, other: &Self) -> bool {
+        self.service() == other.service() && self.routes == other.routes && self.tls == other.tls
     }
 }
 
@@ -65,17 +82,17 @@ impl<'a> Edit<'a> {
     /// Replaces what the old entry of a service made by what the new one makes.
     pub(super) fn service(&mut self, key: &ServiceKey, before: Had<'_>, after: Had<'_>) {
         let (old, new) = (before.entry, after.entry);
-        if old != new || before.routes != after.routes {
+        if old != new || !before.is_set_up_as(&after) {
             self.catalog.changed_at.insert(key.clone(), self.generation);
         }
         // Most changes are of endpoints: all else is made from the service alone.
-        if before.service() != after.service() || before.routes != after.routes {
+        if !before.is_set_up_as(&after) {
             let mut stale = old.map(|e| names(e, self.config)).unwrap_or_default();
             if let Some(entry) = new {
                 for name in names(entry, self.config) {
                     stale.remove(&name);
                 }
-                self.write(entry, after.routes.map(|routes| &**routes));
+                self.write(entry, after);
             }
             for (kind, name) in stale {
                 self.take_out(kind, name);
@@ -83,7 +100,7 @@ impl<'a> Edit<'a> {
             self.hosts(before, after);
         }
         if let Some(entry) = new {
-            self.endpoints(entry);
+            self.endpoints(entry, after);
         }
     }
 
@@ -143,27 +160,35 @@ impl<'a> Edit<'a> {
     }
 
     /// What a service makes, but for its endpoints.
-    fn write(&mut self, entry: &ServiceEntry, own: Option<&ServiceRoutes>) {
+    fn write(&mut self, entry: &ServiceEntry, had: Had<'_>) {
         let (service, config) = (&entry.service, self.config);
         for port in served_ports(entry) {
             let name = cluster_name(&service.key, port.port);
             let zone = config.zone(service.key.scope());
-            let cluster = |dialect| cluster::encode(service, port, config, dialect);
+            let tls = had.tls(port.port);
+            let cluster = |dialect| cluster::encode(service, port, tls, config, dialect);
             self.dialect(name, cluster(Dialect::Envoy), cluster(Dialect::Grpc));
             let target = target_name(&service.key, port.port, zone);
             let api = listener::encode_api(&service.key, port.port, zone);
             if write(&mut self.catalog.by_name_only, &target, api) {
                 self.changed.insert((ResourceType::Listener, target.clone()));
             }
+            let own = had.routes.map(|routes| &**routes);
             let around = Around { routes: own, default: config.balancer, zone };
             let routes = route::encode_target(service, port, around);
             self.put(ResourceType::Route, target, routes);
         }
     }
 
-    fn endpoints(&mut self, entry: &ServiceEntry) {
+    fn endpoints(&mut self, entry: &ServiceEntry, had: Had<'_>) {
         for port in served_ports(entry) {
             let name = cluster_name(&entry.service.key, port.port);
+            if had.is_shut(port.port) {
+                self.catalog.placed.remove(&name);
+                let none = endpoints::encode_none(&name);
+                self.put(ResourceType::Endpoints, name, none);
+                continue;
+            }
             let set = endpoints::encode(entry, port).with_ttl(self.config.endpoints_ttl_secs);
             self.put(ResourceType::Endpoints, name.clone(), set);
             self.place(entry, port.port, name);

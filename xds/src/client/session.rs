@@ -9,7 +9,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::Generation;
-use portolan_model::traffic::{Listener, ResourceName, ServerTls, TrafficConfig};
+use portolan_model::traffic::{ResourceName, TrafficConfig};
 use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::rpc::Status;
@@ -91,22 +91,26 @@ impl Session {
         let is_missing = |secret: &ResourceName| !self.config.secrets.contains_key(secret);
         for (name, listener) in &self.config.listeners {
             let cold =
-                listener.kind.routes().is_some_and(is_cold) || secrets(listener).any(is_missing);
+                listener.kind.routes().is_some_and(is_cold) || listener.secrets().any(is_missing);
             let Some(old) = last.listeners.get(name).filter(|_| cold) else { continue };
             if let Some(routes) = old.kind.routes().filter(|routes| is_cold(routes)) {
                 let Some(table) = last.routes.get(routes) else { continue };
                 config.routes.insert(routes.clone(), Arc::clone(table));
             }
-            for name in secrets(old).filter(|name| is_missing(name)) {
-                if let Some(secret) = last.secrets.get(name) {
-                    config.secrets.insert(name.clone(), Arc::clone(secret));
-                }
+            let kept = old.secrets().filter(|name| is_missing(name));
+            for (name, secret) in kept.filter_map(|name| Some((name, last.secrets.get(name)?))) {
+                config.secrets.insert(name.clone(), Arc::clone(secret));
             }
             config.listeners.insert(name.clone(), Arc::clone(old));
         }
         for (name, cluster) in &self.config.clusters {
-            let cold = !self.config.endpoints.contains_key(&cluster.endpoints);
+            let cold = !self.config.endpoints.contains_key(&cluster.endpoints)
+                || cluster.secrets().any(is_missing);
             let Some(old) = last.clusters.get(name).filter(|_| cold) else { continue };
+            let kept = old.secrets().filter(|name| is_missing(name));
+            for (name, secret) in kept.filter_map(|name| Some((name, last.secrets.get(name)?))) {
+                config.secrets.insert(name.clone(), Arc::clone(secret));
+            }
             if !self.config.endpoints.contains_key(&old.endpoints) {
                 let Some(set) = last.endpoints.get(&old.endpoints) else { continue };
                 config.endpoints.insert(old.endpoints.clone(), Arc::clone(set));
@@ -121,10 +125,9 @@ impl Session {
     pub fn is_complete(&self) -> bool {
         let mut named = self.config.listeners.values().filter_map(|l| l.kind.routes());
         let routes = named.all(|routes| self.config.routes.contains_key(routes));
-        let mut needed = self.config.listeners.values().flat_map(|listener| secrets(listener));
         self.is_begun()
             && routes
-            && needed.all(|secret| self.config.secrets.contains_key(secret))
+            && self.config.named_secrets().all(|name| self.config.secrets.contains_key(name))
             && self
                 .config
                 .clusters
@@ -155,8 +158,8 @@ impl Session {
         }
         let mut requests = vec![self.request(kind, reason(&errors))];
         requests.extend(self.follow_up(kind));
-        if kind == ResourceType::Listener {
-            requests.extend(self.secrets_of_listeners());
+        if matches!(kind, ResourceType::Listener | ResourceType::Cluster) {
+            requests.extend(self.secrets());
         }
         if self.is_complete() {
             self.config.generation = self.generation;
@@ -280,12 +283,10 @@ impl Session {
         decoded.errors
     }
 
-    /// Subscribes to the secrets of the listeners, if the set of them changed.
-    fn secrets_of_listeners(&mut self) -> Option<DiscoveryRequest> {
+    /// Subscribes to the secrets of listeners and clusters, if the set of them changed.
+    fn secrets(&mut self) -> Option<DiscoveryRequest> {
         let kind = ResourceType::Secret;
-        let listeners = self.config.listeners.values();
-        let names: BTreeSet<ResourceName> =
-            listeners.flat_map(|listener| secrets(listener)).cloned().collect();
+        let names: BTreeSet<ResourceName> = self.config.named_secrets().cloned().collect();
         if self.types[kind.index()].names == names {
             return None;
         }
@@ -309,11 +310,6 @@ impl Session {
         self.generation = decoded.good.last().copied().or(self.generation);
         decoded.errors
     }
-}
-
-/// Names of the secrets that a listener needs.
-fn secrets(listener: &Listener) -> impl Iterator<Item = &ResourceName> {
-    listener.tls.iter().flat_map(ServerTls::secrets)
 }
 
 /// Puts a value in place unless an equal one is there, so that what did not change stays the same

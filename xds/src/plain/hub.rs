@@ -93,7 +93,11 @@ impl Hub {
                     }
                 }
             }
-            Key::Namespace(_) | Key::Pod(..) | Key::Gateway(_) | Key::Routes(_) => {}
+            Key::Namespace(_)
+            | Key::Pod(..)
+            | Key::Gateway(_)
+            | Key::Routes(_)
+            | Key::BackendTls(_) => {}
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portolan_model::policy::{Connections, Policy};
 use portolan_model::traffic::ProxyHeader;
-use portolan_model::{AppProtocol, Service, ServicePort};
+use portolan_model::{AppProtocol, PortTls, Service, ServicePort};
 use portolan_proto::envoy::cluster::{Cluster, cluster as cds};
 use portolan_proto::envoy::core::proxy_protocol_config::Version;
 use portolan_proto::envoy::core::{
@@ -39,11 +39,12 @@ pub(crate) const ANY_PROTOCOL: &str = "auto";
 /// Limit on establishing a connection to an endpoint.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Encodes the cluster of a port, for clients of a dialect.
+/// Encodes the cluster of a port, for clients of a dialect; `tls`: what connections begin with.
 #[must_use]
 pub fn encode(
     service: &Service,
     port: &ServicePort,
+    tls: Option<&PortTls>,
     config: &ResourceConfig,
     dialect: Dialect,
 ) -> Encoded {
@@ -70,7 +71,7 @@ pub fn encode(
         outlier_detection: wanted.outlier_detection.as_ref().map(policy::outlier_detection),
         circuit_breakers: policy::circuit_breakers(wanted),
         typed_extension_protocol_options: http_options(port, &wanted.connections),
-        transport_socket: transport_socket(&wanted.connections, dialect),
+        transport_socket: transport_socket(port, &wanted.connections, tls, dialect),
         metadata: metadata(port, wanted),
         lrs_server: config.load_reports.then(this_server),
         ..Cluster::default()
@@ -131,25 +132,36 @@ fn http_options(port: &ServicePort, wanted: &Connections) -> HashMap<String, Any
     HashMap::from([(HTTP_OPTIONS.to_owned(), pack(&options))])
 }
 
-/// A PROXY header before all else. gRPC has no such socket and refuses the whole cluster.
-fn transport_socket(wanted: &Connections, dialect: Dialect) -> Option<TransportSocket> {
-    let version = match wanted.send_proxy? {
-        ProxyHeader::V1 => Version::V1,
-        ProxyHeader::V2 => Version::V2,
-    };
+/// A PROXY header before all else, then TLS. gRPC has no socket for the first, and for the second only
+/// what is set up at the client: it refuses the whole cluster for either.
+fn transport_socket(
+    port: &ServicePort,
+    wanted: &Connections,
+    tls: Option<&PortTls>,
+    dialect: Dialect,
+) -> Option<TransportSocket> {
+    if dialect == Dialect::Grpc {
+        return None;
+    }
     let socket = |name: &str, config| TransportSocket {
         name: format!("envoy.transport_sockets.{name}"),
         config_type: Some(transport_socket::ConfigType::TypedConfig(config)),
+    };
+    let tls = tls.map(|tls| super::tls::upstream(tls, port.app_protocol.as_ref()));
+    let version = match wanted.send_proxy {
+        None => return tls,
+        Some(ProxyHeader::V1) => Version::V1,
+        Some(ProxyHeader::V2) => Version::V2,
     };
     let transport = ProxyProtocolUpstreamTransport {
         config: Some(ProxyProtocolConfig {
             version: version.into(),
             ..ProxyProtocolConfig::default()
         }),
-        transport_socket: Some(socket("raw_buffer", pack(&RawBuffer {}))),
+        transport_socket: tls.or_else(|| Some(socket("raw_buffer", pack(&RawBuffer {})))),
         ..ProxyProtocolUpstreamTransport::default()
     };
-    (dialect == Dialect::Envoy).then(|| socket("upstream_proxy_protocol", pack(&transport)))
+    Some(socket("upstream_proxy_protocol", pack(&transport)))
 }
 
 /// What our own proxy reads and Envoy and gRPC have no field for; they pass over metadata.

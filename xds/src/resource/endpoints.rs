@@ -18,6 +18,16 @@ use super::{Encoded, cluster_name};
 /// Endpoints with their sockets.
 type Targets<'a> = Vec<(SocketAddr, &'a Endpoint)>;
 
+/// Encodes a set without endpoints.
+#[must_use]
+pub fn encode_none(name: &str) -> Encoded {
+    let none = ClusterLoadAssignment {
+        cluster_name: name.to_owned(),
+        ..ClusterLoadAssignment::default()
+    };
+    Encoded::new(name, &none)
+}
+
 /// Encodes the endpoint set of a port. A port without an endpoint to use has an empty set, never
 /// none: Envoy waits up to 15 s for a set that does not come.
 ///

@@ -40,7 +40,6 @@ use crate::config::{ListenerSpec, ListenerTarget, ListenerTls};
 
 pub(super) const HTTP_FILTER: &str = "envoy.filters.network.http_connection_manager";
 pub(super) const TCP_FILTER: &str = "envoy.filters.network.tcp_proxy";
-const TLS_SOCKET: &str = "envoy.transport_sockets.tls";
 const ROUTER_FILTER: &str = "envoy.filters.http.router";
 
 /// What the HTTP inspector finds in bytes that are not encrypted.
@@ -186,7 +185,7 @@ pub(super) fn tls_socket(
         ..DownstreamTlsContext::default()
     };
     TransportSocket {
-        name: TLS_SOCKET.to_owned(),
+        name: super::tls::SOCKET.to_owned(),
         config_type: Some(transport_socket::ConfigType::TypedConfig(pack(&context))),
     }
 }

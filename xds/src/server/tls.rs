@@ -5,18 +5,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use portolan_model::traffic::NameKind;
 use portolan_runtime::Lifecycle;
 use portolan_runtime::certificate::{
     self, CertificateError, CertificateFiles, Pair, Stamp, read_authorities,
 };
 use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
-use rustls::{RootCertStore, ServerConfig};
+use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
-use x509_parser::extensions::GeneralName;
-use x509_parser::prelude::{FromDer as _, X509Certificate};
 
 /// Files of the server's TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,11 +86,8 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, CertificateError> {
     let builder = match &files.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
-            let mut roots = RootCertStore::empty();
-            for certificate in CertificateDer::pem_slice_iter(&read_authorities(path)?) {
-                let certificate = certificate.map_err(|error| refuse(path, error.to_string()))?;
-                roots.add(certificate).map_err(|error| refuse(path, error.to_string()))?;
-            }
+            let roots = certificate::authorities(&read_authorities(path)?)
+                .map_err(|reason| refuse(path, reason))?;
             let verifier = WebPkiClientVerifier::builder_with_provider(roots.into(), provider);
             let verifier =
                 if files.client_required { verifier } else { verifier.allow_unauthenticated() };
@@ -108,12 +103,6 @@ fn read(files: &TlsFiles) -> Result<ServerConfig, CertificateError> {
 
 /// The URIs that the first certificate of a verified chain is for (RFC 5280 §4.2.1.6).
 pub(super) fn identities(chain: &[CertificateDer<'_>]) -> Vec<String> {
-    let Some(leaf) = chain.first() else { return Vec::new() };
-    let Ok((_, leaf)) = X509Certificate::from_der(leaf) else { return Vec::new() };
-    let Ok(Some(names)) = leaf.subject_alternative_name() else { return Vec::new() };
-    let uris = names.value.general_names.iter().filter_map(|name| match name {
-        GeneralName::URI(uri) => Some((*uri).to_owned()),
-        _ => None,
-    });
-    uris.collect()
+    let names = chain.first().map(certificate::alternative_names).unwrap_or_default();
+    names.into_iter().filter(|(kind, _)| *kind == NameKind::Uri).map(|(_, name)| name).collect()
 }

@@ -3,14 +3,14 @@
 use http::HeaderValue;
 use http::uri::PathAndQuery;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 
 use super::{MAX_HEAD, ProbeError, USER_AGENT};
+use crate::stream::Stream;
 
 /// Asks, and returns the status once the answer's head is whole. Interim answers (1xx) are passed
 /// over; all heads together are held to [`MAX_HEAD`].
 pub(super) async fn get(
-    mut stream: TcpStream,
+    mut stream: Stream,
     host: &HeaderValue,
     path: &PathAndQuery,
 ) -> Result<u16, ProbeError> {

@@ -7,9 +7,9 @@ use h2::RecvStream;
 use h2::client::{Builder, SendRequest};
 use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri};
-use tokio::net::TcpStream;
 
 use super::{Answer, MAX_HEAD, OK, ProbeError, USER_AGENT};
+use crate::stream::Stream;
 
 /// Most bytes of the answer's message that are looked at; it has two.
 const MAX_MESSAGE: usize = 1024;
@@ -21,7 +21,7 @@ const SERVING: u64 = 1;
 
 /// The status of the answer to a GET.
 pub(super) async fn get(
-    stream: TcpStream,
+    stream: Stream,
     host: &str,
     path: PathAndQuery,
 ) -> Result<u16, ProbeError> {
@@ -38,7 +38,7 @@ pub(super) async fn get(
 }
 
 /// Asks the health service. Anything but SERVING is an answer that says "not well".
-pub(super) async fn check(stream: TcpStream, host: &str) -> Result<Answer, ProbeError> {
+pub(super) async fn check(stream: Stream, host: &str) -> Result<Answer, ProbeError> {
     let path = PathAndQuery::from_static("/grpc.health.v1.Health/Check");
     let request = Request::builder()
         .method(Method::POST)
@@ -61,7 +61,7 @@ fn uri(host: &str, path: PathAndQuery) -> Result<Uri, http::Error> {
 
 /// Talks on a new connection, which is driven meanwhile.
 async fn on_connection<T>(
-    stream: TcpStream,
+    stream: Stream,
     talk: impl AsyncFnOnce(&mut SendRequest<Bytes>) -> Result<T, ProbeError>,
 ) -> Result<T, ProbeError> {
     let (sender, connection) = Builder::new()

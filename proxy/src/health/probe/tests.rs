@@ -132,7 +132,7 @@ async fn ask(question: &Question, script: Act) -> (Answer, Option<String>) {
     backend.spawn(act(listener, script, seen));
     let unending = matches!(script, Act::Hang | Act::Trickle(_));
     let patience = if unending { PATIENCE } else { LIMIT };
-    let answer = timeout(patience, question.ask(address)).await;
+    let answer = timeout(patience, question.ask(address, None)).await;
     assert_eq!(answer.is_err(), unending, "{script:?}: {answer:?}");
     let answer = answer.unwrap_or_else(|_| Answer::Unreachable("nothing in time".to_owned()));
     backend.abort_all();
@@ -166,7 +166,7 @@ async fn a_tcp_probe_wants_a_connection_and_no_more() {
     let address = listener.local_addr().expect("bound");
     drop(listener);
     for probe in [Probe::Tcp, Probe::Http("/".to_owned()), Probe::Grpc] {
-        let answer = question(&probe, false).ask(address).await;
+        let answer = question(&probe, false).ask(address, None).await;
         assert!(matches!(answer, Answer::Unreachable(_)), "{probe:?}: {answer:?}");
     }
 }
@@ -200,7 +200,7 @@ async fn an_http_probe_wants_200() {
     for path in ["/a b", "/\r\nx: y"] {
         let question = question(&Probe::Http(path.to_owned()), false);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
-        let answer = question.ask(listener.local_addr().expect("bound")).await;
+        let answer = question.ask(listener.local_addr().expect("bound"), None).await;
         assert!(
             matches!(&answer, Answer::Unreachable(r) if r.contains("cannot be sent")),
             "{answer:?}"

@@ -7,6 +7,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 
 use super::{Carries, Detected, Patience, Undetected, detect};
+use crate::stream::Stream;
 use crate::tcp::classify::Verdict;
 
 const LONG: Duration = Duration::from_secs(20);
@@ -68,7 +69,7 @@ async fn whoever_speaks_first_decides_and_nothing_read_is_lost() {
         client.write_all(case.client).await.expect("written");
         server.write_all(case.server).await.expect("written");
         let patience = Patience { grace: case.grace, deadline: LONG };
-        let dial = async { Ok::<_, ()>((endpoint, ())) };
+        let dial = async { Ok::<_, ()>((Stream::Plain(endpoint), ())) };
         let found = detect(&accepted, patience, Vec::new(), dial).await.expect("detected");
         assert_eq!(found.carries, case.carries);
         assert_eq!(found.upstream.is_some(), case.dialled, "{:?}", case.carries);
@@ -97,7 +98,7 @@ async fn a_client_that_speaks_while_the_endpoint_is_dialled_decides() {
                 let _sender_lives = tokio::join!(tokio::task::yield_now(), async { drop(go) });
             }
             gone.await.expect_err("nothing is sent");
-            Ok::<_, ()>((endpoint, ()))
+            Ok::<_, ()>((Stream::Plain(endpoint), ()))
         };
         let patience = Patience { grace: AT_ONCE, deadline: LONG };
         let Detected { carries, first, upstream } =
@@ -119,7 +120,7 @@ async fn nobody_is_waited_for_beyond_the_deadline() {
         let (mut client, accepted) = pair().await;
         let (endpoint, _server) = pair().await;
         client.write_all(bytes).await.expect("written");
-        let dial = async { Ok::<_, ()>((endpoint, ())) };
+        let dial = async { Ok::<_, ()>((Stream::Plain(endpoint), ())) };
         let found = detect(&accepted, patience, Vec::new(), dial).await.expect("detected");
         assert_eq!((found.carries, &found.first[..]), (expected, bytes));
         assert!(found.upstream.is_some());
@@ -131,12 +132,12 @@ async fn what_ends_before_a_word_is_not_served() {
     let patience = Patience { grace: AT_ONCE, deadline: LONG };
     let (client, accepted) = pair().await;
     drop(client);
-    let dial = std::future::pending::<Result<(TcpStream, ()), ()>>();
+    let dial = std::future::pending::<Result<(Stream, ()), ()>>();
     let ended = detect(&accepted, patience, Vec::new(), dial).await;
     assert!(matches!(ended, Err(Undetected::Client(None))), "{ended:?}");
     let (_client, accepted) = pair().await;
     let failed =
-        detect(&accepted, patience, Vec::new(), async { Err::<(TcpStream, ()), _>(7) }).await;
+        detect(&accepted, patience, Vec::new(), async { Err::<(Stream, ()), _>(7) }).await;
     assert!(matches!(failed, Err(Undetected::Dial(7))), "{failed:?}");
 }
 
@@ -146,7 +147,7 @@ async fn an_endpoint_that_closes_at_once_is_passed_on() {
     let (endpoint, server) = pair().await;
     drop(server);
     let patience = Patience { grace: AT_ONCE, deadline: LONG };
-    let dial = async { Ok::<_, ()>((endpoint, ())) };
+    let dial = async { Ok::<_, ()>((Stream::Plain(endpoint), ())) };
     let found = detect(&accepted, patience, Vec::new(), dial).await.expect("detected");
     assert_eq!(found.carries, Carries::Server);
 }

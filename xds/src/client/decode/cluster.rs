@@ -1,10 +1,11 @@
-//! `Cluster` -> [`Cluster`]: EDS and static clusters, and what connections to their endpoints are
-//! like. What asks for TLS is refused.
+//! `Cluster` -> [`Cluster`]: EDS and static clusters, and what connections to their endpoints
+//! are like.
 
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use portolan_model::traffic::{
-    self, EndpointSet, ProxyHeader, ResourceName, Upstream, UpstreamProtocol,
+    self, ClientTls, EndpointSet, ProxyHeader, ResourceName, Upstream, UpstreamProtocol,
 };
 use portolan_proto::envoy::cluster::Cluster;
 use portolan_proto::envoy::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
@@ -15,6 +16,7 @@ use portolan_proto::envoy::core::{
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::protobuf::value::Kind;
 use portolan_proto::envoy::raw_buffer::RawBuffer;
+use portolan_proto::envoy::tls::UpstreamTlsContext;
 use portolan_proto::envoy::upstream_http::HttpProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options::UpstreamProtocolOptions;
 use portolan_proto::envoy::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
@@ -23,7 +25,7 @@ use prost::Name;
 
 use super::{
     DecodeError, balancing, endpoints, health, limits, message, named, positive, refuse, resource,
-    time,
+    time, tls,
 };
 use crate::resource::cluster::{ANY_PROTOCOL, HTTP_OPTIONS, OWN_METADATA, PROTOCOL};
 
@@ -96,12 +98,12 @@ fn upstream(cluster: &Cluster) -> Result<Upstream, String> {
     let mut upstream = Upstream::default();
     let connect = cluster.connect_timeout.as_ref();
     upstream.connect_timeout = positive("connect_timeout", connect, upstream.connect_timeout)?;
-    upstream.send_proxy = send_proxy("transport_socket", cluster.transport_socket.as_ref())?;
+    let before = transport("transport_socket", cluster.transport_socket.as_ref())?;
     for (i, one) in cluster.transport_socket_matches.iter().enumerate() {
         let field = format!("transport_socket_matches[{i}].transport_socket");
-        let proxy = send_proxy(&field, one.transport_socket.as_ref())?;
-        refuse(&field, proxy != upstream.send_proxy)?;
+        refuse(&field, transport(&field, one.transport_socket.as_ref())? != before)?;
     }
+    (upstream.send_proxy, upstream.tls) = before;
     // The fields from before the options came together in one message.
     if cluster.http2_protocol_options.is_some() {
         upstream.protocol = UpstreamProtocol::Http2;
@@ -151,9 +153,14 @@ fn http(options: &HttpProtocolOptions, upstream: &mut Upstream) -> Result<(), St
                 return Err(format!("{HTTP_OPTIONS}: HTTP/3 is not supported"));
             }
         },
-        Some(UpstreamProtocolOptions::AutoConfig(_)) => {
-            let reason = "auto_config needs TLS, which is not supported yet";
-            return Err(format!("{HTTP_OPTIONS}: {reason}"));
+        // Offered is what a request needs, by the protocol that its connection will have.
+        Some(UpstreamProtocolOptions::AutoConfig(config)) => {
+            if upstream.tls.is_none() {
+                return Err(format!("{HTTP_OPTIONS}.auto_config: needs TLS"));
+            }
+            let http3 = config.http3_protocol_options.is_some();
+            refuse(&format!("{HTTP_OPTIONS}.auto_config.http3_protocol_options"), http3)?;
+            UpstreamProtocol::Auto
         }
     };
     Ok(())
@@ -189,30 +196,48 @@ fn is_raw(socket: Option<&TransportSocket>) -> bool {
     })
 }
 
-/// Whether a transport socket sends a PROXY header over what is otherwise bytes as they are.
-fn send_proxy(
-    field: &str,
-    socket: Option<&TransportSocket>,
-) -> Result<Option<ProxyHeader>, String> {
-    let config = socket.filter(|_| !is_raw(socket)).map(|socket| socket.config_type.as_ref());
-    let any = match config {
-        None => return Ok(None),
-        Some(None) => return Err(format!("{field}.typed_config: missing")),
-        Some(Some(transport_socket::ConfigType::TypedConfig(any))) => any,
-    };
+/// What comes before the bytes of a connection: a PROXY header, TLS, or both in this order.
+type Transport = (Option<ProxyHeader>, Option<Arc<ClientTls>>);
+
+fn transport(field: &str, socket: Option<&TransportSocket>) -> Result<Transport, String> {
+    let Some(any) = transport_config(field, socket)? else { return Ok((None, None)) };
     if any.type_url != ProxyProtocolUpstreamTransport::type_url() {
-        return Err(format!("{field}: TLS to endpoints is not supported yet"));
+        return Ok((None, Some(secured(field, any)?)));
     }
     let transport: ProxyProtocolUpstreamTransport =
         message(any).map_err(|e| format!("{field}: {e}"))?;
-    refuse(&format!("{field}.transport_socket"), !is_raw(transport.transport_socket.as_ref()))?;
+    let inner = format!("{field}.transport_socket");
+    let inner = match transport_config(&inner, transport.transport_socket.as_ref())? {
+        None => None,
+        Some(any) => Some(secured(&inner, any)?),
+    };
     let config = transport.config.unwrap_or_default();
     let field = format!("{field}.config");
     refuse(&format!("{field}.pass_through_tlvs"), config.pass_through_tlvs.is_some())?;
     refuse(&format!("{field}.added_tlvs"), !config.added_tlvs.is_empty())?;
     match Version::try_from(config.version) {
-        Ok(Version::V1) => Ok(Some(ProxyHeader::V1)),
-        Ok(Version::V2) => Ok(Some(ProxyHeader::V2)),
+        Ok(Version::V1) => Ok((Some(ProxyHeader::V1), inner)),
+        Ok(Version::V2) => Ok((Some(ProxyHeader::V2), inner)),
         Err(_) => Err(format!("{field}.version: {} is not a version", config.version)),
     }
+}
+
+/// The settings of a transport socket that is one.
+fn transport_config<'a>(
+    field: &str,
+    socket: Option<&'a TransportSocket>,
+) -> Result<Option<&'a Any>, String> {
+    let config = socket.filter(|_| !is_raw(socket)).map(|socket| socket.config_type.as_ref());
+    match config {
+        None => Ok(None),
+        Some(None) => Err(format!("{field}.typed_config: missing")),
+        Some(Some(transport_socket::ConfigType::TypedConfig(any))) => Ok(Some(any)),
+    }
+}
+
+fn secured(field: &str, any: &Any) -> Result<Arc<ClientTls>, String> {
+    if any.type_url != UpstreamTlsContext::type_url() {
+        return Err(format!("{field}: {:?} is not supported", any.type_url));
+    }
+    tls::upstream(field, any).map(Arc::new)
 }

@@ -119,7 +119,7 @@ fn parameter(field: &str, said: &QueryParameterMatcher) -> Result<QueryMatch, St
     Ok(QueryMatch { name: said.name.as_str().into(), test })
 }
 
-fn text(field: &str, said: &StringMatcher) -> Result<TextMatch, String> {
+pub(super) fn text(field: &str, said: &StringMatcher) -> Result<TextMatch, String> {
     let test = match &said.match_pattern {
         Some(MatchPattern::Exact(exact)) => TextTest::Exact(exact.as_str().into()),
         Some(MatchPattern::Prefix(prefix)) => TextTest::Prefix(prefix.as_str().into()),

@@ -171,9 +171,10 @@ fn secured(listed: &[Listed<'_>], name: &ResourceName, headed: bool) -> Result<C
             return Err(format!("{field}.transport_socket: missing, other chains begin with TLS"));
         }
         let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
-        let chain_of = tls::convert(&format!("{field}.transport_socket"), said, names)?;
+        let chain_of = tls::downstream(&format!("{field}.transport_socket"), said, names)?;
         let first: &TlsChain = chains.first().unwrap_or(&chain_of);
-        if first.clients != chain_of.clients {
+        let demands = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
+        if demands(first) != demands(&chain_of) {
             // Requests of all chains go by the same routes: whoever came by the chain that asks for
             // less would be where the other one's clients are let in alone.
             let what = "another demand on clients' certificates than";
@@ -182,7 +183,7 @@ fn secured(listed: &[Listed<'_>], name: &ResourceName, headed: bool) -> Result<C
         chains.push(chain_of);
         let own = match filters(field, chain, name)? {
             End::Http(routes, table, options) => (ListenerKind::Http { routes, options }, table),
-            End::Tcp(..) => return Err(format!("{field}: TCP within TLS is not supported yet")),
+            End::Tcp(clusters, options) => (ListenerKind::Tcp { clusters, options }, None),
         };
         match &above {
             Some(first) if *first != own => {

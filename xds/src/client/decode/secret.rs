@@ -6,10 +6,7 @@ use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::tls::secret::Type;
 use portolan_proto::envoy::tls::{self, CertificateValidationContext, TlsCertificate};
-use portolan_runtime::certificate::{InvalidPair, certified};
-use rustls::RootCertStore;
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
+use portolan_runtime::certificate::{self, InvalidPair, certified};
 
 use super::{DecodeError, named, refuse, resource};
 
@@ -21,7 +18,7 @@ pub fn decode(any: &Any) -> Result<(ResourceName, (ResourceName, Secret)), Decod
     let said: tls::Secret = resource(any)?;
     let name: ResourceName = said.name.as_str().into();
     let secret = match &said.r#type {
-        Some(Type::TlsCertificate(said)) => certificate(said),
+        Some(Type::TlsCertificate(said)) => pair(said),
         Some(Type::ValidationContext(said)) => authorities(said),
         Some(_) => Err("only tls_certificate and validation_context are supported".to_owned()),
         None => Err("type: missing".to_owned()),
@@ -30,7 +27,7 @@ pub fn decode(any: &Any) -> Result<(ResourceName, (ResourceName, Secret)), Decod
     Ok((name.clone(), (name, secret)))
 }
 
-fn certificate(said: &TlsCertificate) -> Result<Secret, String> {
+fn pair(said: &TlsCertificate) -> Result<Secret, String> {
     let asked = [
         ("tls_certificate.pkcs12", said.pkcs12.is_some()),
         ("tls_certificate.password", said.password.is_some()),
@@ -59,18 +56,11 @@ fn authorities(said: &CertificateValidationContext) -> Result<Secret, String> {
     }
     let field = "validation_context.trusted_ca";
     let pem = inline(field, said.trusted_ca.as_ref())?;
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(pem) {
-        let certificate = certificate.map_err(|error| format!("{field}: {error}"))?;
-        roots.add(certificate).map_err(|error| format!("{field}: {error}"))?;
-    }
-    if roots.is_empty() {
-        return Err(format!("{field}: holds no certificate"));
-    }
+    certificate::authorities(pem).map_err(|reason| format!("{field}: {reason}"))?;
     Ok(Secret::Authorities(pem.into()))
 }
 
-fn inline<'a>(field: &str, said: Option<&'a DataSource>) -> Result<&'a [u8], String> {
+pub(super) fn inline<'a>(field: &str, said: Option<&'a DataSource>) -> Result<&'a [u8], String> {
     match said.and_then(|said| said.specifier.as_ref()) {
         Some(Specifier::InlineBytes(bytes)) => Ok(bytes),
         Some(Specifier::InlineString(text)) => Ok(text.as_bytes()),

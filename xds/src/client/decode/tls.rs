@@ -1,57 +1,30 @@
-//! `DownstreamTlsContext` -> [`TlsChain`]: certificates and authorities by the names of their secrets
-//! (SDS). What would weaken what is asked for is refused by name.
+//! TLS of listeners and clusters: certificates and authorities by the names of their secrets (SDS).
+//! What would weaken what is asked for is refused by name.
+
+mod downstream;
+mod upstream;
 
 use std::sync::Arc;
 
-use portolan_model::traffic::{ClientCertificates, TlsChain, TlsVersions};
-use portolan_proto::envoy::core::{TransportSocket, transport_socket};
+use portolan_model::traffic::{NameKind, NameMatch, TlsVersions, Trusted};
+use portolan_proto::envoy::core::DataSource;
+use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::tls::common_tls_context::ValidationContextType;
+use portolan_proto::envoy::tls::subject_alt_name_matcher::SanType;
 use portolan_proto::envoy::tls::tls_parameters::TlsProtocol;
 use portolan_proto::envoy::tls::{
-    CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, TlsParameters,
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
+    TlsParameters,
 };
+use portolan_runtime::certificate;
 
-use super::{message, refuse};
+use super::{condition, refuse, secret};
+
+pub(super) use downstream::convert as downstream;
+pub(super) use upstream::convert as upstream;
 
 /// Most certificates of a chain, and most protocols above it.
 const MAX_LISTED: usize = 16;
-
-/// Converts what a filter chain begins with.
-///
-/// # Errors
-/// The first field that is malformed or not supported.
-pub(super) fn convert(
-    field: &str,
-    said: Option<&TransportSocket>,
-    names: Vec<Arc<str>>,
-) -> Result<TlsChain, String> {
-    let config = said.and_then(|said| said.config_type.as_ref());
-    let Some(transport_socket::ConfigType::TypedConfig(any)) = config else {
-        return Err(format!("{field}.typed_config: missing"));
-    };
-    let context: DownstreamTlsContext = message(any).map_err(|e| format!("{field}: {e}"))?;
-    let asked = [
-        ("require_sni", context.require_sni.is_some_and(|v| v.value)),
-        ("session_timeout", context.session_timeout.is_some()),
-        ("session_ticket_keys_type", context.session_ticket_keys_type.is_some()),
-        ("ocsp_staple_policy", context.ocsp_staple_policy != 0),
-    ];
-    asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
-    let required = context.require_client_certificate.is_some_and(|v| v.value);
-    let field = format!("{field}.common_tls_context");
-    let Some(common) = context.common_tls_context else {
-        return Err(format!("{field}: missing"));
-    };
-    let certificates = certificates(&field, &common)?;
-    let alpn: Vec<Arc<str>> =
-        common.alpn_protocols.iter().map(|name| name.as_str().into()).collect();
-    if alpn.len() > MAX_LISTED || alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
-        return Err(format!("{field}.alpn_protocols: {alpn:?}"));
-    }
-    let clients = clients(&field, common.validation_context_type.as_ref(), required)?;
-    let versions = versions(&format!("{field}.tls_params"), common.tls_params.as_ref())?;
-    Ok(TlsChain { names, certificates, alpn, clients, versions })
-}
 
 fn certificates(field: &str, common: &CommonTlsContext) -> Result<Vec<Arc<str>>, String> {
     let asked = [
@@ -63,47 +36,126 @@ fn certificates(field: &str, common: &CommonTlsContext) -> Result<Vec<Arc<str>>,
     asked.into_iter().try_for_each(|(name, asked)| refuse(&format!("{field}.{name}"), asked))?;
     let said = &common.tls_certificate_sds_secret_configs;
     let field = format!("{field}.tls_certificate_sds_secret_configs");
-    if said.is_empty() || said.len() > MAX_LISTED {
-        return Err(format!("{field}: {} of 1 to {MAX_LISTED}", said.len()));
+    if said.len() > MAX_LISTED {
+        return Err(format!("{field}: {} are more than {MAX_LISTED}", said.len()));
     }
-    let name = |(i, said)| secret(&format!("{field}[{i}]"), said);
+    let name = |(i, said)| secret_name(&format!("{field}[{i}]"), said);
     said.iter().enumerate().map(name).collect()
 }
 
 /// Where a secret comes from is passed over: it is asked for over the stream that the listener came
 /// by.
-fn secret(field: &str, said: &SdsSecretConfig) -> Result<Arc<str>, String> {
+fn secret_name(field: &str, said: &SdsSecretConfig) -> Result<Arc<str>, String> {
     if said.name.is_empty() {
         return Err(format!("{field}.name: missing"));
     }
     Ok(said.name.as_str().into())
 }
 
-fn clients(
-    field: &str,
-    said: Option<&ValidationContextType>,
-    required: bool,
-) -> Result<ClientCertificates, String> {
-    let name = match said {
-        None if required => {
-            return Err(format!(
-                "{field}.validation_context_type: missing, clients need certificates"
-            ));
-        }
-        None => return Ok(ClientCertificates::None),
-        Some(ValidationContextType::ValidationContextSdsSecretConfig(said)) => {
-            secret(&format!("{field}.validation_context_sds_secret_config"), said)?
-        }
-        Some(_) => {
-            let only = "only validation_context_sds_secret_config is supported";
-            return Err(format!("{field}.validation_context_type: {only}"));
-        }
+/// What certificates of the other side are held against.
+struct Validation {
+    trusted: Option<Trusted>,
+    /// Empty: whatever they are for.
+    names: Vec<NameMatch>,
+}
+
+fn validation(field: &str, said: Option<&ValidationContextType>) -> Result<Validation, String> {
+    let by_name = |field: &str, said: &SdsSecretConfig| {
+        let field = format!("{field}.validation_context_sds_secret_config");
+        secret_name(&field, said).map(Trusted::Authorities)
     };
-    Ok(if required {
-        ClientCertificates::Required(name)
-    } else {
-        ClientCertificates::Optional(name)
-    })
+    match said {
+        None => Ok(Validation { trusted: None, names: Vec::new() }),
+        Some(ValidationContextType::ValidationContextSdsSecretConfig(said)) => {
+            Ok(Validation { trusted: Some(by_name(field, said)?), names: Vec::new() })
+        }
+        Some(ValidationContextType::CombinedValidationContext(said)) => {
+            let field = format!("{field}.combined_validation_context");
+            let Some(sds) = &said.validation_context_sds_secret_config else {
+                return Err(format!("{field}.validation_context_sds_secret_config: missing"));
+            };
+            let own = said.default_validation_context.as_ref();
+            let own = own.map(|own| context(&format!("{field}.default_validation_context"), own));
+            let own = own.transpose()?.unwrap_or(Validation { trusted: None, names: Vec::new() });
+            if own.trusted.is_some() {
+                return Err(format!("{field}: authorities are named twice"));
+            }
+            Ok(Validation { trusted: Some(by_name(&field, sds)?), names: own.names })
+        }
+        Some(ValidationContextType::ValidationContext(said)) => {
+            let field = format!("{field}.validation_context");
+            let validation = context(&field, said)?;
+            if validation.trusted.is_none() {
+                return Err(format!("{field}: names no authorities"));
+            }
+            Ok(validation)
+        }
+        Some(_) => Err(format!("{field}.validation_context_type: not supported")),
+    }
+}
+
+/// What stands in a validation context itself: names and authorities.
+fn context(field: &str, said: &CertificateValidationContext) -> Result<Validation, String> {
+    let rest = CertificateValidationContext {
+        match_typed_subject_alt_names: Vec::new(),
+        system_root_certs: None,
+        trusted_ca: None,
+        ..said.clone()
+    };
+    if rest != CertificateValidationContext::default() {
+        let only = "match_typed_subject_alt_names, trusted_ca and system_root_certs";
+        return Err(format!("{field}: only {only} are supported"));
+    }
+    let system = said.system_root_certs.is_some();
+    let trusted = match &said.trusted_ca {
+        None => system.then_some(Trusted::System),
+        // Envoy has the system's authorities by the name of their file alone.
+        Some(file) if system && matches!(file.specifier, Some(Specifier::Filename(_))) => {
+            Some(Trusted::System)
+        }
+        Some(source) => Some(these(&format!("{field}.trusted_ca"), source)?),
+    };
+    let listed = &said.match_typed_subject_alt_names;
+    let field = format!("{field}.match_typed_subject_alt_names");
+    if listed.len() > MAX_LISTED {
+        return Err(format!("{field}: {} are more than {MAX_LISTED}", listed.len()));
+    }
+    let name = |(i, said)| name(&format!("{field}[{i}]"), said);
+    let names: Vec<NameMatch> = listed.iter().enumerate().map(name).collect::<Result<_, _>>()?;
+    if trusted == Some(Trusted::System) && names.is_empty() {
+        // Anybody has a certificate of them.
+        return Err(format!("{field}: missing, with the system's authorities"));
+    }
+    Ok(Validation { trusted, names })
+}
+
+fn these(field: &str, said: &DataSource) -> Result<Trusted, String> {
+    let pem = secret::inline(field, Some(said))?;
+    certificate::authorities(pem).map_err(|reason| format!("{field}: {reason}"))?;
+    let text = std::str::from_utf8(pem).map_err(|_| format!("{field}: is no text"))?;
+    Ok(Trusted::These(text.into()))
+}
+
+fn name(field: &str, said: &SubjectAltNameMatcher) -> Result<NameMatch, String> {
+    let kind = match SanType::try_from(said.san_type) {
+        Ok(SanType::Dns) => NameKind::Dns,
+        Ok(SanType::Uri) => NameKind::Uri,
+        Ok(SanType::Email) => NameKind::Email,
+        Ok(SanType::IpAddress) => NameKind::Ip,
+        _ => return Err(format!("{field}.san_type: {} is not supported", said.san_type)),
+    };
+    let Some(matcher) = &said.matcher else { return Err(format!("{field}.matcher: missing")) };
+    let test = condition::text(&format!("{field}.matcher"), matcher)?;
+    Ok(NameMatch { kind, test })
+}
+
+fn alpn(field: &str, common: &CommonTlsContext) -> Result<Vec<Arc<str>>, String> {
+    let alpn: Vec<Arc<str>> =
+        common.alpn_protocols.iter().map(|name| name.as_str().into()).collect();
+    if alpn.len() > MAX_LISTED || alpn.iter().any(|name| name.is_empty() || name.len() > 255) {
+        return Err(format!("{field}.alpn_protocols: {alpn:?}"));
+    }
+    Ok(alpn)
 }
 
 /// Suites, groups and signatures are those that are safe: what names others is refused.

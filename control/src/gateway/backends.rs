@@ -1,0 +1,176 @@
+//! BackendTLSPolicies -> TLS to the endpoints of each port of a service, and the status of each policy.
+//!
+//! A policy is about the service, whoever goes there: Gateways, proxies and clients alike. So what it
+//! comes to is said of its target, and not of each Gateway on the way.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::sync::Arc;
+
+use portolan_model::{BackendTls, PortTls, Protocol, Scope, Service, ServiceKey};
+
+use super::draft::{BackendTlsDraft, ParentRef, PolicyTargetDraft, TrustDraft};
+use super::resolve::Resolver;
+use super::status::{Condition, Of, ParentStatus, RouteStatus, Status};
+use crate::object::{Kind, ObjectId};
+
+/// What comes first at the ports of services.
+type Ports = BTreeMap<ServiceKey, BTreeMap<u16, Option<PortTls>>>;
+
+/// Compiles all policies: of those at a port one that names it counts before one for the whole service,
+/// then the oldest.
+pub(super) fn compile(
+    policies: &[&BackendTlsDraft],
+    resolver: &mut Resolver<'_>,
+) -> (BTreeMap<ServiceKey, Arc<BackendTls>>, Vec<Status>) {
+    let mut oldest_first = policies.to_vec();
+    oldest_first.sort_by(|one, other| one.meta.cmp(&other.meta));
+    let trust: Vec<Trust> = oldest_first.iter().map(|policy| Trust::of(policy, resolver)).collect();
+    let mut ports = Ports::new();
+    let mut placed: Vec<Vec<Option<Condition>>> =
+        oldest_first.iter().map(|policy| vec![None; policy.targets.len()]).collect();
+    for sections in [true, false] {
+        for (i, policy) in oldest_first.iter().enumerate() {
+            for (at, target) in policy.targets.iter().enumerate() {
+                if target.section.is_some() == sections {
+                    let own = trust[i].port(policy);
+                    placed[i][at] = Some(place(policy, target, own, &mut ports, resolver));
+                }
+            }
+        }
+    }
+    let statuses = oldest_first.iter().zip(trust).zip(placed).map(|((policy, trust), placed)| {
+        let parents = policy.targets.iter().zip(placed.into_iter().flatten());
+        status(policy, &trust, parents)
+    });
+    let statuses = statuses.collect();
+    let tls = ports.into_iter().map(|(service, ports)| {
+        (service.clone(), Arc::new(BackendTls { service, ports }))
+    });
+    (tls.collect(), statuses)
+}
+
+/// What a policy's authorities come to.
+struct Trust {
+    /// Their PEM; `None` inside: the system's. Without any nothing may go to the target.
+    authorities: Option<Option<Arc<str>>>,
+    resolved: Condition,
+}
+
+impl Trust {
+    fn of(policy: &BackendTlsDraft, resolver: &mut Resolver<'_>) -> Self {
+        let yes = || Condition::yes("ResolvedRefs", "ResolvedRefs");
+        let TrustDraft::Named(named) = &policy.trusted else {
+            return Self { authorities: Some(None), resolved: yes() };
+        };
+        let (mut pem, mut wrong) = (String::new(), Vec::new());
+        for target in named {
+            match resolver.authorities(target) {
+                Ok(more) => {
+                    pem.push_str(&more);
+                    pem.push('\n');
+                }
+                Err(why) => wrong.push(why),
+            }
+        }
+        let resolved = match wrong.first() {
+            None => yes(),
+            Some(first) => {
+                let texts: Vec<&str> = wrong.iter().map(|why| &*why.message).collect();
+                Condition::no("ResolvedRefs", first.reason, texts.join("; "))
+            }
+        };
+        let authorities = (!pem.is_empty()).then(|| Some(pem.into()));
+        Self { authorities, resolved }
+    }
+
+    fn port(&self, policy: &BackendTlsDraft) -> Option<PortTls> {
+        self.authorities.clone().map(|authorities| PortTls {
+            server_name: Arc::clone(&policy.server_name),
+            names: policy.names.clone(),
+            authorities,
+        })
+    }
+}
+
+/// Puts a policy in force at a target, and says whether it is.
+fn place(
+    policy: &BackendTlsDraft,
+    target: &PolicyTargetDraft,
+    own: Option<PortTls>,
+    ports: &mut Ports,
+    resolver: &mut Resolver<'_>,
+) -> Condition {
+    let refuse = |reason, text: String| Condition::no("Accepted", reason, text);
+    let (namespace, name) = (&policy.meta.namespace, &target.name);
+    if (&*target.group, &*target.kind) != ("", "Service") {
+        let text = format!("{} {namespace}/{name}: only Services are", target.kind);
+        return refuse("TargetNotFound", text);
+    }
+    let key = ServiceKey::new(namespace, name).map(|key| key.within(Scope::Cluster));
+    let service = key.as_ref().ok().and_then(|key| resolver.service(key));
+    let (Ok(key), Some(service)) = (key, service) else {
+        return refuse("TargetNotFound", format!("Service {namespace}/{name}: there is none"));
+    };
+    let wanted = of_target(service, target);
+    if wanted.is_empty() {
+        let section = target.section.as_deref().unwrap_or_default();
+        let text = format!("Service {namespace}/{name} has no such TCP port: {section}");
+        return refuse("TargetNotFound", text);
+    }
+    let known = ports.entry(key).or_default();
+    let mut placed = false;
+    for port in wanted {
+        if let Entry::Vacant(free) = known.entry(port) {
+            free.insert(own.clone());
+            placed = true;
+        }
+    }
+    if !placed {
+        return refuse("Conflicted", "another policy is for all of these ports".to_owned());
+    }
+    if own.is_none() {
+        let text = "it has no authority that can be used: nothing goes to its target";
+        return refuse("NoValidCACertificate", text.to_owned());
+    }
+    Condition::yes("Accepted", "Accepted")
+}
+
+fn of_target(service: &Service, target: &PolicyTargetDraft) -> Vec<u16> {
+    let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    let named = tcp.filter(|port| {
+        target.section.is_none() || port.name.as_deref() == target.section.as_deref()
+    });
+    named.map(|port| port.port).collect()
+}
+
+fn status<'a>(
+    policy: &BackendTlsDraft,
+    trust: &Trust,
+    targets: impl Iterator<Item = (&'a PolicyTargetDraft, Condition)>,
+) -> Status {
+    let namespace = &policy.meta.namespace;
+    let parents = targets.map(|(target, accepted)| ParentStatus {
+        parent: ParentRef {
+            group: target.group.clone(),
+            kind: target.kind.clone(),
+            namespace: namespace.clone(),
+            says_namespace: false,
+            name: target.name.clone(),
+            section: target.section.clone(),
+            port: None,
+        },
+        is_ours: true,
+        conditions: vec![accepted, trust.resolved.clone()],
+    });
+    let of = Of::Route(RouteStatus {
+        hostnames: vec![Arc::clone(&policy.server_name)],
+        parents: parents.collect(),
+    });
+    let id = ObjectId {
+        kind: Kind::BackendTlsPolicy,
+        namespace: namespace.to_string(),
+        name: policy.meta.name.to_string(),
+    };
+    Status::new(id, &policy.meta, of)
+}
