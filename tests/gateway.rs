@@ -8,8 +8,13 @@
 
 mod support;
 
+#[path = "support/certificates.rs"]
+mod certificates;
+
 #[path = "gateway/backend.rs"]
 mod backend;
+#[path = "gateway/backend_tls.rs"]
+mod backend_tls;
 #[path = "gateway/cases.rs"]
 mod cases;
 #[path = "gateway/https.rs"]
@@ -85,28 +90,40 @@ async fn asked(world: &mut World, number: usize, case: &Case, version: Version) 
 
 /// Compares what `portolan get` shows with the statuses of all cases.
 async fn statuses(world: &mut World) -> Vec<String> {
-    let (routes, gateways) = (world.rows("routes").await, world.rows("gateways").await);
     let mut wrong = Vec::new();
     for (number, case) in CASES.iter().enumerate() {
-        let namespace = format!("case-{number}");
-        for expected in case.statuses {
-            let expected = expected.replace("$NS", &namespace);
-            let expected = expected.replace("$PORT", &world.ports[number].to_string());
-            let (subject, conditions) = expected.rsplit_once(": ").expect("conditions");
-            let of_case = |row: &&Value| {
-                let found = row["namespace"].as_str().unwrap_or_default();
-                found == namespace || found == format!("{namespace}-other")
-            };
-            let rows = routes.iter().chain(&gateways).filter(of_case);
-            let Some(row) = rows.clone().find(|row| name_of(row) == subject) else {
-                let there: Vec<String> = rows.map(name_of).collect();
-                wrong.push(format!("{}: no row {subject:?}: {there:?}", case.name));
-                continue;
-            };
-            for condition in conditions.split_whitespace() {
-                if !has(row, condition) {
-                    wrong.push(format!("{}: {subject}: not {condition}: {row}", case.name));
-                }
+        wrong.extend(statuses_of(world, number, case.name, case.statuses).await);
+    }
+    wrong
+}
+
+/// The same of one case.
+async fn statuses_of(
+    world: &mut World,
+    number: usize,
+    name: &str,
+    statuses: &[&str],
+) -> Vec<String> {
+    let (routes, gateways) = (world.rows("routes").await, world.rows("gateways").await);
+    let mut wrong = Vec::new();
+    let namespace = format!("case-{number}");
+    for expected in statuses {
+        let expected = expected.replace("$NS", &namespace);
+        let expected = expected.replace("$PORT", &world.ports[number].to_string());
+        let (subject, conditions) = expected.rsplit_once(": ").expect("conditions");
+        let of_case = |row: &&Value| {
+            let found = row["namespace"].as_str().unwrap_or_default();
+            found == namespace || found == format!("{namespace}-other")
+        };
+        let rows = routes.iter().chain(&gateways).filter(of_case);
+        let Some(row) = rows.clone().find(|row| name_of(row) == subject) else {
+            let there: Vec<String> = rows.map(name_of).collect();
+            wrong.push(format!("{name}: no row {subject:?}: {there:?}"));
+            continue;
+        };
+        for condition in conditions.split_whitespace() {
+            if !has(row, condition) {
+                wrong.push(format!("{name}: {subject}: not {condition}: {row}"));
             }
         }
     }

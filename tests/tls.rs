@@ -3,18 +3,22 @@
 
 mod support;
 
+#[path = "support/certificates.rs"]
+mod certificates;
+
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, SystemTime};
 
+use certificates::{Authority, Issued};
 use portolan_backends::shop::Shop;
 use portolan_runtime::Lifecycle;
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
-    KeyPair,
-};
+use rcgen::ExtendedKeyUsagePurpose;
 use support::{Process, foreign};
+
+/// An identity.
+const SHOP: &str = "spiffe://test/ns/shop/sa/web";
 
 /// A folder with certificates, the shop's backends and Portolan in front of them.
 struct World {
@@ -24,56 +28,50 @@ struct World {
     _manifests: tempfile::TempDir,
 }
 
-type Issuer = CertifiedIssuer<'static, KeyPair>;
-
-fn authority(name: &str) -> Issuer {
-    let mut params = CertificateParams::default();
-    // Of another name than what it issues, which would look as if it had issued itself.
-    params.distinguished_name.push(DnType::CommonName, name);
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().expect("a key");
-    CertifiedIssuer::self_signed(params, key).expect("an authority")
-}
-
 /// Writes a certificate and its key as `name.pem` and `name.key`.
-fn issue(folder: &Path, name: &str, issuer: &Issuer, change: impl FnOnce(&mut CertificateParams)) {
-    let key = KeyPair::generate().expect("a key");
-    let mut params = CertificateParams::new(vec!["web.test".to_owned()]).expect("names");
-    change(&mut params);
-    let certificate = params.signed_by(&key, issuer).expect("signed");
-    std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).expect("written");
-    std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).expect("written");
+fn write(folder: &Path, name: &str, issued: &Issued) {
+    std::fs::write(folder.join(format!("{name}.pem")), &issued.chain).expect("written");
+    std::fs::write(folder.join(format!("{name}.key")), &issued.key).expect("written");
 }
 
 impl World {
     async fn start() -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
-        let (ours, theirs) = (authority("ours"), authority("theirs"));
+        let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
         std::fs::write(path.join("ca.pem"), ours.pem()).expect("written");
-        issue(path, "web", &ours, |_| {});
-        issue(path, "good", &ours, |params| {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
-        });
-        issue(path, "stranger", &theirs, |_| {});
-        issue(path, "expired", &ours, |params| {
-            params.not_before = (SystemTime::now() - Duration::from_secs(7200)).into();
-            params.not_after = (SystemTime::now() - Duration::from_secs(3600)).into();
-        });
-        issue(path, "early", &ours, |params| {
+        let names = ["web.test"];
+        let usable_as =
+            |purpose| ours.issue_with(&names, |params| params.extended_key_usages = vec![purpose]);
+        let early = ours.issue_with(&names, |params| {
             params.not_before = (SystemTime::now() + Duration::from_secs(3600)).into();
             params.not_after = (SystemTime::now() + Duration::from_secs(7200)).into();
         });
-        issue(path, "server-only", &ours, |params| {
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        });
+        for (name, issued) in [
+            ("web", ours.issue(&names)),
+            ("good", usable_as(ExtendedKeyUsagePurpose::ClientAuth)),
+            ("stranger", theirs.issue(&names)),
+            ("expired", ours.issue_expired(&names)),
+            ("early", early),
+            ("server-only", usable_as(ExtendedKeyUsagePurpose::ServerAuth)),
+            ("shop", ours.issue(&["other.test", SHOP])),
+            ("reports", ours.issue(&["*.reports.test"])),
+            ("nameless", ours.issue(&[])),
+            ("stranger-shop", theirs.issue(&[SHOP])),
+        ] {
+            write(path, name, &issued);
+        }
         let config = format!(
             "[[certificates]]\nname = \"web\"\nchain = \"{0}/web.pem\"\nkey = \"{0}/web.key\"\n\
              trusted_ca = \"{0}/ca.pem\"\n\
              [[listeners]]\nname = \"open\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
              tls = \"web\"\n\
              [[listeners]]\nname = \"mutual\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
-             tls = \"web\"\nclient_ca = true\n",
+             tls = \"web\"\nclient_ca = true\n\
+             [[listeners]]\nname = \"named\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
+             tls = \"web\"\nclient_ca = true\nclient_names = [\"{SHOP}\", \"a.reports.test\"]\n\
+             [[listeners]]\nname = \"bytes\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
+             service = \"shop/web:80\"\ntls = \"web\"\n",
             path.display()
         );
         std::fs::write(path.join("portolan.toml"), config).expect("written");
@@ -88,7 +86,8 @@ impl World {
     }
 
     fn at(&mut self, listener: &str) -> SocketAddr {
-        self.process.address(&format!("proxy http {listener}"))
+        let kind = if listener == "bytes" { "tcp" } else { "http" };
+        self.process.address(&format!("proxy {kind} {listener}"))
     }
 
     fn file(&self, name: &str) -> PathBuf {
@@ -174,15 +173,22 @@ async fn each_version_suite_and_protocol_comes_to_what_it_is_to() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_without_a_good_certificate_is_refused() {
     let mut world = World::start().await;
-    for (name, expected) in [
-        (None, "000"),
-        (Some("good"), "200"),
+    for (listener, name, expected) in [
+        ("mutual", None, "000"),
+        ("mutual", Some("good"), "200"),
         // Without a purpose of its own it is good for any.
-        (Some("web"), "200"),
-        (Some("stranger"), "000"),
-        (Some("expired"), "000"),
-        (Some("early"), "000"),
-        (Some("server-only"), "000"),
+        ("mutual", Some("web"), "200"),
+        ("mutual", Some("stranger"), "000"),
+        ("mutual", Some("expired"), "000"),
+        ("mutual", Some("early"), "000"),
+        ("mutual", Some("server-only"), "000"),
+        // For whom it is.
+        ("named", None, "000"),
+        ("named", Some("shop"), "200"),
+        ("named", Some("reports"), "200"),
+        ("named", Some("good"), "000"),
+        ("named", Some("nameless"), "000"),
+        ("named", Some("stranger-shop"), "000"),
     ] {
         for version in ["1.2", "1.3"] {
             let files = name.map(|name| {
@@ -194,9 +200,10 @@ async fn a_client_without_a_good_certificate_is_refused() {
             if let Some([chain, key]) = &files {
                 arguments.extend(["--cert", chain, "--key", key]);
             }
-            let Some(output) = world.curl("mutual", &arguments) else { return };
+            let Some(output) = world.curl(listener, &arguments) else { return };
             let got = said(&output);
-            assert_eq!(got.split(' ').nth(1), Some(expected), "{name:?} over {version}: {got}");
+            let about = format!("{listener}: {name:?} over {version}");
+            assert_eq!(got.split(' ').nth(1), Some(expected), "{about}: {got}");
         }
     }
     let refused = "portolan_proxy_listener_local_answers_total{listener=\"mutual\",\
@@ -233,6 +240,14 @@ async fn sessions_are_resumed_and_not_where_they_could_not_have_begun() {
         let Some(text) = world.openssl("mutual", &[version, "-sess_in", &session]) else { return };
         assert!(!text.contains("Reused, "), "{version}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_come_within_tls_where_the_listener_says_so() {
+    let mut world = World::start().await;
+    // What is served is HTTP, which passes as bytes: the endpoint answers, and nobody adds a field.
+    let Some(output) = world.curl("bytes", &["--http1.1"]) else { return };
+    assert_eq!(said(&output), "1.1 200");
 }
 
 #[tokio::test(flavor = "multi_thread")]

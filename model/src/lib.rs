@@ -19,7 +19,9 @@ pub mod traffic;
 
 pub use endpoint::{Conditions, Endpoint, Hints, Slice, SlicePort};
 pub use entry::ServiceEntry;
-pub use gateway::{BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, PortTls, ServiceRoutes};
+pub use gateway::{
+    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, PortTls, ServiceRoutes,
+};
 pub use name::{DnsName, InvalidName, Scope, ServiceKey};
 pub use node::Node;
 pub use place::Place;

@@ -244,7 +244,9 @@ impl AsyncWrite for WriteHalf<'_> {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Plain(writer) => Pin::new(writer).poll_write_vectored(cx, bufs),
-            Self::Tls(secured) => Pin::new(&mut *secured.borrow_mut()).poll_write_vectored(cx, bufs),
+            Self::Tls(secured) => {
+                Pin::new(&mut *secured.borrow_mut()).poll_write_vectored(cx, bufs)
+            }
         }
     }
 

@@ -1,13 +1,17 @@
 //! Certificates that listeners may name, and the listeners' side of it.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
+use portolan_model::traffic::NameKind;
 use portolan_runtime::CertificateFiles;
 use portolan_xds::{CertificateSpec, ListenerSpec, ListenerTls};
 use serde_json::{Map, Value};
 
 use super::reader::Reader;
 
+/// Most names that clients of a listener may be of.
+const MAX_NAMES: usize = 16;
 /// Longest name, in octets.
 const MAX_NAME: usize = 253;
 
@@ -43,18 +47,45 @@ pub(super) fn check(r: &mut Reader, certificates: &[CertificateSpec], listeners:
     }
 }
 
-/// The `tls` and `client_ca` of a listener's table.
+/// The `tls`, `client_ca` and `client_names` of a listener's table.
 pub(super) fn listener_tls(table: &Map<String, Value>) -> Result<Option<ListenerTls>, String> {
     let client_ca = match table.get("client_ca") {
         None => false,
         Some(Value::Bool(client_ca)) => *client_ca,
         Some(other) => return Err(format!("client_ca: expected true or false, found {other}")),
     };
+    let client_names = match table.get("client_names") {
+        None => Vec::new(),
+        Some(_) if !client_ca => {
+            return Err("client_names: only a listener with client_ca has some".to_owned());
+        }
+        Some(Value::Array(names)) if (1..=MAX_NAMES).contains(&names.len()) => {
+            names.iter().map(client_name).collect::<Result<_, _>>()?
+        }
+        Some(other) => {
+            return Err(format!("client_names: expected 1 to {MAX_NAMES} names, found {other}"));
+        }
+    };
     match table.contains_key("tls") {
-        true => Ok(Some(ListenerTls { certificate: text(table, "tls")?.into(), client_ca })),
+        true => {
+            let certificate = text(table, "tls")?.into();
+            Ok(Some(ListenerTls { certificate, client_ca, client_names }))
+        }
         false if client_ca => Err("client_ca: only a listener with tls has one".to_owned()),
         false => Ok(None),
     }
+}
+
+/// A DNS name, or a URI where there is a scheme.
+fn client_name(value: &Value) -> Result<(NameKind, Arc<str>), String> {
+    let Value::String(name) = value else {
+        return Err(format!("client_names: expected a string, found {value}"));
+    };
+    if name.is_empty() || name.contains(|c: char| !c.is_ascii_graphic()) {
+        return Err(format!("client_names: {name:?} is no DNS name and no URI"));
+    }
+    let kind = if name.contains("://") { NameKind::Uri } else { NameKind::Dns };
+    Ok((kind, name.as_str().into()))
 }
 
 fn parse(value: &Value) -> Result<CertificateSpec, String> {

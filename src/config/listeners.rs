@@ -17,13 +17,14 @@ const MAX_SECS: u64 = 86_400;
 const MAX_UPGRADES: usize = 16;
 
 /// Settings of any listener, and those of one that takes HTTP.
-const KNOWN: [&str; 9] = [
+const KNOWN: [&str; 10] = [
     "name",
     "address",
     "protocol",
     "service",
     "tls",
     "client_ca",
+    "client_names",
     "proxy_protocol",
     "idle_timeout_secs",
     "max_connection_secs",
@@ -41,8 +42,8 @@ pub(super) fn read(r: &mut Reader) -> Vec<ListenerSpec> {
     let mut listeners: Vec<ListenerSpec> = r.tables(
         "listeners",
         "Sockets the proxies open: name, address, protocol (http, tcp or detect), service (for tcp \
-         and detect), tls (a certificate), client_ca (true: clients need a certificate too), and \
-         what is asked of connections",
+         and detect), tls (a certificate), client_ca (true: clients need a certificate too), \
+         client_names (for whom), and what is asked of connections",
         parse_listener,
     );
     let http: Vec<SocketAddr> = r.texts("proxy.http", &[], "More HTTP listeners, by address alone");

@@ -167,8 +167,7 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
-    let response =
-        Response::builder().header(ENDPOINT, &behaviour.name).header(SECURED, secured);
+    let response = Response::builder().header(ENDPOINT, &behaviour.name).header(SECURED, secured);
     if head.uri.path() == HEALTH {
         let status = behaviour.health.load(Ordering::Relaxed);
         return Ok(response.status(status).body(Full::default()).expect("a response"));

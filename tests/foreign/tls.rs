@@ -126,10 +126,7 @@ fn over_http2(cluster: Cluster) -> Cluster {
         ..HttpProtocolOptions::default()
     };
     let key = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions".to_owned();
-    Cluster {
-        typed_extension_protocol_options: [(key, any(&options))].into(),
-        ..cluster
-    }
+    Cluster { typed_extension_protocol_options: [(key, any(&options))].into(), ..cluster }
 }
 
 fn inline(text: &str) -> Option<DataSource> {

@@ -13,9 +13,14 @@ use hyper::service::service_fn;
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
 use tokio::task::{JoinHandle, JoinSet};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::ServerConfig;
 
+/// First octet of a connection that begins with TLS (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 22;
 /// What it is asked to do, by fields of a request.
 pub(crate) const DELAY_MS: &str = "x-ask-delay-ms";
 /// Fails so many times with this status (`2x503`) before it answers, for each request id.
@@ -37,6 +42,12 @@ struct Seen {
 
 impl Backend {
     pub(crate) async fn start(name: &str) -> Self {
+        Self::within(name, None).await
+    }
+
+    /// One that is spoken to within TLS, and in the clear, too.
+    pub(crate) async fn within(name: &str, tls: Option<Arc<ServerConfig>>) -> Self {
+        let tls = tls.map(TlsAcceptor::from);
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
         let address = listener.local_addr().expect("bound");
         let seen = Arc::new(Seen { name: name.to_owned(), ..Seen::default() });
@@ -44,13 +55,16 @@ impl Backend {
         let task = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let seen = Arc::clone(&shared);
+                let (seen, tls) = (Arc::clone(&shared), tls.clone());
                 connections.spawn(async move {
-                    let service = service_fn(move |request| answer(request, Arc::clone(&seen)));
-                    let builder =
-                        hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                    // A client that goes away is none of ours.
-                    let _gone = builder.serve_connection(TokioIo::new(stream), service).await;
+                    let mut first = [0];
+                    let Ok(1) = stream.peek(&mut first).await else { return };
+                    let Some(tls) = tls.filter(|_| first[0] == HANDSHAKE) else {
+                        return serve(stream, String::new(), seen).await;
+                    };
+                    let Ok(stream) = tls.accept(stream).await else { return };
+                    let name = stream.get_ref().1.server_name().unwrap_or("-").to_owned();
+                    serve(stream, name, seen).await;
                 });
             }
         });
@@ -70,8 +84,21 @@ impl Drop for Backend {
     }
 }
 
+/// `tls`: the name that TLS asked for.
+async fn serve(
+    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    tls: String,
+    seen: Arc<Seen>,
+) {
+    let service = service_fn(move |request| answer(request, tls.clone(), Arc::clone(&seen)));
+    let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    // A client that goes away is none of ours.
+    let _gone = builder.serve_connection(TokioIo::new(stream), service).await;
+}
+
 async fn answer(
     request: Request<Incoming>,
+    tls: String,
     seen: Arc<Seen>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let (head, body) = request.into_parts();
@@ -98,7 +125,7 @@ async fn answer(
     if let Some(ms) = field(DELAY_MS).and_then(|text| text.parse().ok()) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
-    let mut response = Response::builder().header("x-backend", &seen.name);
+    let mut response = Response::builder().header("x-backend", &seen.name).header("x-tls", tls);
     for (name, value) in [("x-old", "old"), ("x-gone", "gone")] {
         response = response.header(name, value);
     }

@@ -18,6 +18,16 @@ pub(crate) struct Case {
     pub(crate) is_silent: bool,
 }
 
+/// A case without anything.
+pub(crate) const EMPTY: Case = Case {
+    name: "",
+    manifests: "",
+    asks: &[("", "")],
+    statuses: &[],
+    mesh: false,
+    is_silent: false,
+};
+
 /// A route on the case's Gateway, or on what `on` says.
 macro_rules! http {
     ($name:literal, $spec:literal) => {

@@ -6,62 +6,19 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use base64::Engine as _;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
-use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 
-use crate::cases::Case;
+use crate::cases::{Case, EMPTY};
+use crate::certificates::{Authority, Issued};
 use crate::kit::{Front, Version, World, ask_over};
 use crate::support::{PATIENCE, replace};
 
-const EMPTY: Case = Case {
-    name: "",
-    manifests: "",
-    asks: &[("", "")],
-    statuses: &[],
-    mesh: false,
-    is_silent: false,
-};
-
-/// An authority, and clients that trust it.
-struct Authority {
-    issuer: CertifiedIssuer<'static, KeyPair>,
-}
-
-impl Authority {
-    fn new() -> Self {
-        let key = KeyPair::generate().expect("a key");
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("an authority");
-        Self { issuer }
-    }
-
-    /// A certificate for these names and its key, PEM.
-    fn issue(&self, names: &[&str]) -> (String, String) {
-        let key = KeyPair::generate().expect("a key");
-        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-        let params = CertificateParams::new(names).expect("names");
-        let certificate = params.signed_by(&key, &self.issuer).expect("signed");
-        (certificate.pem(), key.serialize_pem())
-    }
-
-    /// A client that offers these protocols.
-    fn client(&self, alpn: &[&str]) -> TlsConnector {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.issuer.der().clone()).expect("a root");
-        let mut config =
-            ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
-        config.alpn_protocols = alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
-        TlsConnector::from(Arc::new(config))
-    }
-}
-
 /// A Secret as a manifest, its content in base 64.
-fn secret(namespace: &str, name: &str, (chain, key): &(String, String)) -> String {
+fn secret(namespace: &str, name: &str, Issued { chain, key }: &Issued) -> String {
     let coded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     format!(
         "---\n{{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {{name: {name}, \
@@ -74,11 +31,12 @@ fn secret(namespace: &str, name: &str, (chain, key): &(String, String)) -> Strin
 async fn connect(
     at: SocketAddr,
     name: &str,
-    client: &TlsConnector,
+    client: &Arc<ClientConfig>,
 ) -> std::io::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(at).await?;
     let name = ServerName::try_from(name.to_owned()).expect("a name");
-    tokio::time::timeout(Duration::from_secs(10), client.connect(name, stream)).await?
+    let connecting = TlsConnector::from(Arc::clone(client)).connect(name, stream);
+    tokio::time::timeout(Duration::from_secs(10), connecting).await?
 }
 
 fn leaf(stream: &TlsStream<TcpStream>) -> CertificateDer<'static> {
@@ -101,8 +59,8 @@ const LISTENERS: &str = "---
 ";
 
 /// The manifests of a case with these certificates.
-fn manifests(a: &(String, String), b: &(String, String), c: &(String, String)) -> &'static str {
-    let odd = (a.0.clone(), b.1.clone());
+fn manifests(a: &Issued, b: &Issued, c: &Issued) -> &'static str {
+    let odd = Issued { chain: a.chain.clone(), key: b.key.clone() };
     let text = [
         LISTENERS,
         &secret("$NS", "a", a),
@@ -117,7 +75,7 @@ fn manifests(a: &(String, String), b: &(String, String), c: &(String, String)) -
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
-    let authority = Authority::new();
+    let authority = Authority::new("ours");
     let (a, b, c) = (
         authority.issue(&["a.test"]),
         authority.issue(&["*.b.test"]),
@@ -176,7 +134,7 @@ async fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
         for page in ["/debug/snapshot", "/debug/proxy", "/debug/rejected", "/metrics"] {
             let (_, text) = world.process.admin(page).await;
             assert!(!text.contains("PRIVATE KEY"), "{page}");
-            let line = a.1.lines().nth(1).expect("a key");
+            let line = a.key.lines().nth(1).expect("a key");
             assert!(!text.contains(line), "{page}");
         }
     }
@@ -184,7 +142,7 @@ async fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn certificates_are_renewed_without_a_failed_request() {
-    let authority = Authority::new();
+    let authority = Authority::new("ours");
     let names = (authority.issue(&["*.b.test"]), authority.issue(&["c.test"]));
     let first = authority.issue(&["a.test"]);
     let case = Case { name: "renewal", manifests: manifests(&first, &names.0, &names.1), ..EMPTY };
@@ -230,7 +188,8 @@ async fn certificates_are_renewed_without_a_failed_request() {
         loop {
             let fresh = authority.client(&[]);
             let stream = connect(at, "a.test", &fresh).await.expect("TLS at all times");
-            let pem = renewed.0.lines().filter(|line| !line.starts_with('-')).collect::<String>();
+            let pem =
+                renewed.chain.lines().filter(|line| !line.starts_with('-')).collect::<String>();
             let wanted = base64::engine::general_purpose::STANDARD.decode(pem).expect("PEM");
             if leaf(&stream).as_ref() == wanted {
                 break;

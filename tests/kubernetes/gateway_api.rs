@@ -9,8 +9,15 @@ use crate::support::apiserver::{ApiServer, Fault};
 use crate::world::{World, populate, service};
 
 /// The kinds that are watched of it.
-const KINDS: [&str; 6] =
-    ["GatewayClass", "Gateway", "HTTPRoute", "GRPCRoute", "TCPRoute", "ReferenceGrant"];
+const KINDS: [&str; 7] = [
+    "GatewayClass",
+    "Gateway",
+    "HTTPRoute",
+    "GRPCRoute",
+    "TCPRoute",
+    "ReferenceGrant",
+    "BackendTLSPolicy",
+];
 
 #[tokio::test]
 async fn a_cluster_without_its_definitions_is_served_at_once() {
@@ -200,5 +207,78 @@ async fn without_the_right_to_write_statuses_routes_are_in_force_all_the_same() 
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
     assert_eq!(tries(), before);
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_policy_follows_its_config_map_and_has_a_status_for_its_target() {
+    let server = ApiServer::new();
+    populate(&server);
+    server.apply(service("web", 80, &[80]));
+    let spec = json!({
+        "targetRefs": [{ "group": "", "kind": "Service", "name": "web" }],
+        "validation": {
+            "hostname": "web.test",
+            "caCertificateRefs": [{ "group": "", "kind": "ConfigMap", "name": "authorities" }],
+        },
+    });
+    let mut policy = object("BackendTLSPolicy", "p", &spec);
+    // What another controller says of it.
+    let other = json!({
+        "ancestorRef": { "name": "other" }, "controllerName": "other.test/x", "conditions": [],
+    });
+    policy["status"] = json!({ "ancestors": [other] });
+    server.apply(policy);
+    let mut world = World::with_statuses(&server, "one");
+    world.settle("one").await;
+    let said = || {
+        let policies = server.objects("BackendTLSPolicy");
+        let ancestors = policies[0]["status"]["ancestors"].as_array().cloned().unwrap_or_default();
+        let ours: Vec<Value> = ancestors
+            .iter()
+            .filter(|one| one["controllerName"] == "portolan.dev/gateway-controller")
+            .cloned()
+            .collect();
+        assert_eq!(ancestors.len() - ours.len(), 1, "the other's stays: {ancestors:?}");
+        ours.first().map(|one| (one["ancestorRef"].clone(), conditions(&one["conditions"])))
+    };
+    until("its authorities are missing", || {
+        said().is_some_and(|(target, conditions)| {
+            assert_eq!(target["kind"], "Service");
+            assert_eq!(target["name"], "web");
+            conditions
+                == [
+                    "Accepted=False NoValidCACertificate",
+                    "ResolvedRefs=False InvalidCACertificateRef",
+                ]
+        })
+    })
+    .await;
+    let key = portolan_model::ServiceKey::new("shop", "web").expect("valid");
+    let port = |world: &World| world.newest().backend_tls(&key).map(|tls| tls.ports[&80].clone());
+    world.settle("refused").await;
+    assert_eq!(port(&world), Some(None), "nothing goes there");
+    let made = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).expect("a certificate");
+    let map = |data: Value| {
+        json!({
+            "apiVersion": "v1", "kind": "ConfigMap",
+            "metadata": { "name": "authorities", "namespace": "shop" }, "data": data,
+        })
+    };
+    server.apply(map(json!({ "ca.crt": made.cert.pem() })));
+    world.settle("taken").await;
+    let tls = port(&world).flatten().expect("TLS");
+    assert_eq!(&*tls.server_name, "web.test");
+    assert!(tls.authorities.expect("some").contains(made.cert.pem().trim()));
+    until("it is accepted", || {
+        said().is_some_and(|(_, conditions)| {
+            conditions == ["Accepted=True Accepted", "ResolvedRefs=True ResolvedRefs"]
+        })
+    })
+    .await;
+    // Authorities that go take the way there with them.
+    server.apply(map(json!({ "other": "text" })));
+    world.settle("gone").await;
+    assert_eq!(port(&world), Some(None), "nothing goes there");
     world.finish().await;
 }

@@ -36,7 +36,9 @@ pub(crate) const KINDS_WITH_PODS: &[&str] = &[
     "GRPCRoute",
     "TCPRoute",
     "ReferenceGrant",
+    "BackendTLSPolicy",
     "Secret",
+    "ConfigMap",
     "Pod",
 ];
 /// Those without the last, whatever the configuration says.

@@ -1,11 +1,11 @@
 //! Authorities and what they issue, made anew by each test.
 
+#![allow(dead_code, clippy::allow_attributes, reason = "each test target uses a part of it")]
+
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use rcgen::{
-    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType,
-};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
@@ -79,15 +79,6 @@ impl Authority {
     pub(crate) fn client(&self, alpn: &[&str]) -> Arc<ClientConfig> {
         let builder = ClientConfig::builder().with_root_certificates(self.roots());
         let mut config = builder.with_no_client_auth();
-        config.alpn_protocols = octets(alpn);
-        Arc::new(config)
-    }
-
-    /// The same with a certificate.
-    pub(crate) fn client_as(&self, own: &Issued, alpn: &[&str]) -> Arc<ClientConfig> {
-        let builder = ClientConfig::builder().with_root_certificates(self.roots());
-        let config = builder.with_client_auth_cert(own.chain(), own.key());
-        let mut config = config.expect("a pair");
         config.alpn_protocols = octets(alpn);
         Arc::new(config)
     }

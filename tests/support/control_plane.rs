@@ -39,8 +39,7 @@ pub(crate) const EDS: &str = "type.googleapis.com/envoy.config.endpoint.v3.Clust
 pub(crate) const LDS: &str = "type.googleapis.com/envoy.config.listener.v3.Listener";
 pub(crate) const RDS: &str = "type.googleapis.com/envoy.config.route.v3.RouteConfiguration";
 
-pub(crate) const SDS: &str =
-    "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
+pub(crate) const SDS: &str = "type.googleapis.com/envoy.extensions.transport_sockets.tls.v3.Secret";
 
 /// Responses waiting to be written on one stream.
 const WAITING: usize = 16;

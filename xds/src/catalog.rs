@@ -196,7 +196,9 @@ impl Catalog {
             Changes::Keys(keys) => {
                 nodes_changed = keys.iter().any(|key| matches!(key, Key::Node(_)));
                 let services = keys.iter().filter_map(|key| match key {
-                    Key::Service(key) | Key::Routes(key) | Key::BackendTls(key) => Some(key.clone()),
+                    Key::Service(key) | Key::Routes(key) | Key::BackendTls(key) => {
+                        Some(key.clone())
+                    }
                     Key::Gateway(key) => {
                         gateways.insert(key.clone());
                         None

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::traffic::AcceptProxy;
+use portolan_model::traffic::{AcceptProxy, NameKind};
 use portolan_model::{Balancer, DnsName, Scope, ServiceKey};
 use portolan_runtime::CertificateFiles;
 
@@ -83,6 +83,8 @@ pub struct ListenerTls {
     /// Whether clients need a certificate that ends in the authorities of the same
     /// [`CertificateSpec`].
     pub client_ca: bool,
+    /// What clients' certificates must be for: one of these DNS names and URIs; empty: for anything.
+    pub client_names: Vec<(NameKind, Arc<str>)>,
 }
 
 /// A certificate that listeners may name.

@@ -184,7 +184,10 @@ async fn files_are_followed_and_what_does_not_belong_together_is_not_put_in_forc
 fn listeners_ask_for_their_secrets_over_the_same_stream() {
     let service = ServiceKey::new("shop", "db").expect("valid");
     let tcp = || ListenerTarget::Tcp { service: service.clone(), port: 5432 };
-    let tls = |client_ca| Some(ListenerTls { certificate: "web".into(), client_ca });
+    let tls = |client_ca| {
+        let certificate = "web".into();
+        Some(ListenerTls { certificate, client_ca, client_names: Vec::new() })
+    };
     // The listener; its ALPN, and the secret of its authorities.
     type Expected = Option<(&'static [&'static str], Option<&'static str>)>;
     let cases: [(ListenerTarget, Option<ListenerTls>, Expected); 4] = [

@@ -9,7 +9,9 @@ mod grant;
 mod route;
 mod secret;
 
-pub use backend_tls::{BackendTlsPolicy, BackendTlsValidation, LocalRef, PolicyTarget, SubjectAltName};
+pub use backend_tls::{
+    BackendTlsPolicy, BackendTlsValidation, LocalRef, PolicyTarget, SubjectAltName,
+};
 pub use config_map::ConfigMap;
 pub use gateway::{Gateway, GatewayClass, Listener, ListenerTls, RouteNamespaces};
 pub use grant::ReferenceGrant;

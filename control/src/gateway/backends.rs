@@ -34,7 +34,7 @@ pub(super) fn compile(
             for (at, target) in policy.targets.iter().enumerate() {
                 if target.section.is_some() == sections {
                     let own = trust[i].port(policy);
-                    placed[i][at] = Some(place(policy, target, own, &mut ports, resolver));
+                    placed[i][at] = Some(place(policy, target, own.as_ref(), &mut ports, resolver));
                 }
             }
         }
@@ -44,9 +44,9 @@ pub(super) fn compile(
         status(policy, &trust, parents)
     });
     let statuses = statuses.collect();
-    let tls = ports.into_iter().map(|(service, ports)| {
-        (service.clone(), Arc::new(BackendTls { service, ports }))
-    });
+    let tls = ports
+        .into_iter()
+        .map(|(service, ports)| (service.clone(), Arc::new(BackendTls { service, ports })));
     (tls.collect(), statuses)
 }
 
@@ -97,7 +97,7 @@ impl Trust {
 fn place(
     policy: &BackendTlsDraft,
     target: &PolicyTargetDraft,
-    own: Option<PortTls>,
+    own: Option<&PortTls>,
     ports: &mut Ports,
     resolver: &mut Resolver<'_>,
 ) -> Condition {
@@ -122,7 +122,7 @@ fn place(
     let mut placed = false;
     for port in wanted {
         if let Entry::Vacant(free) = known.entry(port) {
-            free.insert(own.clone());
+            free.insert(own.cloned());
             placed = true;
         }
     }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use portolan_model::traffic::{Route, Share, VirtualHost};
 use portolan_model::{
-    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, Scope, Service, ServiceKey, ServiceRoutes,
+    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, Scope, Service, ServiceKey,
+    ServiceRoutes,
 };
 
 use super::Name;

@@ -156,7 +156,9 @@ impl Writer {
         };
         let before = found.data.get("status").cloned().unwrap_or_default();
         let after = merged(status.id.kind, &before, &status.json(), &Timestamp::now().to_string());
-        if after == before || (before.is_null() && after == json!({ parent_words(status.id.kind).0: [] })) {
+        if after == before
+            || (before.is_null() && after == json!({ parent_words(status.id.kind).0: [] }))
+        {
             return Outcome::Done;
         }
         let mut object = found;

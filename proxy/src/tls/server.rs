@@ -12,11 +12,11 @@ use arc_swap::ArcSwap;
 use portolan_model::traffic::{
     ClientCertificates, ResourceName, Secret, ServerTls, TlsChain, TrafficConfig,
 };
+use rustls::ServerConfig;
 use rustls::server::{
     Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
-use rustls::ServerConfig;
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use super::names::NamedClients;

@@ -32,6 +32,7 @@ pub(crate) const KINDS: &[Kind] = &[
     core("Node", "nodes", false),
     core("Pod", "pods", true),
     core("Secret", "secrets", true),
+    core("ConfigMap", "configmaps", true),
     core("Service", "services", true),
     grouped("discovery.k8s.io", "EndpointSlice", "endpointslices"),
     grouped("events.k8s.io", "Event", "events"),
@@ -51,6 +52,7 @@ pub(crate) const KINDS: &[Kind] = &[
     gateway_api("v1", "GRPCRoute", "grpcroutes"),
     gateway_api("v1alpha2", "TCPRoute", "tcproutes"),
     gateway_api("v1beta1", "ReferenceGrant", "referencegrants"),
+    gateway_api("v1", "BackendTLSPolicy", "backendtlspolicies"),
 ];
 
 impl Kind {

@@ -21,10 +21,8 @@ type Targets<'a> = Vec<(SocketAddr, &'a Endpoint)>;
 /// Encodes a set without endpoints.
 #[must_use]
 pub fn encode_none(name: &str) -> Encoded {
-    let none = ClusterLoadAssignment {
-        cluster_name: name.to_owned(),
-        ..ClusterLoadAssignment::default()
-    };
+    let none =
+        ClusterLoadAssignment { cluster_name: name.to_owned(), ..ClusterLoadAssignment::default() };
     Encoded::new(name, &none)
 }
 

@@ -2,9 +2,10 @@
 //! what gRPC servers serve by.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::traffic::AcceptProxy;
+use portolan_model::traffic::{AcceptProxy, NameKind};
 use portolan_model::{DnsName, ServiceKey};
 use portolan_proto::envoy::core::{HttpProtocolOptions, TransportSocket, transport_socket};
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
@@ -26,8 +27,12 @@ use portolan_proto::envoy::route::{
     route_match::PathSpecifier,
 };
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
-use portolan_proto::envoy::tls::common_tls_context::ValidationContextType;
-use portolan_proto::envoy::tls::{CommonTlsContext, DownstreamTlsContext, SdsSecretConfig};
+use portolan_proto::envoy::tls::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
+use portolan_proto::envoy::tls::{
+    CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig,
+};
 use portolan_proto::envoy::tls_inspector::TlsInspector;
 use portolan_proto::envoy::{ConnectionHashPolicy, connection_hash_policy};
 
@@ -160,25 +165,48 @@ fn transport_socket(tls: &ListenerTls, target: &ListenerTarget) -> TransportSock
         ListenerTarget::Http => HTTP_ALPN,
         ListenerTarget::Tcp { .. } | ListenerTarget::Detect { .. } => &[],
     };
-    let authorities = tls.client_ca.then(|| secret::authorities_name(&tls.certificate).to_string());
-    tls_socket(vec![tls.certificate.to_string()], alpn, authorities)
+    let clients = tls.client_ca.then(|| Clients {
+        authorities: secret::authorities_name(&tls.certificate).to_string(),
+        names: &tls.client_names,
+    });
+    tls_socket(vec![tls.certificate.to_string()], alpn, clients)
 }
 
-/// TLS with secrets that come over the same stream (SDS). Clients need a certificate where there are
-/// authorities that it may end in.
+/// What clients must prove.
+pub(super) struct Clients<'a> {
+    /// Name of the secret with the authorities of their certificates.
+    authorities: String,
+    /// What their certificates are for; empty: for anything.
+    names: &'a [(NameKind, Arc<str>)],
+}
+
+/// TLS with secrets that come over the same stream (SDS).
 pub(super) fn tls_socket(
     certificates: Vec<String>,
     alpn: &[&str],
-    authorities: Option<String>,
+    clients: Option<Clients<'_>>,
 ) -> TransportSocket {
     let secret = |name: String| SdsSecretConfig { name, sds_config: Some(ads()) };
-    let required = authorities.is_some();
+    let required = clients.is_some();
+    let validation = |Clients { authorities, names }: Clients<'_>| match names {
+        [] => ValidationContextType::ValidationContextSdsSecretConfig(secret(authorities)),
+        names => {
+            let own = CertificateValidationContext {
+                match_typed_subject_alt_names: names.iter().map(super::tls::name).collect(),
+                ..CertificateValidationContext::default()
+            };
+            ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+                default_validation_context: Some(own),
+                validation_context_sds_secret_config: Some(secret(authorities)),
+                ..CombinedCertificateValidationContext::default()
+            })
+        }
+    };
     let context = DownstreamTlsContext {
         common_tls_context: Some(CommonTlsContext {
             tls_certificate_sds_secret_configs: certificates.into_iter().map(secret).collect(),
             alpn_protocols: alpn.iter().map(|protocol| (*protocol).to_owned()).collect(),
-            validation_context_type: authorities
-                .map(|name| ValidationContextType::ValidationContextSdsSecretConfig(secret(name))),
+            validation_context_type: clients.map(validation),
             ..CommonTlsContext::default()
         }),
         require_client_certificate: Some(BoolValue { value: required }),

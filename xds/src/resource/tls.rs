@@ -1,5 +1,7 @@
 //! TLS to endpoints, as Envoy takes it.
 
+use std::sync::Arc;
+
 use portolan_model::traffic::NameKind;
 use portolan_model::{AppProtocol, PortTls};
 use portolan_proto::envoy::core::{
@@ -28,10 +30,7 @@ pub(super) fn upstream(tls: &PortTls, speaks: Option<&AppProtocol>) -> Transport
         None => Specifier::Filename(SYSTEM_AUTHORITIES.to_owned()),
     };
     let validation = CertificateValidationContext {
-        trusted_ca: Some(DataSource {
-            specifier: Some(authorities),
-            ..DataSource::default()
-        }),
+        trusted_ca: Some(DataSource { specifier: Some(authorities), ..DataSource::default() }),
         system_root_certs: tls.authorities.is_none().then(SystemRootCerts::default),
         match_typed_subject_alt_names: tls.names.iter().map(name).collect(),
         ..CertificateValidationContext::default()
@@ -56,7 +55,7 @@ pub(super) fn upstream(tls: &PortTls, speaks: Option<&AppProtocol>) -> Transport
     }
 }
 
-fn name((kind, name): &(NameKind, std::sync::Arc<str>)) -> SubjectAltNameMatcher {
+pub(super) fn name((kind, name): &(NameKind, Arc<str>)) -> SubjectAltNameMatcher {
     let kind = match kind {
         NameKind::Dns => SanType::Dns,
         NameKind::Uri => SanType::Uri,

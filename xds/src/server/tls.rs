@@ -10,10 +10,10 @@ use portolan_runtime::Lifecycle;
 use portolan_runtime::certificate::{
     self, CertificateError, CertificateFiles, Pair, Stamp, read_authorities,
 };
+use rustls::ServerConfig;
 use rustls::pki_types::CertificateDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::sign::SingleCertAndKey;
-use rustls::ServerConfig;
 use tokio_rustls::TlsAcceptor;
 
 /// Files of the server's TLS.

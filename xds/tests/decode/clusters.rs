@@ -51,7 +51,7 @@ pub(crate) fn taken(cluster: &Cluster) -> Result<Taken, String> {
     decoded.map(|(_, (cluster, _))| cluster).map_err(|e| e.to_string())
 }
 
-fn socket<M: Message + Name>(message: &M) -> Option<TransportSocket> {
+pub(crate) fn socket<M: Message + Name>(message: &M) -> Option<TransportSocket> {
     let config_type = Some(ConfigType::TypedConfig(any(message)));
     Some(TransportSocket { name: "one".into(), config_type })
 }

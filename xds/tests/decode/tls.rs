@@ -1,6 +1,14 @@
 //! What chains that begin with TLS ask of clients, and the authorities they ask them by.
 
-use portolan_model::traffic::ClientCertificates;
+use std::sync::Arc;
+
+use portolan_model::policy::Policy;
+use portolan_model::traffic::{
+    ClientCertificates, ClientTls, NameKind, NameMatch, ProxyHeader, TextMatch, TextTest,
+    TlsVersions, Trusted, Upstream,
+};
+use portolan_model::{AppProtocol, PortTls};
+use portolan_proto::envoy::cluster::Cluster;
 use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::core::transport_socket::ConfigType;
 use portolan_proto::envoy::core::{DataSource, TransportSocket};
@@ -8,14 +16,24 @@ use portolan_proto::envoy::http_connection_manager::http_connection_manager::Rou
 use portolan_proto::envoy::http_connection_manager::{HttpConnectionManager, Rds};
 use portolan_proto::envoy::listener::filter::ConfigType as FilterConfig;
 use portolan_proto::envoy::listener::{Filter, FilterChain, FilterChainMatch, Listener};
-use portolan_proto::envoy::tls::common_tls_context::ValidationContextType;
+use portolan_proto::envoy::matcher::StringMatcher;
+use portolan_proto::envoy::matcher::string_matcher::MatchPattern;
+use portolan_proto::envoy::tls::certificate_validation_context::SystemRootCerts;
+use portolan_proto::envoy::tls::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
 use portolan_proto::envoy::tls::secret::Type;
 use portolan_proto::envoy::tls::{
     CertificateValidationContext, CommonTlsContext, DownstreamTlsContext, SdsSecretConfig, Secret,
+    SubjectAltNameMatcher, TlsParameters, UpstreamTlsContext,
 };
+use portolan_xds::Dialect;
 use portolan_xds::client::decode;
+use portolan_xds::resource::cluster;
 
-use crate::{address, any, yes};
+use crate::clusters::{eds, socket, taken};
+use crate::support::{any as encoded_any, config, entry};
+use crate::{address, any, number, yes};
 
 fn named(name: &str) -> SdsSecretConfig {
     SdsSecretConfig { name: name.into(), ..SdsSecretConfig::default() }
@@ -94,5 +112,238 @@ fn authorities_that_are_no_certificates_are_refused() {
     for pem in ["", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"] {
         let error = refused(pem);
         assert!(error.starts_with("ca: validation_context.trusted_ca: "), "{error}");
+    }
+}
+
+fn inline(text: &str) -> Option<DataSource> {
+    let specifier = Some(Specifier::InlineString(text.to_owned()));
+    Some(DataSource { specifier, ..DataSource::default() })
+}
+
+fn authority() -> String {
+    let made = rcgen::generate_simple_self_signed(["ca.test".to_owned()]).expect("a certificate");
+    made.cert.pem()
+}
+
+fn san(kind: i32, pattern: Option<MatchPattern>) -> SubjectAltNameMatcher {
+    let matcher = StringMatcher { match_pattern: pattern, ..StringMatcher::default() };
+    SubjectAltNameMatcher {
+        san_type: kind,
+        matcher: Some(matcher),
+        ..SubjectAltNameMatcher::default()
+    }
+}
+
+fn to(validation: Option<ValidationContextType>) -> UpstreamTlsContext {
+    let common =
+        CommonTlsContext { validation_context_type: validation, ..CommonTlsContext::default() };
+    UpstreamTlsContext { common_tls_context: Some(common), ..UpstreamTlsContext::default() }
+}
+
+fn within(own: CertificateValidationContext) -> UpstreamTlsContext {
+    to(Some(ValidationContextType::ValidationContext(own)))
+}
+
+fn exact(kind: NameKind, text: &str) -> NameMatch {
+    let test = TextTest::Exact(text.into());
+    NameMatch { kind, test: TextMatch { test, ignore_case: false } }
+}
+
+fn trusting(trusted: Trusted) -> ClientTls {
+    ClientTls {
+        server_name: None,
+        trusted,
+        names: Vec::new(),
+        certificate: None,
+        alpn: Vec::new(),
+        versions: TlsVersions::Both,
+    }
+}
+
+#[test]
+fn what_connections_to_endpoints_begin_with_is_taken_or_refused_by_name() {
+    let by_name = || to(Some(ValidationContextType::ValidationContextSdsSecretConfig(named("ca"))));
+    let pem = authority();
+    let file = Some(DataSource {
+        specifier: Some(Specifier::Filename("/etc/ca.pem".into())),
+        ..DataSource::default()
+    });
+    let names = || vec![san(2, Some(MatchPattern::Exact("a.test".into())))];
+    let own = CertificateValidationContext::default;
+    let system = || Some(SystemRootCerts::default());
+    let combined = |own| {
+        to(Some(ValidationContextType::CombinedValidationContext(
+            CombinedCertificateValidationContext {
+                default_validation_context: Some(own),
+                validation_context_sds_secret_config: Some(named("ca")),
+                ..CombinedCertificateValidationContext::default()
+            },
+        )))
+    };
+    let common = |change: fn(&mut CommonTlsContext)| {
+        let mut context = by_name();
+        change(context.common_tls_context.as_mut().expect("some"));
+        context
+    };
+    let named_ca = || trusting(Trusted::Authorities("ca".into()));
+    let at = "c: transport_socket.common_tls_context";
+    let cases: Vec<(UpstreamTlsContext, Result<ClientTls, String>)> = vec![
+        (by_name(), Ok(named_ca())),
+        (
+            UpstreamTlsContext { sni: "a.test".into(), max_session_keys: number(7), ..by_name() },
+            Ok(ClientTls { server_name: Some("a.test".into()), ..named_ca() }),
+        ),
+        (
+            combined(CertificateValidationContext {
+                match_typed_subject_alt_names: names(),
+                ..own()
+            }),
+            Ok(ClientTls { names: vec![exact(NameKind::Dns, "a.test")], ..named_ca() }),
+        ),
+        (
+            common(|common| {
+                common.tls_certificate_sds_secret_configs = vec![named("own")];
+                common.alpn_protocols = vec!["h2".into()];
+                common.tls_params = Some(TlsParameters {
+                    tls_minimum_protocol_version: 4,
+                    ..TlsParameters::default()
+                });
+            }),
+            Ok(ClientTls {
+                certificate: Some("own".into()),
+                alpn: vec!["h2".into()],
+                versions: TlsVersions::Tls13,
+                ..named_ca()
+            }),
+        ),
+        (
+            within(CertificateValidationContext { trusted_ca: inline(&pem), ..own() }),
+            Ok(trusting(Trusted::These(pem.as_str().into()))),
+        ),
+        (
+            within(CertificateValidationContext {
+                system_root_certs: system(),
+                match_typed_subject_alt_names: names(),
+                ..own()
+            }),
+            Ok(ClientTls {
+                names: vec![exact(NameKind::Dns, "a.test")],
+                ..trusting(Trusted::System)
+            }),
+        ),
+        (
+            within(CertificateValidationContext { system_root_certs: system(), ..own() }),
+            Err(format!(
+                "{at}.validation_context.match_typed_subject_alt_names: missing, with the \
+                 system's authorities"
+            )),
+        ),
+        (
+            within(CertificateValidationContext { trusted_ca: file, ..own() }),
+            Err(format!(
+                "{at}.validation_context.trusted_ca: only what is sent with it is supported"
+            )),
+        ),
+        (
+            within(CertificateValidationContext { trusted_ca: inline("text"), ..own() }),
+            Err(format!("{at}.validation_context.trusted_ca: holds no certificate")),
+        ),
+        (within(own()), Err(format!("{at}.validation_context: names no authorities"))),
+        (
+            within(CertificateValidationContext { allow_expired_certificate: true, ..own() }),
+            Err(format!(
+                "{at}.validation_context: only match_typed_subject_alt_names, trusted_ca and \
+                 system_root_certs are supported"
+            )),
+        ),
+        (
+            combined(CertificateValidationContext { trusted_ca: inline(&pem), ..own() }),
+            Err(format!("{at}.combined_validation_context: authorities are named twice")),
+        ),
+        (
+            combined(CertificateValidationContext {
+                match_typed_subject_alt_names: vec![san(0, None)],
+                ..own()
+            }),
+            Err(format!(
+                "{at}.combined_validation_context.default_validation_context.\
+                 match_typed_subject_alt_names[0].san_type: 0 is not supported"
+            )),
+        ),
+        (
+            common(|common| {
+                common.tls_certificate_sds_secret_configs = vec![named("a"), named("b")];
+            }),
+            Err(format!("{at}.tls_certificate_sds_secret_configs: only one is supported")),
+        ),
+        (
+            UpstreamTlsContext { allow_renegotiation: true, ..by_name() },
+            Err("c: transport_socket.allow_renegotiation: not supported".to_owned()),
+        ),
+        (
+            UpstreamTlsContext { sni: "a b".into(), ..by_name() },
+            Err("c: transport_socket.sni: \"a b\" is no host".to_owned()),
+        ),
+        (
+            to(None),
+            Err(format!("{at}.validation_context_type: missing, nothing verifies endpoints")),
+        ),
+    ];
+    for (context, expected) in cases {
+        let cluster = Cluster { transport_socket: socket(&context), ..eds() };
+        let got = taken(&cluster).map(|cluster| cluster.upstream.tls);
+        assert_eq!(got, expected.map(|tls| Some(Arc::new(tls))), "{context:?}");
+    }
+}
+
+#[test]
+fn what_a_policy_says_of_a_port_is_what_our_proxy_begins_with() {
+    let pem: Arc<str> = authority().into();
+    let name = |name: &str| (NameKind::Dns, name.into());
+    let uri = (NameKind::Uri, Arc::from("spiffe://test/a"));
+    let port = |names: &[(NameKind, Arc<str>)], authorities| PortTls {
+        server_name: "a.test".into(),
+        names: names.to_vec(),
+        authorities,
+    };
+    let these = || Some(Arc::clone(&pem));
+    for (tls, speaks, trusted) in [
+        (port(&[name("a.test")], these()), None, Trusted::These(Arc::clone(&pem))),
+        (
+            port(&[name("a.test"), uri], these()),
+            Some(AppProtocol::Http2),
+            Trusted::These(Arc::clone(&pem)),
+        ),
+        (port(&[name("a.test")], None), Some(AppProtocol::Http1), Trusted::System),
+    ] {
+        let mut service = (*entry("web", 80, &[(1, true)]).service).clone();
+        let alpn: &[&str] = match speaks {
+            None => &[],
+            Some(AppProtocol::Http2) => &["h2"],
+            Some(_) => &["http/1.1"],
+        };
+        service.ports[0].app_protocol = speaks;
+        for header in [None, Some(ProxyHeader::V2)] {
+            service.policy = Policy::default();
+            service.policy.connections.send_proxy = header;
+            let port = &service.ports[0];
+            let made = cluster::encode(&service, port, Some(&tls), &config(), Dialect::Envoy);
+            let taken = decode::cluster::decode(&encoded_any(&made)).expect("taken").1.0;
+            let expected = ClientTls {
+                server_name: Some("a.test".into()),
+                trusted: trusted.clone(),
+                names: tls.names.iter().map(|(kind, name)| exact(*kind, name)).collect(),
+                certificate: None,
+                alpn: alpn.iter().map(|name| Arc::from(*name)).collect(),
+                versions: TlsVersions::Both,
+            };
+            let Upstream { send_proxy, tls: got, .. } = taken.upstream;
+            assert_eq!((send_proxy, got.as_deref()), (header, Some(&expected)));
+        }
+        // gRPC would refuse the cluster.
+        let port = &service.ports[0];
+        let made = cluster::encode(&service, port, Some(&tls), &config(), Dialect::Grpc);
+        let plain = cluster::encode(&service, port, None, &config(), Dialect::Grpc);
+        assert_eq!(made.version, plain.version);
     }
 }

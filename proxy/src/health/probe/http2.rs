@@ -20,11 +20,7 @@ const REQUEST: &[u8] = &[0; 5];
 const SERVING: u64 = 1;
 
 /// The status of the answer to a GET.
-pub(super) async fn get(
-    stream: Stream,
-    host: &str,
-    path: PathAndQuery,
-) -> Result<u16, ProbeError> {
+pub(super) async fn get(stream: Stream, host: &str, path: PathAndQuery) -> Result<u16, ProbeError> {
     let request = Request::builder()
         .method(Method::GET)
         .uri(uri(host, path)?)

@@ -136,8 +136,7 @@ async fn what_ends_before_a_word_is_not_served() {
     let ended = detect(&accepted, patience, Vec::new(), dial).await;
     assert!(matches!(ended, Err(Undetected::Client(None))), "{ended:?}");
     let (_client, accepted) = pair().await;
-    let failed =
-        detect(&accepted, patience, Vec::new(), async { Err::<(Stream, ()), _>(7) }).await;
+    let failed = detect(&accepted, patience, Vec::new(), async { Err::<(Stream, ()), _>(7) }).await;
     assert!(matches!(failed, Err(Undetected::Dial(7))), "{failed:?}");
 }
 

@@ -58,4 +58,3 @@ pub(in crate::client::decode) fn convert(
     let client_names = validation.names;
     Ok(TlsChain { names, certificates, alpn, clients, client_names, versions })
 }
-

@@ -43,7 +43,9 @@ pub(in crate::client::decode) fn convert(field: &str, any: &Any) -> Result<Clien
     let alpn = alpn(&field, &common)?;
     let validation = validation(&field, common.validation_context_type.as_ref())?;
     let Some(trusted) = validation.trusted else {
-        return Err(format!("{field}.validation_context_type: missing, nothing verifies endpoints"));
+        return Err(format!(
+            "{field}.validation_context_type: missing, nothing verifies endpoints"
+        ));
     };
     let versions = versions(&format!("{field}.tls_params"), common.tls_params.as_ref())?;
     Ok(ClientTls {
