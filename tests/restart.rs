@@ -20,7 +20,7 @@ use hyper::body::Bytes;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use portolan_backends::shop::Shop;
 use portolan_runtime::Lifecycle;
-use support::{PATIENCE, Process};
+use support::{PATIENCE, Process, free_address};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
@@ -45,11 +45,7 @@ impl World {
         let manifests = folder.path().join("manifests");
         std::fs::create_dir(&manifests).expect("a folder");
         shop.write_manifests(&manifests).expect("manifests");
-        // Held together, so that they differ; free when the first process binds them.
-        let free = || std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
-        let held: Vec<_> = (0..4).map(|_| free()).collect();
-        let addresses = held.iter().map(|l| l.local_addr().expect("an address").to_string());
-        let addresses = addresses.collect();
+        let addresses = (0..4).map(|_| free_address().to_string()).collect();
         Self { _shop: shop, folder, addresses }
     }
 

@@ -24,6 +24,8 @@ pub(crate) const VERSION: &str = "x-version";
 pub(crate) const FORWARDED: &str = "x-got-forwarded";
 pub(crate) const GOT_TARGET: &str = "x-got-target";
 pub(crate) const GOT_HOST: &str = "x-got-host";
+/// What it was told of the client's certificate.
+pub(crate) const GOT_CERT: &str = "x-got-cert";
 /// A field of requests that routes change, and what the endpoint got of it.
 pub(crate) const CHANGED: &str = "x-changed";
 pub(crate) const GOT_CHANGED: &str = "x-got-changed";
@@ -189,6 +191,7 @@ async fn answer(
         .header(GOT_TARGET, target)
         .header(GOT_HOST, host)
         .header(GOT_CHANGED, changed.join(","))
+        .header(GOT_CERT, text("x-forwarded-client-cert").unwrap_or_default())
         .header(VERSION, format!("{:?}", head.version))
         .header(FORWARDED, forwarded)
         .body(Full::new(body));

@@ -12,7 +12,8 @@ use crate::control_plane::resources::{
     manager, route, static_cluster, table, tcp_listener, tcp_proxy,
 };
 use crate::control_plane::{CDS, EDS, LDS, RDS};
-use crate::kit::{Line, ROUTES, WEB, World, all_to_web, counts, fetch, free_address, until};
+use crate::kit::{Line, ROUTES, WEB, World, all_to_web, counts, fetch, until};
+use crate::support::free_address;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everything_inline_serves_http_in_both_versions_and_tcp() {

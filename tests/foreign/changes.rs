@@ -13,7 +13,8 @@ use crate::control_plane::resources::{
     static_cluster, table, tcp_listener, tcp_proxy,
 };
 use crate::control_plane::{CDS, EDS, LDS, RDS};
-use crate::kit::{Line, ROUTES, WEB, World, all_to_web, fetch, free_address, until};
+use crate::kit::{Line, ROUTES, WEB, World, all_to_web, fetch, until};
+use crate::support::free_address;
 
 /// Updates of the flood.
 const UPDATES: usize = 1000;

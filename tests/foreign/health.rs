@@ -13,7 +13,8 @@ use crate::control_plane::resources::{
     places, route, table,
 };
 use crate::control_plane::{CDS, EDS};
-use crate::kit::{ROUTES, WEB, World, all_to_web, counts, free_address, until};
+use crate::kit::{ROUTES, WEB, World, all_to_web, counts, until};
+use crate::support::free_address;
 
 async fn world(cluster: &Cluster, backends: &[Backend], action: RouteAction) -> World {
     let mut world = World::single().await;

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::process::Stdio;
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use portolan_proto::envoy::cluster::Cluster;
@@ -18,7 +17,7 @@ use crate::control_plane::resources::{
     action, all, assignment, eds_cluster, http_listener, manager, route, table,
 };
 use crate::control_plane::{CDS, ControlPlane, EDS, LDS, RDS};
-use crate::support::{PATIENCE, Process};
+use crate::support::{PATIENCE, Process, free_address};
 
 /// Names that most tests use: the cluster, and the route table.
 pub(crate) const WEB: &str = "web";
@@ -242,19 +241,6 @@ pub(crate) async fn until_within<T>(
             Err(wrong) => assert!(Instant::now() < deadline, "not so: {what}: {wrong}"),
         }
         tokio::time::sleep(Duration::from_millis(10)).await;
-    }
-}
-
-/// An address nobody listens at, outside of what the system gives to connections.
-pub(crate) fn free_address() -> SocketAddr {
-    static NEXT: AtomicU16 = AtomicU16::new(0);
-    let base = 20_000 + u16::try_from(std::process::id() % 100).expect("small") * 100;
-    loop {
-        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 2_500;
-        let address = SocketAddr::from(([127, 0, 0, 1], port));
-        if std::net::TcpListener::bind(address).is_ok() {
-            return address;
-        }
     }
 }
 

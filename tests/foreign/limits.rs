@@ -30,7 +30,8 @@ use crate::control_plane::resources::{
     number, route, static_cluster, table, tcp_listener, tcp_proxy,
 };
 use crate::control_plane::{CDS, LDS};
-use crate::kit::{Line, ROUTES, WEB, World, all_to_web, counts, free_address, until};
+use crate::kit::{Line, ROUTES, WEB, World, all_to_web, counts, until};
+use crate::support::free_address;
 
 async fn world(
     cluster: &Cluster,

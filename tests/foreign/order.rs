@@ -176,7 +176,7 @@ async fn what_came_before_the_control_plane_died_is_in_force() {
     // The table of a second listener never comes, and the control plane dies at once.
     let mut world = World::under(ControlPlane::start().await, at, &[]);
     let parts = parts(&world, &backends);
-    let second = crate::kit::free_address();
+    let second = crate::support::free_address();
     let listeners = [
         http_listener("main", world.http, &manager(ROUTES)),
         http_listener("second", second, &manager("never")),

@@ -15,7 +15,8 @@ use crate::control_plane::resources::{
     places, route, static_cluster, table, tcp_listener, tcp_proxy, virtual_host,
 };
 use crate::control_plane::{CDS, EDS, LDS, RDS};
-use crate::kit::{ROUTES, WEB, World, all_to_web, free_address, until};
+use crate::kit::{ROUTES, WEB, World, all_to_web, until};
+use crate::support::free_address;
 
 /// A resource as it comes to whoever asks for this name.
 fn raw(name: &str, type_url: &str, value: &[u8]) -> Resource {

@@ -15,6 +15,7 @@ use portolan_proto::envoy::core::{
 use portolan_proto::envoy::listener::Listener;
 use portolan_proto::envoy::matcher::StringMatcher;
 use portolan_proto::envoy::matcher::string_matcher::MatchPattern;
+use portolan_proto::envoy::protobuf::BoolValue;
 use portolan_proto::envoy::tls::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
 };
@@ -42,7 +43,8 @@ use crate::control_plane::resources::{
     all, any, assignment, eds_cluster, manager, millis, number, tcp_listener, tcp_proxy,
 };
 use crate::control_plane::{CDS, EDS, LDS, SDS};
-use crate::kit::{Answer, Line, ROUTES, WEB, World, all_to_web, free_address, until};
+use crate::kit::{Answer, Line, ROUTES, WEB, World, all_to_web, until};
+use crate::support::free_address;
 
 const NAME: &str = "web.test";
 const SPIFFE: &str = "spiffe://test/ns/shop/sa/web";
@@ -134,7 +136,7 @@ fn inline(text: &str) -> Option<DataSource> {
     Some(DataSource { specifier, ..DataSource::default() })
 }
 
-fn authorities(authority: &Authority) -> Secret {
+pub(crate) fn authorities(authority: &Authority) -> Secret {
     let context = CertificateValidationContext {
         trusted_ca: inline(&authority.pem()),
         ..CertificateValidationContext::default()
@@ -142,7 +144,7 @@ fn authorities(authority: &Authority) -> Secret {
     Secret { name: "ca".to_owned(), r#type: Some(Type::ValidationContext(context)) }
 }
 
-fn pair(name: &str, issued: &Issued) -> Secret {
+pub(crate) fn pair(name: &str, issued: &Issued) -> Secret {
     let certificate = TlsCertificate {
         certificate_chain: inline(&issued.chain),
         private_key: inline(&issued.key),
@@ -329,16 +331,25 @@ async fn endpoints_are_probed_within_tls() {
     .await;
 }
 
-fn secured_listener(at: SocketAddr) -> Listener {
+/// What a listener begins with; with authorities, clients must have proof of them.
+pub(crate) fn asking(authorities: Option<&str>) -> Option<TransportSocket> {
+    let by_name = |name| ValidationContextType::ValidationContextSdsSecretConfig(named(name));
     let context = DownstreamTlsContext {
+        require_client_certificate: authorities.map(|_| BoolValue { value: true }),
         common_tls_context: Some(CommonTlsContext {
             tls_certificate_sds_secret_configs: vec![named("own")],
+            alpn_protocols: vec!["h2".to_owned(), "http/1.1".to_owned()],
+            validation_context_type: authorities.map(by_name),
             ..CommonTlsContext::default()
         }),
         ..DownstreamTlsContext::default()
     };
+    socket(any(&context))
+}
+
+fn secured_listener(at: SocketAddr) -> Listener {
     let mut listener = tcp_listener("tcp", at, &tcp_proxy(WEB));
-    listener.filter_chains[0].transport_socket = socket(any(&context));
+    listener.filter_chains[0].transport_socket = asking(None);
     listener
 }
 

@@ -5,7 +5,7 @@
 //! on port 8080, and a port of its own (`$PORT`), on which its Gateway listens unless it brings
 //! another.
 
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -19,7 +19,7 @@ use tokio::net::TcpStream;
 
 use crate::backend::Backend;
 use crate::cases::Case;
-use crate::support::{PATIENCE, Process, foreign, portolan};
+use crate::support::{PATIENCE, Process, foreign, free_port, portolan};
 
 /// The services of each namespace.
 const SERVICES: [&str; 3] = ["v1", "v2", "v3"];
@@ -76,7 +76,7 @@ impl World {
         for name in SERVICES {
             backends.push(Backend::start(name).await);
         }
-        let ports = free_ports(address, cases.len());
+        let ports: Vec<u16> = cases.iter().map(|_| free_port()).collect();
         let folder = tempfile::tempdir().expect("a folder");
         for (i, case) in cases.iter().enumerate() {
             let text = manifests(i, case, address, ports[i], &backends);
@@ -152,13 +152,6 @@ impl World {
         let rows = text.lines().map(|line| serde_json::from_str::<Value>(line).expect("JSON"));
         rows.map(|mut row| row["object"].take()).collect()
     }
-}
-
-/// Ports that nobody listens on at this moment.
-fn free_ports(address: IpAddr, count: usize) -> Vec<u16> {
-    let sockets: Vec<TcpListener> =
-        (0..count).map(|_| TcpListener::bind((address, 0)).expect("a port")).collect();
-    sockets.iter().map(|socket| socket.local_addr().expect("bound").port()).collect()
 }
 
 fn manifests(

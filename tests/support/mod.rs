@@ -6,9 +6,10 @@ pub(crate) mod dns;
 pub(crate) mod foreign;
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::time::{Duration, Instant};
 
@@ -30,6 +31,24 @@ pub(crate) fn portolan() -> Command {
 /// Runs it to its end.
 pub(crate) fn output(args: &[&str]) -> Output {
     portolan().args(args).output().expect("the binary starts")
+}
+
+/// A port that nobody listens at, and that the system gives to nobody by itself.
+pub(crate) fn free_port() -> u16 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    let base = 20_000 + u16::try_from(std::process::id() % 100).expect("small") * 100;
+    loop {
+        let port = base + NEXT.fetch_add(1, Ordering::Relaxed) % 2_500;
+        // At any address: some programs listen at all of them.
+        if TcpListener::bind((Ipv4Addr::UNSPECIFIED, port)).is_ok() {
+            return port;
+        }
+    }
+}
+
+/// A loopback address with such a port.
+pub(crate) fn free_address() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()))
 }
 
 /// A running `portolan`, killed when dropped.
