@@ -62,6 +62,7 @@ fn resources() -> ResourceConfig {
         listeners: Vec::new(),
         gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
         load_reports: false,
+        trust_domain: "cluster.local".to_owned(),
     }
 }
 

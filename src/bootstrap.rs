@@ -19,6 +19,9 @@ use crate::exit::cannot_start;
 const NODE_NAME: &str = portolan_xds::NODE_NAME;
 /// Key of the Gateways that it serves.
 const GATEWAYS: &str = portolan_xds::GATEWAYS;
+/// Keys of the services in front of whose endpoints it stands, and of who it asks to be.
+const SERVES: &str = portolan_xds::SERVES;
+const IDENTITY: &str = portolan_xds::IDENTITY;
 
 /// What both kinds of client have to know.
 #[derive(Clone, Debug)]
@@ -29,6 +32,10 @@ struct Client {
     node_name: Option<String>,
     /// The Gateways it serves.
     gateways: Vec<String>,
+    /// The services in front of whose endpoints it stands.
+    serves: Vec<String>,
+    /// The service account that it asks to be.
+    service_account: Option<String>,
     tls: Option<Tls>,
 }
 
@@ -64,6 +71,8 @@ pub(crate) fn run(command: &BootstrapCommand) -> anyhow::Result<ExitCode> {
         BootstrapCommand::Envoy(args) => {
             let mut client = client(&args.client, "envoy").map_err(cannot_start)?;
             client.gateways.clone_from(&args.gateway);
+            client.serves.clone_from(&args.serves);
+            client.service_account.clone_from(&args.service_account);
             let options = envoy::Options {
                 admin: (!args.no_admin).then_some(args.admin),
                 delta: args.delta,
@@ -101,7 +110,8 @@ fn client(args: &ClientArgs, kind: &str) -> anyhow::Result<Client> {
     let host = || std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let node_id = args.node_id.clone().or_else(host).unwrap_or_else(|| kind.to_owned());
     let (zone, node_name) = (args.zone.clone(), args.node_name.clone());
-    Ok(Client { server, node_id, zone, node_name, gateways: Vec::new(), tls })
+    let (gateways, serves, service_account) = (Vec::new(), Vec::new(), None);
+    Ok(Client { server, node_id, zone, node_name, gateways, serves, service_account, tls })
 }
 
 impl Client {
@@ -117,6 +127,12 @@ impl Client {
         }
         if !self.gateways.is_empty() {
             metadata.insert(GATEWAYS.to_owned(), json!(self.gateways.join(",")));
+        }
+        if !self.serves.is_empty() {
+            metadata.insert(SERVES.to_owned(), json!(self.serves.join(",")));
+        }
+        if let Some(account) = &self.service_account {
+            metadata.insert(IDENTITY.to_owned(), json!(account));
         }
         if !metadata.is_empty() {
             node.insert("metadata".to_owned(), metadata.into());

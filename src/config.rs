@@ -4,6 +4,7 @@ mod access_log;
 mod certificates;
 mod dns;
 mod guard;
+mod identity;
 mod listeners;
 pub(crate) mod print;
 pub(crate) mod reader;
@@ -82,6 +83,12 @@ pub(crate) struct Proxy {
     pub(crate) zone: Option<String>,
     /// The Gateways that it serves; `None`: all that this process knows.
     pub(crate) gateways: Option<String>,
+    /// The services in front of whose endpoints it stands.
+    pub(crate) serves: Option<String>,
+    /// Where it listens there.
+    pub(crate) inbound_address: Option<IpAddr>,
+    /// The service account that it asks to be.
+    pub(crate) service_account: Option<String>,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
     pub(crate) endpoint_metrics: usize,
@@ -308,6 +315,9 @@ fn proxy(r: &mut Reader) -> Proxy {
             "Gateways that this proxy serves, such as shop/web, between commas, or *; empty: all in \
              the process of the control plane, none elsewhere",
         ),
+        serves: identity::services(r),
+        inbound_address: identity::inbound_address(r),
+        service_account: identity::service_account(r),
         workers: r.integer("proxy.workers", 0, 0..=1024, "Worker threads; 0 is one per core"),
         max_connections: r.integer(
             "proxy.max_connections",

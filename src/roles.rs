@@ -260,6 +260,9 @@ impl Start<'_> {
             node_name: settings.node_name.clone(),
             tls: settings.tls.clone(),
             gateways,
+            serves: settings.serves.clone(),
+            inbound_address: settings.inbound_address,
+            service_account: settings.service_account.clone(),
             token: own.map(Token::Text).or_else(|| settings.token.clone()),
         };
         let (client, traffic) = XdsClient::new(&client, &self.metrics).map_err(cannot_start)?;

@@ -74,6 +74,7 @@ fn text(record: &Value) -> String {
     line("ended", word(&record["time"]));
     let (client, protocol) = (word(&record["client"]), word(&record["protocol"]));
     line("client", format!("{client} over {protocol}, at listener {}", word(&record["listener"])));
+    line("identity", word(&record["identity"]));
     line("generation", word(&record["generation"]));
     line("route", route(&record["route"], word));
     let balanced = match &record["balancer"] {

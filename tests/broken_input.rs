@@ -46,8 +46,40 @@ type Case = (&'static str, &'static str, &'static str, &'static str);
 const SERVICE: &str = "victim.yaml, document 1: Service shop/victim: ";
 const SLICE: &str = "victim.yaml, document 2: EndpointSlice shop/victim-1: ";
 
+/// An AccessPolicy for a target.
+macro_rules! POLICY {
+    ($target:literal, $action:literal, $rules:literal) => {
+        concat!(
+            "---\napiVersion: portolan.dev/v1alpha1\nkind: AccessPolicy\n",
+            "metadata: {name: a, namespace: shop}\nspec: {targetRefs: [{group: '', kind: Service, ",
+            $target,
+            "}], action: ",
+            $action,
+            ", rules: ",
+            $rules,
+            "}\n"
+        )
+    };
+}
+
 #[rustfmt::skip]
 const CASES: &[Case] = &[
+    ("a policy that does what there is not", "", POLICY!("name: victim", "Permit", "[]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: spec.action: \"Permit\" is not Allow or Deny"),
+    ("a policy for nobody", "", POLICY!("name: victim", "Allow, mode: Dry", "[]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: spec.mode: \"Dry\" is not Enforce or LogOnly"),
+    ("a rule that says nothing", "", POLICY!("name: victim", "Deny", "[{methods: []}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: spec.rules[0]: says nothing; identities: [\"*\"] is anybody who has proven who he is"),
+    ("an identity that is none", "", POLICY!("name: victim", "Allow", "[{identities: [shop/web, web]}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: spec.rules[0].identities[1]: \"web\" is not namespace/account, namespace/*, * or a SPIFFE id"),
+    ("a method that is none", "", POLICY!("name: victim", "Allow", "[{methods: ['GET /']}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: spec.rules[0].methods[0]: \"GET /\" is no method"),
+    ("a path that nobody could have", "", POLICY!("name: victim", "Deny", "[{paths: [/a/../b]}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: spec.rules[0].paths[0]: \"/a/../b\" is no path as it is after normalization, nor one with a * behind"),
+    ("a path with a star within", "", POLICY!("name: victim", "Deny", "[{paths: ['/a/*/b']}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: spec.rules[0].paths[0]: \"/a/*/b\" is no path as it is after normalization, nor one with a * behind"),
+    ("a field of a rule that nobody reads", "", POLICY!("name: victim", "Deny", "[{path: [/a]}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: spec.rules[0].path: unknown field"),
     // The file as a whole.
     ("bad YAML", "spec:\n", "spec: [\n",
      "victim.yaml, document 1: line 6, column 8: while parsing a flow mapping, did not find expected ',' or '}'"),
@@ -152,7 +184,23 @@ const WARNINGS: &[Case] = &[
      "{service}metadata.annotations[portolan.dev/balancer]: \"fastest\" is not one of peak_ewma, least_request, round_robin, \
       ring_hash, maglev, client_side_weighted_round_robin, pick_first, random"),
     ("an annotation nobody reads", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/blancer: x}}\nspec",
-     "{service}metadata.annotations[portolan.dev/blancer]: unknown setting; known: adaptive-concurrency, adaptive-concurrency-interval, adaptive-concurrency-max, adaptive-concurrency-min, adaptive-concurrency-min-rtt-interval, adaptive-concurrency-tolerance-percent, balancer, balancer-choices, connect-timeout, connection-idle-timeout, connection-max-age, connection-max-requests, hash-balance-percent, hash-on, health-check, health-check-healthy-threshold, health-check-interval, health-check-timeout, health-check-unhealthy-threshold, idle-timeout, max-connections, max-pending-requests, max-requests, max-retries, outlier-consecutive-errors, outlier-consecutive-gateway-errors, outlier-consecutive-local-errors, outlier-ejection-jitter, outlier-ejection-time, outlier-failure-percent, outlier-interval, outlier-max-ejection-time, outlier-max-percent, outlier-minimum-hosts, outlier-request-volume, outlier-success-rate-stdev, panic-percent, protocol, proxy-protocol, request-timeout, retry-attempts, retry-back-off, retry-back-off-max, retry-budget-min, retry-budget-percent, retry-on, retry-per-try-timeout, retry-status-codes, slow-start, slow-start-aggression, slow-start-min-percent"),
+     "{service}metadata.annotations[portolan.dev/blancer]: unknown setting; known: adaptive-concurrency, adaptive-concurrency-interval, adaptive-concurrency-max, adaptive-concurrency-min, adaptive-concurrency-min-rtt-interval, adaptive-concurrency-tolerance-percent, app-port, balancer, balancer-choices, connect-timeout, connection-idle-timeout, connection-max-age, connection-max-requests, hash-balance-percent, hash-on, health-check, health-check-healthy-threshold, health-check-interval, health-check-timeout, health-check-unhealthy-threshold, idle-timeout, max-connections, max-pending-requests, max-requests, max-retries, mtls, outlier-consecutive-errors, outlier-consecutive-gateway-errors, outlier-consecutive-local-errors, outlier-ejection-jitter, outlier-ejection-time, outlier-failure-percent, outlier-interval, outlier-max-ejection-time, outlier-max-percent, outlier-minimum-hosts, outlier-request-volume, outlier-success-rate-stdev, panic-percent, protocol, proxy-protocol, request-timeout, retry-attempts, retry-back-off, retry-back-off-max, retry-budget-min, retry-budget-percent, retry-on, retry-per-try-timeout, retry-status-codes, service-accounts, slow-start, slow-start-aggression, slow-start-min-percent"),
+    ("a mode of TLS that there is not", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/mtls: must}}\nspec",
+     "{service}metadata.annotations[portolan.dev/mtls]: \"must\" is not strict, permissive or off"),
+    ("an account that can be none", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/service-accounts: a/b/c}}\nspec",
+     "{service}metadata.annotations[portolan.dev/service-accounts]: \"a/b/c\" is not the name of a service account"),
+    ("an application where its proxy is to listen", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/app-port: '8080'}}\nspec",
+     "{service}metadata.annotations[portolan.dev/app-port]: is the targetPort, where the proxy is to listen"),
+    ("an application that is no port", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/app-port: '0'}}\nspec",
+     "{service}metadata.annotations[portolan.dev/app-port]: \"0\" is not a whole number in 1..=65535"),
+    ("an application of a port that there is not", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/app-port.grpc: '9000'}}\nspec",
+     "{service}metadata.annotations[portolan.dev/app-port.grpc]: there is no such TCP port"),
+    ("a policy of access for nobody", "", POLICY!("name: ghost", "Allow", "[{identities: [shop/web]}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: Service shop/ghost: there is none (TargetNotFound)"),
+    ("a policy of access for a port that there is not", "", POLICY!("name: victim, sectionName: grpc", "Allow", "[{identities: [shop/web]}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: Service shop/victim has no such TCP port: grpc (TargetNotFound)"),
+    ("a policy of access that nobody enforces", "", POLICY!("name: victim", "Allow", "[{identities: [shop/web]}]"),
+     "victim.yaml, document 3: AccessPolicy shop/a: no proxy stands in front of port 80: the Service has no portolan.dev/app-port (NotEnforced)"),
     ("an unknown key from a newer API server", "{name: victim, namespace: shop}\nspec:\n", "{name: victim, namespace: shop, resourceVersion: \"7\"}\nspec:\n  brandNew: 1\n",
      "{service}spec.brandNew: unknown field"),
     ("an endpoint port without a number", "- {name: http, port: 8080}\n", "- {name: http, port: 8080}\n- {name: any}\n",

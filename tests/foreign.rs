@@ -19,6 +19,8 @@ mod backend;
 #[path = "foreign/kit.rs"]
 mod kit;
 
+#[path = "foreign/access.rs"]
+mod access;
 #[path = "foreign/balancing.rs"]
 mod balancing;
 #[path = "foreign/basics.rs"]

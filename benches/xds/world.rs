@@ -127,5 +127,6 @@ pub(crate) fn resources() -> ResourceConfig {
         }],
         gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
         load_reports: false,
+        trust_domain: "cluster.local".to_owned(),
     }
 }

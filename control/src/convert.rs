@@ -73,6 +73,7 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         Object::TcpRoute(route) => of_gateway_api(gateway::convert::tcp(route)),
         Object::ReferenceGrant(grant) => of_gateway_api(gateway::convert::grant(grant)),
         Object::BackendTlsPolicy(policy) => of_gateway_api(gateway::convert::policy(policy)),
+        Object::AccessPolicy(policy) => of_gateway_api(gateway::convert::access(policy)),
         Object::Secret(secret) => of_gateway_api(gateway::convert::secret(secret)),
         Object::ConfigMap(map) => of_gateway_api(gateway::convert::authorities(map)),
     }

@@ -1,9 +1,10 @@
-//! The Gateway API: Gateways, routes and grants of their objects, resolved against the services there
-//! are, and the status of each object.
+//! The Gateway API: Gateways, routes, grants and policies, resolved against the services there are, and
+//! the status of each object.
 //!
 //! Pure. It keeps the drafts and compiles them all together when one of them, a namespace's labels or
 //! a service that a route asked for has changed. Who writes the statuses down is not its concern.
 
+mod access;
 pub mod api;
 mod attach;
 mod backends;
@@ -12,6 +13,7 @@ pub mod convert;
 pub mod draft;
 mod host;
 mod listeners;
+mod policies;
 mod resolve;
 mod rules;
 mod selector;
@@ -20,12 +22,14 @@ pub mod status;
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use portolan_model::{BackendTls, Gateway, GatewayKey, Service, ServiceKey, ServiceRoutes};
+use portolan_model::{
+    BackendTls, Gateway, GatewayKey, Service, ServiceAccess, ServiceKey, ServiceRoutes,
+};
 
 use compile::{Compiled, Known};
 use draft::{
-    AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayApiDraft, GatewayDraft, GrantDraft,
-    RouteDraft, SecretDraft,
+    AccessDraft, AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayApiDraft, GatewayDraft,
+    GrantDraft, RouteDraft, SecretDraft,
 };
 use status::Status;
 
@@ -44,6 +48,7 @@ pub struct GatewayApi {
     secrets: BTreeMap<Name, SecretDraft>,
     policies: BTreeMap<Name, BackendTlsDraft>,
     authorities: BTreeMap<Name, AuthoritiesDraft>,
+    access: BTreeMap<Name, AccessDraft>,
     namespaces: attach::NamespaceLabels,
     /// Services that routes refer to, whether they are there or not.
     asked: HashSet<ServiceKey>,
@@ -64,6 +69,8 @@ pub struct InForce {
     pub routes: BTreeMap<ServiceKey, Arc<ServiceRoutes>>,
     /// TLS to the endpoints of services.
     pub backend_tls: BTreeMap<ServiceKey, Arc<BackendTls>>,
+    /// Who may do what at the endpoints of services.
+    pub access: BTreeMap<ServiceKey, Arc<ServiceAccess>>,
 }
 
 impl GatewayApi {
@@ -79,6 +86,7 @@ impl GatewayApi {
             GatewayApiDraft::Secret(secret) => _ = self.secrets.insert(name, secret),
             GatewayApiDraft::BackendTls(policy) => _ = self.policies.insert(name, policy),
             GatewayApiDraft::Authorities(held) => _ = self.authorities.insert(name, held),
+            GatewayApiDraft::Access(policy) => _ = self.access.insert(name, policy),
         }
     }
 
@@ -94,6 +102,7 @@ impl GatewayApi {
             GatewayApiDraft::Secret(_) => _ = self.secrets.remove(&name),
             GatewayApiDraft::BackendTls(_) => _ = self.policies.remove(&name),
             GatewayApiDraft::Authorities(_) => _ = self.authorities.remove(&name),
+            GatewayApiDraft::Access(_) => _ = self.access.remove(&name),
         }
     }
 
@@ -139,17 +148,19 @@ impl GatewayApi {
             secrets: &self.secrets,
             policies: self.policies.values().collect(),
             authorities: &self.authorities,
+            access: self.access.values().collect(),
             namespaces: &self.namespaces,
             services,
         };
-        let Compiled { gateways, routes, backend_tls, statuses, asked } = compile::compile(&known);
+        let Compiled { gateways, routes, backend_tls, access, statuses, asked } =
+            compile::compile(&known);
         self.asked = asked.services;
         self.asked_secrets = asked.secrets;
         self.asked_authorities = asked.authorities;
         if *self.statuses != statuses {
             self.statuses = Arc::new(statuses);
         }
-        Some(InForce { gateways, routes, backend_tls })
+        Some(InForce { gateways, routes, backend_tls, access })
     }
 
     /// What became of each object, as of the last time it was compiled.
@@ -168,6 +179,7 @@ fn name(draft: &GatewayApiDraft) -> Name {
         GatewayApiDraft::Secret(secret) => &secret.meta,
         GatewayApiDraft::BackendTls(policy) => &policy.meta,
         GatewayApiDraft::Authorities(held) => &held.meta,
+        GatewayApiDraft::Access(policy) => &policy.meta,
     };
     (Arc::clone(&meta.namespace), Arc::clone(&meta.name))
 }

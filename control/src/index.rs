@@ -210,9 +210,10 @@ impl Index {
     /// Brings what depends on many objects in line with all of them.
     pub fn settle(&mut self) {
         let compiled = self.gateway_api.compile(&self.services);
-        let Some(InForce { mut gateways, mut routes, mut backend_tls }) = compiled else {
+        let Some(compiled) = compiled else {
             return;
         };
+        let InForce { mut gateways, mut routes, mut backend_tls, mut access } = compiled;
         let gone = self.snapshot.gateways().map(|gateway| gateway.key.clone());
         let keys: BTreeSet<_> = gone.chain(gateways.keys().cloned()).collect();
         for key in keys {
@@ -232,6 +233,13 @@ impl Index {
         for key in keys {
             if self.snapshot.set_backend_tls(&key, backend_tls.remove(&key)) {
                 self.touched.insert(Key::BackendTls(key));
+            }
+        }
+        let gone = self.snapshot.all_access().map(|access| access.service.clone());
+        let keys: BTreeSet<_> = gone.chain(access.keys().cloned()).collect();
+        for key in keys {
+            if self.snapshot.set_access(&key, access.remove(&key)) {
+                self.touched.insert(Key::Access(key));
             }
         }
     }

@@ -182,6 +182,7 @@ impl Kubernetes {
             watches.spawn(watch::run::<item::TcpRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::ReferenceGrant>(client(), limits, sender()));
             watches.spawn(watch::run::<item::BackendTlsPolicy>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::AccessPolicy>(client(), limits, sender()));
             watches.spawn(watch::run::<item::Secret>(client(), limits, sender()));
             watches.spawn(watch::run::<item::ConfigMap>(client(), limits, sender()));
         }

@@ -50,6 +50,8 @@ pub enum Object {
     ReferenceGrant(Box<api::ReferenceGrant>),
     /// TLS to the endpoints of a service.
     BackendTlsPolicy(Box<api::BackendTlsPolicy>),
+    /// Who may do what at the endpoints of a service.
+    AccessPolicy(Box<api::AccessPolicy>),
     /// A certificate and its key.
     Secret(Box<api::Secret>),
     /// Certificate authorities.
@@ -188,6 +190,7 @@ fn typed(kind: Kind, value: &Value) -> Result<(Object, Vec<String>), Fault> {
         Kind::BackendTlsPolicy => {
             read(value).map(|(o, u)| (Object::BackendTlsPolicy(Box::new(o)), u))?
         }
+        Kind::AccessPolicy => read(value).map(|(o, u)| (Object::AccessPolicy(Box::new(o)), u))?,
         Kind::Secret => read(value).map(|(o, u)| (Object::Secret(Box::new(o)), u))?,
         Kind::ConfigMap => read(value).map(|(o, u)| (Object::ConfigMap(Box::new(o)), u))?,
     })

@@ -32,7 +32,7 @@ pub fn split(published: &Snapshot, next: &Snapshot, touched: &BTreeSet<Key>) -> 
             Key::Namespace(_) | Key::Node(_) | Key::Pod(..) => Step::Now { leaves: false },
             // Routes and what they lead to go together: clients take clusters before routes, and give
             // them up after.
-            Key::Gateway(_) | Key::Routes(_) | Key::BackendTls(_) => return None,
+            Key::Gateway(_) | Key::Routes(_) | Key::BackendTls(_) | Key::Access(_) => return None,
             Key::Service(service) => {
                 step(published.lookup(service).map(|e| &**e), next.lookup(service).map(|e| &**e))
             }

@@ -360,7 +360,8 @@ fn sorted(touched: BTreeSet<Key>) -> (BTreeSet<ServiceKey>, BTreeSet<Key>) {
             | Key::Pod(..)
             | Key::Gateway(_)
             | Key::Routes(_)
-            | Key::BackendTls(_) => {
+            | Key::BackendTls(_)
+            | Key::Access(_) => {
                 _ = others.insert(key);
             }
         }

@@ -10,7 +10,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::{BackendTls, Gateway, Node, Pod, ServiceEntry, ServiceRoutes, Snapshot};
+use portolan_model::{
+    BackendTls, Gateway, Node, Pod, ServiceAccess, ServiceEntry, ServiceRoutes, Snapshot,
+};
 use portolan_runtime::{Lifecycle, Subscriber};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
@@ -61,6 +63,7 @@ struct BodyRef<'a> {
     gateways: Vec<&'a Arc<Gateway>>,
     routes: Vec<&'a Arc<ServiceRoutes>>,
     backend_tls: Vec<&'a Arc<BackendTls>>,
+    access: Vec<&'a Arc<ServiceAccess>>,
 }
 
 #[derive(Deserialize)]
@@ -72,6 +75,7 @@ struct Body {
     gateways: Vec<Gateway>,
     routes: Vec<ServiceRoutes>,
     backend_tls: Vec<BackendTls>,
+    access: Vec<ServiceAccess>,
 }
 
 impl SavedFile {
@@ -165,6 +169,7 @@ fn encode(snapshot: &Snapshot) -> Result<Vec<u8>, postcard::Error> {
         gateways: snapshot.gateways().collect(),
         routes: snapshot.all_routes().collect(),
         backend_tls: snapshot.all_backend_tls().collect(),
+        access: snapshot.all_access().collect(),
     })?;
     let mut bytes = Vec::with_capacity(MAGIC.len() + 16 + body.len());
     bytes.extend(MAGIC);
@@ -205,6 +210,9 @@ fn decode(bytes: &[u8]) -> Result<Snapshot, String> {
     }
     for tls in body.backend_tls {
         snapshot.set_backend_tls(&tls.service.clone(), Some(Arc::new(tls)));
+    }
+    for access in body.access {
+        snapshot.set_access(&access.service.clone(), Some(Arc::new(access)));
     }
     for entry in body.services {
         snapshot.apply(Arc::new(entry));

@@ -266,7 +266,8 @@ fn service(key: &Key) -> Option<ServiceKey> {
         | Key::Pod(..)
         | Key::Gateway(_)
         | Key::Routes(_)
-        | Key::BackendTls(_) => None,
+        | Key::BackendTls(_)
+        | Key::Access(_) => None,
     }
 }
 

@@ -109,7 +109,8 @@ impl Table {
                         | Key::Pod(..)
                         | Key::Gateway(_)
                         | Key::Routes(_)
-                        | Key::BackendTls(_) => {}
+                        | Key::BackendTls(_)
+                        | Key::Access(_) => {}
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! knows neither Kubernetes nor xDS nor DNS wire formats; those turn into or out of these values
 //! at the edges (`control`, `xds`, `dns`, `proxy`).
 
+pub mod access;
 pub mod endpoint;
 pub mod entry;
 pub mod gateway;
@@ -17,6 +18,7 @@ pub mod service;
 pub mod snapshot;
 pub mod traffic;
 
+pub use access::{AccessEntry, AccessList, IdentityMatch, PathPattern, ServiceAccess};
 pub use endpoint::{Conditions, Endpoint, Hints, Slice, SlicePort};
 pub use entry::ServiceEntry;
 pub use gateway::{

@@ -2,7 +2,9 @@
 //!
 //! Values only: `control` reads them from annotations, `xds` says them in the words of Envoy's API.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
@@ -35,6 +37,52 @@ pub struct Policy {
     pub tuning: Tuning,
     /// What connections to endpoints are like.
     pub connections: Connections,
+    /// Whether endpoints and their clients prove to each other who they are.
+    pub mutual_tls: Option<MutualTls>,
+    /// By port: where proxies in front of endpoints listen, and where they find the application.
+    #[serde(default)]
+    pub inbound: BTreeMap<u16, Inbound>,
+}
+
+/// How endpoints and their clients prove to each other who they are: by SPIFFE ids, between the proxies
+/// on both sides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct MutualTls {
+    /// Whether clients have to.
+    pub mode: TlsMode,
+    /// The service accounts of endpoints; empty: any of the service's namespace.
+    pub accounts: Vec<Account>,
+}
+
+/// Whether clients have to prove who they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub enum TlsMode {
+    /// Those that can do so do; the others are served in the clear.
+    Permissive,
+    /// They have to.
+    Strict,
+}
+
+/// A service account.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Account {
+    /// Its namespace; `None`: that of whatever names it.
+    pub namespace: Option<Arc<str>>,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+/// The two sides of a proxy in front of an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Inbound {
+    /// Where it listens: the endpoint's port.
+    pub listens: u16,
+    /// Where the application does, at the loopback address.
+    pub app: u16,
 }
 
 /// Settings of a balancer; each is of use to some of them.

@@ -12,6 +12,7 @@ use imbl::OrdMap;
 use imbl::ordmap::DiffItem;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::access::ServiceAccess;
 use crate::entry::ServiceEntry;
 use crate::gateway::{BackendTls, Gateway, GatewayKey, ServiceRoutes};
 use crate::name::{Scope, ServiceKey};
@@ -37,6 +38,7 @@ pub struct Snapshot {
     gateways: OrdMap<GatewayKey, Arc<Gateway>>,
     routes: OrdMap<ServiceKey, Arc<ServiceRoutes>>,
     backend_tls: OrdMap<ServiceKey, Arc<BackendTls>>,
+    access: OrdMap<ServiceKey, Arc<ServiceAccess>>,
 }
 
 /// Something a publish can change.
@@ -56,6 +58,8 @@ pub enum Key {
     Routes(ServiceKey),
     /// TLS to the endpoints of a service.
     BackendTls(ServiceKey),
+    /// Who may do what at the endpoints of a service.
+    Access(ServiceKey),
 }
 
 /// Why a namespace exists: it was declared, or it has a service.
@@ -89,6 +93,7 @@ impl fmt::Display for Key {
             Self::Gateway(key) => write!(f, "gateway {key}"),
             Self::Routes(key) => write!(f, "routes of {key}"),
             Self::BackendTls(key) => write!(f, "TLS to {key}"),
+            Self::Access(key) => write!(f, "access to {key}"),
         }
     }
 }
@@ -221,6 +226,17 @@ impl Snapshot {
         self.backend_tls.values()
     }
 
+    /// Who may do what at the endpoints of one service; `None`: whoever gets there may do anything.
+    #[must_use]
+    pub fn access(&self, service: &ServiceKey) -> Option<&Arc<ServiceAccess>> {
+        self.access.get(service)
+    }
+
+    /// The same of every service of which something is said, in order of the service's key.
+    pub fn all_access(&self) -> impl Iterator<Item = &Arc<ServiceAccess>> {
+        self.access.values()
+    }
+
     /// Puts a Gateway in place of what stood under its key, or takes that out; returns whether
     /// anything differs.
     pub fn set_gateway(&mut self, key: &GatewayKey, gateway: Option<Arc<Gateway>>) -> bool {
@@ -235,6 +251,11 @@ impl Snapshot {
     /// The same for TLS to the endpoints of a service.
     pub fn set_backend_tls(&mut self, key: &ServiceKey, tls: Option<Arc<BackendTls>>) -> bool {
         set(&mut self.backend_tls, key, tls)
+    }
+
+    /// The same for who may do what at the endpoints of a service.
+    pub fn set_access(&mut self, key: &ServiceKey, access: Option<Arc<ServiceAccess>>) -> bool {
+        set(&mut self.access, key, access)
     }
 
     /// What stands under a key, taken over from another snapshot.
@@ -262,6 +283,7 @@ impl Snapshot {
             Key::Gateway(key) => self.set_gateway(key, from.gateway(key).cloned()),
             Key::Routes(key) => self.set_routes(key, from.routes(key).cloned()),
             Key::BackendTls(key) => self.set_backend_tls(key, from.backend_tls(key).cloned()),
+            Key::Access(key) => self.set_access(key, from.access(key).cloned()),
         };
     }
 
@@ -279,6 +301,7 @@ impl Snapshot {
         keys.extend(differing(&self.routes, &other.routes).cloned().map(Key::Routes));
         let backends = differing(&self.backend_tls, &other.backend_tls);
         keys.extend(backends.cloned().map(Key::BackendTls));
+        keys.extend(differing(&self.access, &other.access).cloned().map(Key::Access));
         keys
     }
 

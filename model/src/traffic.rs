@@ -3,6 +3,7 @@
 //! The xDS client makes these values, the proxy consumes them; neither knows the other. Names are
 //! those of the xDS resources. The maps are persistent: one resource that changes costs itself.
 
+mod access;
 mod cluster;
 mod endpoints;
 mod listener;
@@ -17,14 +18,15 @@ use serde::Serialize;
 use crate::name::ServiceKey;
 use crate::snapshot::Generation;
 
+pub use access::{Access, AccessAction, AccessRule, AccessTest, Caller, Network};
 pub use cluster::{
     AdaptiveConcurrency, Balancing, Cluster, Fallback, Limits, LocalityMode, Outlier, ProxyHeader,
     SlowStart, SubsetKeys, Subsets, SuccessRate, Upstream, UpstreamProtocol,
 };
 pub use endpoints::{EndpointSet, Health, Locality, Target};
 pub use listener::{
-    AcceptProxy, EscapedSlashes, HttpOptions, Listener, ListenerKind, StripPort, TcpOptions,
-    Underscores,
+    AcceptProxy, ClientCertField, EscapedSlashes, HttpOptions, Listener, ListenerKind, StripPort,
+    TcpOptions, Underscores,
 };
 pub use route::{
     Abort, Action, Asked, Conditions, Edits, Fault, HashPolicy, HeaderEdit, HeaderMatch,

@@ -57,6 +57,9 @@ pub struct Decision {
     pub protocol: &'static str,
     /// The client's address.
     pub client: SocketAddr,
+    /// Who the client has proven to be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity: Option<String>,
     /// Its method.
     pub method: String,
     /// The host it asks for.
@@ -242,6 +245,7 @@ mod tests {
 
     fn decision(id: usize, failed: bool) -> Decision {
         Decision {
+            identity: None,
             time: format!("{id:04}"),
             request_id: id.to_string(),
             failed,

@@ -27,12 +27,13 @@ mod trying;
 mod tunnel;
 mod wording;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
 use portolan_model::traffic::{HttpOptions, ListenerKind};
 
+use crate::admit::Proof;
 use crate::config::ProxyConfig;
 use crate::http1::Limits;
 use crate::tcp::Start;
@@ -57,14 +58,16 @@ pub(crate) struct Client {
     pub(crate) peer: SocketAddr,
     /// The address as it stands in X-Forwarded-For.
     peer_text: Box<str>,
-    /// It speaks over TLS.
-    secure: bool,
+    /// Whose the connection is, where a proxy that is believed says that it is another's.
+    connected: IpAddr,
+    /// What it has shown by TLS; `None` in the clear.
+    proof: Option<Box<Proof>>,
 }
 
 impl Client {
     /// `https` over TLS.
     fn scheme(&self) -> &'static str {
-        if self.secure { "https" } else { "http" }
+        if self.proof.is_some() { "https" } else { "http" }
     }
 
     fn options(&self) -> &HttpOptions {
@@ -80,8 +83,8 @@ impl Client {
 
 /// Serves one connection to its end.
 pub(crate) async fn serve(origin: Rc<Origin>, start: Start) {
-    let Start { client: mut stream, peer, first, .. } = start;
-    let secure = stream.is_tls();
+    let Start { client: mut stream, peer, first, proof, .. } = start;
+    let connected = stream.look(|socket| socket.peer_addr()).map_or(peer, |address| address).ip();
     let timeout = origin.shared.config.header_timeout;
     // A request may be on its way when the listener closes.
     let closing = async {
@@ -92,7 +95,7 @@ pub(crate) async fn serve(origin: Rc<Origin>, start: Start) {
     // Silence, an end, or an error before the first request: there is nothing to answer.
     let Ok(Some((version, read))) = detecting.await else { return };
     let peer_text = peer.ip().to_canonical().to_string().into();
-    let client = Rc::new(Client { origin, peer, peer_text, secure });
+    let client = Rc::new(Client { origin, peer, peer_text, connected, proof });
     match version {
         Version::Http1 => Box::pin(over_http1::serve(client, stream, read)).await,
         Version::Http2 => Box::pin(over_http2::serve(client, stream, read)).await,

@@ -8,6 +8,7 @@
 //! [`TrafficConfig`]: portolan_model::traffic::TrafficConfig
 
 mod access;
+mod admit;
 mod balance;
 mod config;
 mod decision;

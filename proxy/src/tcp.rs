@@ -14,14 +14,16 @@ mod relay;
 #[cfg(test)]
 pub(crate) mod mutation;
 
+use std::borrow::Cow;
 use std::cell::Cell;
 use std::net::SocketAddr;
 
 use portolan_model::policy::HashOn;
-use portolan_model::traffic::{AcceptProxy, ResourceName, TcpOptions};
+use portolan_model::traffic::{AcceptProxy, Asked, ResourceName, TcpOptions};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 
+use crate::admit::{self, Proof};
 use crate::balance::hash;
 use crate::proxy_protocol::{self, Addresses, Expect};
 use crate::splice::{self, Counters, Limits, bidirectional};
@@ -47,13 +49,15 @@ pub(crate) struct Start {
     pub(crate) addresses: Option<Addresses>,
     /// When the client came.
     pub(crate) at: Instant,
+    /// What it has shown by TLS; `None` in the clear.
+    pub(crate) proof: Option<Box<Proof>>,
 }
 
 impl Start {
     /// A connection of which nothing was read.
     pub(crate) fn new(client: TcpStream, peer: SocketAddr) -> Self {
         let client = Stream::Plain(client);
-        Self { client, peer, first: Vec::new(), addresses: None, at: Instant::now() }
+        Self { client, peer, first: Vec::new(), addresses: None, at: Instant::now(), proof: None }
     }
 
     /// The ends of the connection, by a PROXY header if there was one; `None` of a client that is gone.
@@ -66,9 +70,47 @@ impl Start {
         })
     }
 
+    /// Whether it may have a stream of bytes; else why not.
+    fn admitted(&self, origin: &Origin, options: &TcpOptions) -> Result<(), NotConnected> {
+        if options.access.is_empty() {
+            return Ok(());
+        }
+        let connected = self.client.look(|socket| socket.peer_addr());
+        let connected = connected.map_or(self.peer, |connected| connected).ip();
+        let port = origin.listener.address.port();
+        let caller = Proof::caller(self.proof.as_deref(), self.peer.ip(), connected, port);
+        admit::judge(&options.access, &caller, None::<&Nothing>, &origin.metrics)
+            .map_err(|denied| NotConnected { end: End::Denied, detail: denied.why })
+    }
+
     /// Ends the connection so that the client sees an error.
     pub(crate) fn reset(self) {
         reset(self.client.into_socket());
+    }
+}
+
+/// What a connection asks for beside bytes.
+struct Nothing;
+
+impl Asked for Nothing {
+    fn path(&self) -> &[u8] {
+        b""
+    }
+
+    fn query(&self) -> Option<&[u8]> {
+        None
+    }
+
+    fn field(&self, _name: &str) -> Option<Cow<'_, [u8]>> {
+        None
+    }
+
+    fn is_grpc(&self) -> bool {
+        false
+    }
+
+    fn random(&self) -> u64 {
+        0
     }
 }
 
@@ -86,7 +128,8 @@ pub(crate) async fn begin(origin: &Origin, client: TcpStream, peer: SocketAddr) 
         Ok(read) => {
             let (first, addresses) = (read.rest, read.addresses);
             let peer = addresses.map_or(peer, |addresses| addresses.source);
-            Some(Start { client: Stream::Plain(client), peer, first, addresses, at })
+            let client = Stream::Plain(client);
+            Some(Start { client, peer, first, addresses, at, proof: None })
         }
         Err(error) => {
             let not = NotConnected { end: End::ProxyProtocol, detail: error.to_string() };
@@ -141,6 +184,9 @@ async fn serve_with(
     start: Start,
     upstream: Option<(Stream, Held)>,
 ) {
+    if let Err(not) = start.admitted(origin, options) {
+        return refuse(origin, Some(cluster), start, not);
+    }
     let upstream = match upstream {
         Some(upstream) => Ok(upstream),
         None => {
@@ -172,7 +218,7 @@ async fn carry(
     start: Start,
     (mut server, held): (Stream, Held),
 ) {
-    let Start { mut client, peer, first, at, .. } = start;
+    let Start { mut client, peer, first, at, proof, .. } = start;
     let shared = &origin.shared;
     let metrics = &shared.metrics.tcp;
     // What the client sent already counts as sent by it.
@@ -205,7 +251,7 @@ async fn carry(
     };
     let error = error.as_ref().map(tracing::field::display);
     tracing::debug!(listener = %origin.listener.name, end = end.as_str(), error, "a stream ended");
-    let ended = Ended { peer, at, end, bytes: (own.0.get(), own.1.get()) };
+    let ended = Ended { peer, proof, at, end, bytes: (own.0.get(), own.1.get()) };
     ended.count(origin, Some(&held.state), Some(&held), &held.state.config.name);
     if end != End::Done {
         reset(client.into_socket());
@@ -214,11 +260,12 @@ async fn carry(
 }
 
 /// Resets a client there is nothing for.
-fn refuse(origin: &Origin, cluster: Option<&ResourceName>, start: Start, not: NotConnected) {
+fn refuse(origin: &Origin, cluster: Option<&ResourceName>, mut start: Start, not: NotConnected) {
     let NotConnected { end, detail } = not;
     let Start { peer, at, .. } = start;
+    let proof = start.proof.take();
     let state = cluster.and_then(|cluster| origin.shared.cluster(cluster));
-    let ended = Ended { peer, at, end, bytes: (0, 0) };
+    let ended = Ended { peer, proof, at, end, bytes: (0, 0) };
     ended.count(origin, state.as_ref(), None, cluster.map_or("", |cluster| cluster));
     let reason = end.as_str();
     tracing::debug!(listener = %origin.listener.name, reason, detail, "connection reset");

@@ -6,10 +6,12 @@ mod names;
 mod server;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use portolan_model::traffic::{ResourceName, Secret, TlsVersions};
 use portolan_runtime::certificate;
 use rustls::crypto::CryptoProvider;
+use rustls::pki_types::CertificateDer;
 use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, OtherError, RootCertStore, SupportedProtocolVersion};
 
@@ -51,6 +53,16 @@ fn certified(
         certificate::certified(chain, key).map_err(|invalid| format!("{name}: {invalid}"))?;
     certified.ocsp = ocsp.as_ref().map(|ocsp| ocsp.to_vec());
     Ok(Arc::new(certified))
+}
+
+/// Refuses a session that goes on when the time of the certificate that it began with is over: nobody
+/// looks at that again. When it will be, where there is a certificate.
+fn check_time(peer: Option<&CertificateDer<'_>>) -> Result<Option<SystemTime>, String> {
+    let Some(certificate) = peer else { return Ok(None) };
+    match certificate::not_after(certificate) {
+        Some(end) if end >= SystemTime::now() => Ok(Some(end)),
+        _ => Err("the time of the certificate that the session began with is over".to_owned()),
+    }
 }
 
 /// Why a handshake failed.

@@ -18,7 +18,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
 
-pub use names::alternative_names;
+pub use names::{alternative_names, is_self_issued, not_after};
 
 use crate::Lifecycle;
 

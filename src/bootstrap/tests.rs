@@ -8,8 +8,9 @@ use crate::cli::Cli;
 
 fn plain(server: &str) -> Client {
     let server = Server::parse(server).expect("a server");
-    let (zone, node_name, gateways) = (None, None, Vec::new());
-    Client { server, node_id: "n".to_owned(), zone, node_name, gateways, tls: None }
+    let (zone, node_name, gateways, serves) = (None, None, Vec::new(), Vec::new());
+    let (node_id, service_account, tls) = ("n".to_owned(), None, None);
+    Client { server, node_id, zone, node_name, gateways, serves, service_account, tls }
 }
 
 fn placed(client: Client) -> Client {

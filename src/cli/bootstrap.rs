@@ -40,6 +40,12 @@ pub(crate) struct EnvoyBootstrapArgs {
     /// Gateways that it serves, such as shop/web; repeat for several, or `*` for all.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) gateway: Vec<String>,
+    /// Services in front of whose endpoints it stands, such as shop/web; repeat for several.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) serves: Vec<String>,
+    /// Service account that it asks to be, such as shop/web, where it need not prove it.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) service_account: Option<String>,
     /// Report load, for `portolan get load`.
     #[arg(long)]
     pub(crate) load_reports: bool,

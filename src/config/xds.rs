@@ -8,6 +8,7 @@ use portolan_xds::server::authorize::{Authorization, Grant};
 use portolan_xds::{CertificateSpec, ServerLimits, TlsFiles};
 use serde_json::Value;
 
+use super::identity::{self, Identity};
 use super::reader::Reader;
 
 /// What is set of the xDS server.
@@ -20,6 +21,10 @@ pub(crate) struct Xds {
     client_certificates: ClientCertificates,
     /// What clients have to prove; `None`: nothing.
     pub(crate) authorization: Option<Authorization>,
+    /// The trust domain of SPIFFE ids.
+    pub(crate) trust_domain: String,
+    /// What issues certificates to proxies, if anything does.
+    pub(crate) identity: Option<Identity>,
     /// How often clients are asked to report load, if they are.
     pub(crate) load_reports: Option<Duration>,
     /// Whether resources can be put in by hand.
@@ -50,7 +55,15 @@ pub(super) fn read(r: &mut Reader, certificates: &[CertificateSpec]) -> Option<X
         ],
         "Whether clients show certificates of the certificate's trusted_ca: none, optional or required",
     );
-    let authorization = authorization(r);
+    let trust_domain: Option<String> =
+        r.text("xds.trust_domain", "cluster.local", "Trust domain of SPIFFE ids");
+    let trust_domain = trust_domain.unwrap_or_default();
+    let valid = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-._".contains(c);
+    if trust_domain.is_empty() || !trust_domain.chars().all(valid) {
+        r.reject("xds.trust_domain", "expected letters a to z, digits, '-', '.' and '_'");
+    }
+    let authorization = authorization(r, &trust_domain);
+    let identity = identity::read(r, &trust_domain);
     let load_reports = r.word(
         "xds.load_reports",
         &[("off", false), ("on", true)],
@@ -73,6 +86,8 @@ pub(super) fn read(r: &mut Reader, certificates: &[CertificateSpec]) -> Option<X
         certificate,
         client_certificates,
         authorization,
+        trust_domain,
+        identity,
         load_reports: load_reports.then(|| Duration::from_secs(interval)),
         raw_resources,
     };
@@ -118,15 +133,13 @@ fn limits(r: &mut Reader) -> ServerLimits {
     }
 }
 
-fn authorization(r: &mut Reader) -> Option<Authorization> {
+fn authorization(r: &mut Reader, trust_domain: &str) -> Option<Authorization> {
     let identified = r.word(
         "xds.clients",
         &[("any", false), ("identified", true)],
         "Who is served: any, or identified: a SPIFFE id in a client certificate or a service \
          account's token, for its own namespace and what it is granted",
     );
-    let trust_domain =
-        r.text("xds.trust_domain", "cluster.local", "Trust domain that SPIFFE ids have to be of");
     let grants = r.tables(
         "xds.grants",
         "What identified clients see besides their namespace: namespace and account (* for any), \
@@ -136,7 +149,7 @@ fn authorization(r: &mut Reader) -> Option<Authorization> {
     if !identified && !grants.is_empty() {
         r.reject("xds.grants", "has no effect without xds.clients = \"identified\"");
     }
-    let trust_domain: String = trust_domain?;
+    let trust_domain = trust_domain.to_owned();
     identified.then_some(Authorization { trust_domain, grants, tokens: None })
 }
 

@@ -10,7 +10,7 @@ use portolan_runtime::bind::announce;
 use portolan_runtime::restart::Purpose;
 use portolan_xds::server::authorize::{Authorization, TokenReview};
 use portolan_xds::{
-    LoadConfig, LoadReports, ResourceConfig, SecretSet, Secrets, ServerConfig, XdsServer,
+    Issuer, LoadConfig, LoadReports, ResourceConfig, SecretSet, Secrets, ServerConfig, XdsServer,
 };
 use tokio::sync::watch;
 
@@ -36,7 +36,7 @@ impl Start<'_> {
         let settings = &self.config.xds;
         let tls = settings.tls(&self.config.certificates);
         let authorization = self.authorization().await?;
-        let closed = tls.is_some() || authorization.is_some();
+        let closed = tls.is_some() || authorization.is_some() || settings.identity.is_some();
         let config = ServerConfig { limits: settings.limits.clone(), tls, authorization };
         let server = XdsServer::new(self.resources(), config, &self.metrics);
         let mut server = server.map_err(cannot_start)?;
@@ -59,6 +59,10 @@ impl Start<'_> {
             self.admin = feed::load::add(self.admin.clone(), &reports);
             server = server.with_load_reports(reports);
         }
+        if let Some(identity) = &settings.identity {
+            let issuer = Issuer::open(identity.issuer.clone(), &self.metrics);
+            server = server.with_issuer(issuer.map_err(cannot_start)?, identity.trusts_local);
+        }
         server = server.with_secrets(self.secrets()?);
         self.shown(&server);
         self.tell_refusals(&server, reports);
@@ -77,6 +81,7 @@ impl Start<'_> {
             listeners: self.config.listeners.clone(),
             endpoints_ttl_secs: u32::try_from(ttl).unwrap_or(u32::MAX),
             load_reports: self.config.xds.load_reports.is_some(),
+            trust_domain: self.config.xds.trust_domain.clone(),
         }
     }
 

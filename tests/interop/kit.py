@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 # How long a change may take to reach a peer. Generous: it bounds the run on a busy machine.
-DEADLINE_SECS = 20
+DEADLINE_SECS = 60
 # How long one request may take.
 REQUEST_SECS = 5
 # How often a condition is looked at.

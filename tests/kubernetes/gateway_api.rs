@@ -9,7 +9,7 @@ use crate::support::apiserver::{ApiServer, Fault};
 use crate::world::{World, populate, service};
 
 /// The kinds that are watched of it.
-const KINDS: [&str; 7] = [
+const KINDS: [&str; 8] = [
     "GatewayClass",
     "Gateway",
     "HTTPRoute",
@@ -17,6 +17,7 @@ const KINDS: [&str; 7] = [
     "TCPRoute",
     "ReferenceGrant",
     "BackendTLSPolicy",
+    "AccessPolicy",
 ];
 
 #[tokio::test]

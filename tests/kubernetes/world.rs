@@ -37,6 +37,7 @@ pub(crate) const KINDS_WITH_PODS: &[&str] = &[
     "TCPRoute",
     "ReferenceGrant",
     "BackendTLSPolicy",
+    "AccessPolicy",
     "Secret",
     "ConfigMap",
     "Pod",

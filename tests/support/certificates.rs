@@ -82,6 +82,15 @@ impl Authority {
         config.alpn_protocols = octets(alpn);
         Arc::new(config)
     }
+
+    /// The same with a certificate.
+    pub(crate) fn client_as(&self, own: &Issued, alpn: &[&str]) -> Arc<ClientConfig> {
+        let builder = ClientConfig::builder().with_root_certificates(self.roots());
+        let config = builder.with_client_auth_cert(own.chain(), own.key());
+        let mut config = config.expect("a pair");
+        config.alpn_protocols = octets(alpn);
+        Arc::new(config)
+    }
 }
 
 impl Issued {

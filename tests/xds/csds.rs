@@ -1,6 +1,6 @@
 //! CSDS: what the server says of each client's resources.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use portolan_proto::envoy::admin::ClientResourceStatus as Client;
 use portolan_proto::envoy::matcher::string_matcher::MatchPattern;
@@ -13,7 +13,7 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status};
 
-use crate::kit::{ADS, CDS, EDS, LDS, RDS, Talk, Variant, channel, control, shop};
+use crate::kit::{ADS, CDS, EDS, LDS, RDS, SDS, Talk, Variant, channel, control, shop};
 
 fn by_id(matcher: MatchPattern) -> ClientStatusRequest {
     let node_id = Some(StringMatcher { match_pattern: Some(matcher), ignore_case: false });
@@ -129,4 +129,47 @@ async fn the_state_of_each_resource_of_each_client_is_told_to_who_asks() {
     sender.send(ClientStatusRequest::default()).await.expect("it listens");
     let told = stream.message().await.expect("told").expect("an answer");
     assert_eq!(nodes(&told), ["node-two"], "the stream tells what is so now");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn keys_are_shown_to_nobody_but_whose_they_are() {
+    let folder = shop();
+    let authority = tempfile::tempdir().expect("a folder");
+    let issuer = format!("identity.issuer_folder={}", authority.path().display());
+    let settings = ["--set", issuer.as_str(), "--set", "identity.local_clients=trusted"];
+    let mut process = control(folder.path(), &settings).await;
+    let channel = channel(process.address("xds")).await;
+    let mut one = Talk::ads(&channel, "node-one").await;
+    one.says("portolan.dev/identity", "shop/web");
+    let (own, all) = ("portolan.dev/identity", "portolan.dev/authorities");
+    let reply = one.get(SDS, &[own, all]).await.expect("secrets");
+    let holds = |name: &str, text: &[u8]| {
+        reply.resources[name].windows(text.len()).any(|bytes| bytes == text)
+    };
+    assert!(holds(own, b"PRIVATE KEY") && holds(own, b"BEGIN CERTIFICATE"));
+    assert!(holds(all, b"BEGIN CERTIFICATE") && !holds(all, b"PRIVATE KEY"));
+    one.get(CDS, &[]).await.expect("clusters");
+
+    let mut csds = ClientStatusDiscoveryServiceClient::new(channel.clone());
+    let deadline = std::time::Instant::now() + crate::support::PATIENCE;
+    let told = loop {
+        let request = ClientStatusRequest::default();
+        let told = csds.fetch_client_status(request).await.expect("told").into_inner();
+        let configs = &told.config[0].generic_xds_configs;
+        if configs.iter().filter(|of| of.client_status() == Client::Acked).count() >= 5 {
+            break told;
+        }
+        assert!(std::time::Instant::now() < deadline, "all is taken in time: {configs:?}");
+    };
+    let configs = &told.config[0].generic_xds_configs;
+    let shown = |kind: &str| configs.iter().filter(|of| of.type_url == kind).collect::<Vec<_>>();
+    assert_eq!(shown(SDS).len(), 2);
+    assert!(shown(SDS).iter().all(|of| of.xds_config.is_none() && !of.version_info.is_empty()));
+    assert!(shown(CDS).iter().all(|of| of.xds_config.is_some()), "all else is shown");
+    // Whoever says nothing of who it is has none.
+    let two = Talk::open(&channel, ADS, Variant::Delta, "node-two", None);
+    let mut two = two.await.expect("let in");
+    let reply = two.get(SDS, &[own, all]).await.expect("an answer");
+    assert!(reply.resources.is_empty(), "{reply:?}");
+    assert_eq!(reply.removed.iter().collect::<BTreeSet<_>>().len(), 2, "{reply:?}");
 }

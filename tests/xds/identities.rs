@@ -1,12 +1,20 @@
 //! Who sees what: clients with SPIFFE ids, on every way to what a namespace has.
 
+use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::status::ClientStatusRequest;
 use portolan_proto::envoy::status::client_status_discovery_service_client::ClientStatusDiscoveryServiceClient;
+use portolan_proto::envoy::tls::Secret;
+use portolan_proto::envoy::tls::secret::Type;
 use portolan_proto::v1::ResolveRequest;
 use portolan_proto::v1::endpoints_client::EndpointsClient;
+use portolan_runtime::certificate::alternative_names;
+use prost::Message;
+use tokio_rustls::rustls::pki_types::CertificateDer;
+use tokio_rustls::rustls::pki_types::pem::PemObject as _;
+use tonic::transport::Channel;
 use tonic::{Code, Status};
 
-use crate::kit::{self, ADS, CDS, EDS, RDS, Talk, Variant, channel, control, shop};
+use crate::kit::{self, ADS, CDS, EDS, RDS, SDS, Talk, Variant, channel, control, shop};
 use crate::support::Process;
 use crate::tls::{Issuer, configure, secured};
 
@@ -102,6 +110,60 @@ async fn a_client_sees_its_namespace_and_what_it_is_granted_whichever_way_it_ask
     }
     let unauthenticated = process.metric("portolan_xds_unauthenticated_total").await;
     assert_eq!(unauthenticated, Some(6.0));
+}
+
+/// Whom the certificate is for that a client gets, if it gets one.
+async fn own_certificate(channel: &Channel, claims: &str) -> Option<String> {
+    let name = "portolan.dev/identity";
+    let talk = Talk::open(channel, ADS, Variant::Delta, "a", None);
+    let mut talk = talk.await.expect("let in");
+    talk.says(name, claims);
+    let reply = talk.get(SDS, &[name]).await.expect("an answer");
+    let secret = reply.resources.get(name)?;
+    let secret = Secret::decode(&secret[..]).expect("a secret");
+    let Some(Type::TlsCertificate(own)) = secret.r#type else {
+        panic!("a certificate: {secret:?}")
+    };
+    let Some(Specifier::InlineBytes(pem)) = own.certificate_chain.and_then(|c| c.specifier) else {
+        panic!("it is inline")
+    };
+    let certificate = CertificateDer::from_pem_slice(&pem).expect("PEM");
+    let names = alternative_names(&certificate);
+    let [(_, name)] = &names[..] else { panic!("one name: {names:?}") };
+    Some(name.clone())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_is_issued_for_who_a_client_has_proven_to_be_whatever_it_says() {
+    let authority = Issuer::new("ca");
+    let proven = authority.client(Some("spiffe://cluster.local/ns/shop/sa/web"));
+    let other = authority.client(Some("spiffe://other.example/ns/shop/sa/web"));
+    let identified = "client_certificates = \"required\"\nclients = \"identified\"";
+    let own = Some("spiffe://cluster.local/ns/shop/sa/web".to_owned());
+    let cart = Some("spiffe://cluster.local/ns/shop/sa/cart".to_owned());
+    let optional = "client_certificates = \"optional\"";
+    // What is asked of clients, whether local ones are trusted, the client's certificate, and what it
+    // gets that says it is the cart.
+    let cases = [
+        (identified, false, Some(&proven), own.clone()),
+        (identified, true, Some(&proven), own.clone()),
+        (optional, false, Some(&proven), own),
+        (optional, false, Some(&other), None),
+        (optional, false, None, None),
+        (optional, true, None, cart),
+    ];
+    for (settings, trusted, pair, expected) in cases {
+        let (folder, files) = (shop(), tempfile::tempdir().expect("a folder"));
+        let config = configure(files.path(), &authority, &authority, settings);
+        let issuer = format!("identity.issuer_folder={}", files.path().join("issuer").display());
+        let local = if trusted { "trusted" } else { "prove" };
+        let local = format!("identity.local_clients={local}");
+        let more = ["--config", &config, "--set", &issuer, "--set", &local];
+        let mut process = control(folder.path(), &more).await;
+        let channel = secured(process.address("xds"), authority.trusting(pair)).await;
+        let got = own_certificate(&channel.expect("trusted"), "shop/cart").await;
+        assert_eq!(got, expected, "{settings} {local} {}", pair.is_some());
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,6 +11,8 @@ use portolan_proto::envoy::core::node::UserAgentVersionType;
 use portolan_proto::envoy::discovery::{
     DeltaDiscoveryRequest, DeltaDiscoveryResponse, DiscoveryRequest, DiscoveryResponse,
 };
+use portolan_proto::envoy::protobuf::Value;
+use portolan_proto::envoy::protobuf::value::Kind as ValueKind;
 use portolan_proto::envoy::rpc::Status as RpcStatus;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -144,6 +146,12 @@ impl Talk {
     /// An aggregated stream of the state of the world, by whoever may come.
     pub(crate) async fn ads(channel: &Channel, id: &str) -> Self {
         Self::open(channel, ADS, Variant::Sotw, id, None).await.expect("let in")
+    }
+
+    /// Says something of itself with every request from now on.
+    pub(crate) fn says(&mut self, key: &str, text: &str) {
+        let value = Value { kind: Some(ValueKind::StringValue(text.to_owned())) };
+        self.node.metadata.get_or_insert_default().fields.insert(key.to_owned(), value);
     }
 
     /// Asks for names of a type, for all without any.

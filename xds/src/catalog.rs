@@ -17,6 +17,7 @@ use portolan_model::{Changes, GatewayKey, Generation, Key, ServiceKey, Snapshot}
 
 use crate::capability::{Dialect, Feature};
 use crate::config::ResourceConfig;
+use crate::issuer;
 use crate::resource::{Encoded, ResourceType, gateway, listener, route};
 use crate::viewer::Viewer;
 use edit::{Edit, Had};
@@ -39,6 +40,10 @@ pub struct Catalog {
     by_name_only: OrdMap<Name, Encoded>,
     /// Clusters that gRPC is told in other words than Envoy.
     of_grpc: OrdMap<Name, Encoded>,
+    /// Clusters as clients get them that cannot prove who they are, where others are to.
+    in_the_clear: OrdMap<Name, Encoded>,
+    /// Clusters of applications behind a proxy, by whose they are.
+    apps: OrdMap<Name, ServiceKey>,
     /// Listeners that are sockets.
     sockets: OrdMap<Name, Socket>,
     /// Endpoint sets that clients in different places get differently.
@@ -62,8 +67,19 @@ pub struct Catalog {
 struct Socket {
     /// Whether TLS is spoken on it.
     tls: bool,
-    /// The Gateway that it is of; `None`: every proxy opens it.
-    gateway: Option<GatewayKey>,
+    /// Which proxies open it.
+    of: SocketOf,
+}
+
+/// Which proxies open a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum SocketOf {
+    /// All.
+    Everybody,
+    /// Those that serve a Gateway.
+    Gateway(GatewayKey),
+    /// Those in front of endpoints of a service.
+    Service(ServiceKey),
 }
 
 /// From this size on a resource is reported: gRPC in C++ and Node take messages of 4 MiB.
@@ -108,9 +124,15 @@ impl Catalog {
             Some(extra.clone())
         } else {
             match kind {
+                ResourceType::Secret if issuer::is_own(kind, name) => {
+                    viewer.own.0.as_ref().and_then(|own| own.secret(name))
+                }
                 ResourceType::Endpoints => self.endpoints_at(name, viewer),
                 ResourceType::Cluster if viewer.dialect() == Dialect::Grpc => {
                     self.of_grpc.get(name).or_else(|| self.lookup(kind, name)).cloned()
+                }
+                ResourceType::Cluster if viewer.own.0.is_none() && self.is_mutual(name) => {
+                    self.in_the_clear.get(name).cloned()
                 }
                 ResourceType::Listener => {
                     self.lookup(kind, name).cloned().or_else(|| listener::encode_server(name))
@@ -128,7 +150,11 @@ impl Catalog {
     #[must_use]
     pub fn is_same_for_all(&self, kind: ResourceType, viewer: &Viewer) -> bool {
         let as_is = match kind {
-            ResourceType::Cluster => viewer.dialect() == Dialect::Envoy || self.of_grpc.is_empty(),
+            ResourceType::Cluster => {
+                (viewer.dialect() == Dialect::Envoy || self.of_grpc.is_empty())
+                    && (viewer.own.0.is_some() || self.in_the_clear.is_empty())
+                    && self.apps.values().all(|service| viewer.serves.contains(service))
+            }
             ResourceType::Endpoints => self.placed.is_empty(),
             ResourceType::Listener => {
                 self.sockets.keys().all(|name| self.is_for(kind, name, viewer))
@@ -150,10 +176,25 @@ impl Catalog {
         {
             return viewer.gateways.has(&key);
         }
+        if kind == ResourceType::Cluster
+            && let Some(service) = self.apps.get(name)
+        {
+            return viewer.serves.contains(service);
+        }
         let socket = (kind == ResourceType::Listener).then(|| self.sockets.get(name)).flatten();
-        let Some(Socket { tls, gateway }) = socket else { return true };
+        let Some(Socket { tls, of }) = socket else { return true };
         let feature = if *tls { Feature::TlsSocket } else { Feature::SocketListener };
-        viewer.takes(feature) && gateway.as_ref().is_none_or(|key| viewer.gateways.has(key))
+        viewer.takes(feature)
+            && match of {
+                SocketOf::Everybody => true,
+                SocketOf::Gateway(key) => viewer.gateways.has(key),
+                SocketOf::Service(service) => viewer.serves.contains(service),
+            }
+    }
+
+    /// Whether a cluster's endpoints are spoken to otherwise by clients that can prove who they are.
+    fn is_mutual(&self, name: &str) -> bool {
+        self.in_the_clear.contains_key(name)
     }
 
     /// The resources of a type that a wildcard subscription gets.
@@ -196,9 +237,10 @@ impl Catalog {
             Changes::Keys(keys) => {
                 nodes_changed = keys.iter().any(|key| matches!(key, Key::Node(_)));
                 let services = keys.iter().filter_map(|key| match key {
-                    Key::Service(key) | Key::Routes(key) | Key::BackendTls(key) => {
-                        Some(key.clone())
-                    }
+                    Key::Service(key)
+                    | Key::Routes(key)
+                    | Key::BackendTls(key)
+                    | Key::Access(key) => Some(key.clone()),
                     Key::Gateway(key) => {
                         gateways.insert(key.clone());
                         None

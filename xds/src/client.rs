@@ -9,6 +9,7 @@ pub mod decode;
 pub mod session;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::metrics::ClientMetrics;
-use crate::{GATEWAYS, NODE_NAME};
+use crate::{GATEWAYS, IDENTITY, NODE_NAME, SERVES};
 pub use connect::{ClientTls, Token};
 use session::Session;
 
@@ -62,6 +63,12 @@ pub struct ClientConfig {
     pub tls: ClientTls,
     /// The Gateways it serves: `*`, or names such as `shop/web` between commas.
     pub gateways: Option<String>,
+    /// The services in front of whose endpoints it stands: names such as `shop/web` between commas.
+    pub serves: Option<String>,
+    /// Where it listens there; `None`: at all addresses.
+    pub inbound_address: Option<IpAddr>,
+    /// The service account that it asks to be, where it need not prove it.
+    pub service_account: Option<String>,
     /// What it proves its identity with, besides a certificate.
     pub token: Option<Token>,
 }
@@ -75,6 +82,7 @@ pub struct XdsClient {
     node: Node,
     metrics: ClientMetrics,
     sender: watch::Sender<Arc<TrafficConfig>>,
+    inbound_address: Option<IpAddr>,
 }
 
 /// An address that cannot be used.
@@ -106,7 +114,8 @@ impl XdsClient {
         let (sender, receiver) = watch::channel(Arc::default());
         let metrics = ClientMetrics::new(metrics);
         let (tls, token) = (config.tls.clone(), config.token.clone());
-        Ok((Self { endpoint, tls, token, node: node(config), metrics, sender }, receiver))
+        let (node, inbound_address) = (node(config), config.inbound_address);
+        Ok((Self { endpoint, tls, token, node, metrics, sender, inbound_address }, receiver))
     }
 
     /// Keeps the configuration up to date until draining.
@@ -114,7 +123,7 @@ impl XdsClient {
     /// # Errors
     /// Never: a control plane that is away or sends rubbish is waited for.
     pub async fn run(self, lifecycle: Lifecycle) -> Result<(), std::convert::Infallible> {
-        let mut session = Session::default();
+        let mut session = Session::listening_at(self.inbound_address);
         let mut pause = BACKOFF_FIRST;
         loop {
             let started = Instant::now();
@@ -252,7 +261,12 @@ impl Outbox {
 fn node(config: &ClientConfig) -> Node {
     let zone = config.zone.clone().unwrap_or_default();
     let name = |name: &String| Value { kind: Some(Kind::StringValue(name.clone())) };
-    let said = [(NODE_NAME, config.node_name.as_ref()), (GATEWAYS, config.gateways.as_ref())];
+    let said = [
+        (NODE_NAME, config.node_name.as_ref()),
+        (GATEWAYS, config.gateways.as_ref()),
+        (SERVES, config.serves.as_ref()),
+        (IDENTITY, config.service_account.as_ref()),
+    ];
     let fields = said.into_iter().filter_map(|(key, said)| Some((key.to_owned(), name(said?))));
     let fields = fields.collect();
     Node {

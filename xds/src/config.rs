@@ -26,6 +26,8 @@ pub struct ResourceConfig {
     pub gateway_address: IpAddr,
     /// Whether gRPC clients are asked to report load; Envoy asks itself, by its bootstrap.
     pub load_reports: bool,
+    /// The trust domain of SPIFFE ids.
+    pub trust_domain: String,
 }
 
 impl ResourceConfig {

@@ -236,6 +236,7 @@ fn config() -> ResourceConfig {
         }],
         gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
         load_reports: false,
+        trust_domain: "cluster.local".to_owned(),
     }
 }
 

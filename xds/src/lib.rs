@@ -8,6 +8,7 @@ pub mod catalog;
 pub mod client;
 pub mod config;
 pub mod fuzzing;
+pub mod issuer;
 pub mod load;
 pub mod metrics;
 pub mod plain;
@@ -18,6 +19,11 @@ pub mod viewer;
 
 /// Key of a client's Kubernetes node in the metadata of its xDS node.
 pub const NODE_NAME: &str = "NODE_NAME";
+/// Key in a node's metadata of the services in front of whose endpoints it stands: names such as
+/// `shop/web` between commas.
+pub const SERVES: &str = "portolan.dev/serves";
+/// Key in a node's metadata of the service account that it asks to be, such as `shop/web`.
+pub const IDENTITY: &str = "portolan.dev/identity";
 /// Key in a node's metadata of the Gateways that it serves: `*`, or names between commas.
 pub const GATEWAYS: &str = "portolan.dev/gateways";
 
@@ -26,6 +32,7 @@ pub use client::{ClientConfig, ClientTls, Token, XdsClient};
 pub use config::{
     CertificateSpec, ListenerOptions, ListenerSpec, ListenerTarget, ListenerTls, ResourceConfig,
 };
+pub use issuer::{Issuer, IssuerConfig};
 pub use load::{LoadConfig, LoadReports, LoadRow};
 pub use plain::{PlainApi, PlainLimits};
 pub use secrets::{SecretSet, Secrets};

@@ -33,14 +33,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::{InterceptorLayer, Routes};
 use tonic::transport::Server;
 
-use crate::catalog::Name;
+use crate::catalog::{Catalog, Name};
 use crate::config::ResourceConfig;
+use crate::issuer::{AUTHORITIES, Issuer, OWN};
 use crate::load::LoadReports;
 use crate::metrics::ServerMetrics;
 use crate::plain::ask::Zones;
 use crate::plain::metrics::PlainMetrics;
 use crate::plain::{PlainApi, PlainLimits};
-use crate::resource::Encoded;
+use crate::resource::{Encoded, ResourceType};
 use crate::secrets::SecretSet;
 use admission::Admission;
 use authorize::Authorization;
@@ -88,6 +89,9 @@ pub struct XdsServer {
     tls: Option<ServerTls>,
     /// A way in for this process alone, and the token it shows there.
     internal: Option<(TcpListener, Arc<str>)>,
+    /// What issues certificates to clients, and whether those on this machine are believed who they say
+    /// they are.
+    issuer: Option<(Arc<Issuer>, bool)>,
     /// Certificates of listeners, as they change.
     secrets: Option<watch::Receiver<SecretSet>>,
     load: Option<LoadReports>,
@@ -157,6 +161,7 @@ impl XdsServer {
             config,
             tls,
             internal: None,
+            issuer: None,
             secrets: None,
             load: None,
             progress,
@@ -173,6 +178,14 @@ impl XdsServer {
     #[must_use]
     pub fn with_internal(mut self, listener: TcpListener, token: Arc<str>) -> Self {
         self.internal = Some((listener, token));
+        self
+    }
+
+    /// Issues certificates to clients that have proven who they are; with `trusts_local`, to those on
+    /// this machine of which nothing is asked as whom they say they are.
+    #[must_use]
+    pub fn with_issuer(mut self, issuer: Arc<Issuer>, trusts_local: bool) -> Self {
+        self.issuer = Some((issuer, trusts_local));
         self
     }
 
@@ -240,6 +253,8 @@ impl XdsServer {
             authorization: self.config.authorization.clone(),
             internal: self.internal.as_ref().map(|(_, token)| token.clone()),
             admission: Admission::new(limits.streams_per_sec),
+            issuer: self.issuer.as_ref().map(|(issuer, _)| issuer.clone()),
+            trusts_local: self.issuer.as_ref().is_some_and(|(_, trusts)| *trusts),
             lifecycle: lifecycle.clone(),
         });
         let (sender, accepted) = connections::channel();
@@ -282,9 +297,16 @@ impl XdsServer {
             tokio::join!(public, OptionFuture::from(internal));
             drop(sender);
         };
-        let news = News { snapshots, secrets: self.secrets, commands: self.commands };
+        let renewals = self.issuer.as_ref().map(|(issuer, _)| issuer.changes());
+        let issuing = async {
+            if let Some((issuer, _)) = &self.issuer {
+                issuer.clone().run(lifecycle.clone()).await;
+            }
+        };
+        let news = News { snapshots, secrets: self.secrets, commands: self.commands, renewals };
         let publishing = publish(&self.resources, news, &streams, &gate);
-        let (served, ..) = tokio::join!(served, publishing, accepting, following, plain.run());
+        let (served, ..) =
+            tokio::join!(served, publishing, accepting, following, issuing, plain.run());
         self.progress.clients.drained().await;
         Ok(served?)
     }
@@ -315,6 +337,8 @@ struct News {
     snapshots: Subscriber,
     secrets: Option<watch::Receiver<SecretSet>>,
     commands: Commands,
+    /// Of certificates of clients.
+    renewals: Option<watch::Receiver<u64>>,
 }
 
 /// Turns news into catalogs until draining.
@@ -331,6 +355,10 @@ async fn publish(resources: &ResourceConfig, mut news: News, streams: &Streams, 
                 let (catalog, changed) = old.with_secrets(secrets);
                 (catalog, changed, None)
             }
+            () = renewed(&mut news.renewals) => {
+                let own = [OWN, AUTHORITIES].map(|name| (ResourceType::Secret, name.into()));
+                (Catalog::clone(&old), own.into(), None)
+            }
             Some(command) = news.commands.next() => {
                 let (catalog, changed, done) = command.apply(&old);
                 (catalog, changed, Some(done))
@@ -345,6 +373,15 @@ async fn publish(resources: &ResourceConfig, mut news: News, streams: &Streams, 
             None if generation > Generation(0) => gate.applied(generation),
             None => {}
         }
+    }
+}
+
+/// Completes once certificates of clients were renewed; never where nobody issues any.
+async fn renewed(renewals: &mut Option<watch::Receiver<u64>>) {
+    let Some(receiver) = renewals else { return std::future::pending().await };
+    if receiver.changed().await.is_err() {
+        *renewals = None;
+        std::future::pending::<()>().await;
     }
 }
 

@@ -3,10 +3,11 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use portolan_model::{GatewayKey, Place};
+use portolan_model::{GatewayKey, Place, ServiceKey};
 
 use crate::capability::{Agent, Capabilities, Dialect, Feature};
 use crate::catalog::owner;
+use crate::issuer::{self, Held};
 use crate::resource::{ResourceType, gateway, generation, route};
 
 /// What a response takes besides one resource, in bytes.
@@ -21,13 +22,33 @@ pub struct Viewer {
     pub namespaces: Option<Arc<BTreeSet<Arc<str>>>>,
     /// The Gateways that it serves.
     pub gateways: Gateways,
+    /// The services in front of whose endpoints it stands.
+    pub serves: Arc<BTreeSet<ServiceKey>>,
     /// Whether it may be sent private keys: over TLS, or on this machine.
     pub secrets: bool,
+    /// The certificate that it proves itself with, if it has one of the built-in issuer.
+    pub own: Own,
     /// Whether it says that it knows resources with a time to live.
     pub ttl: bool,
     /// What its kind can take.
     pub capabilities: &'static Capabilities,
 }
+
+/// A client's certificate.
+#[derive(Clone, Debug, Default)]
+pub struct Own(pub(crate) Option<Arc<Held>>);
+
+impl PartialEq for Own {
+    fn eq(&self, other: &Self) -> bool {
+        match (&self.0, &other.0) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Eq for Own {}
 
 /// The Gateways that a client says it serves.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -39,6 +60,16 @@ pub enum Gateways {
     #[default]
     /// None.
     None,
+}
+
+/// Most services that a client may say it stands in front of.
+const MAX_SERVES: usize = 256;
+
+/// Reads the services in front of whose endpoints a client says it stands. What is none is passed over.
+#[must_use]
+pub fn parse_serves(said: &str) -> Arc<BTreeSet<ServiceKey>> {
+    let names = said.split(',').map(str::trim).take(MAX_SERVES);
+    Arc::new(names.filter_map(|name| ServiceKey::parse(name).ok()).collect())
 }
 
 /// Most Gateways that a client may name.
@@ -78,7 +109,9 @@ impl Default for Viewer {
             place: Place::default(),
             namespaces: None,
             gateways: Gateways::None,
+            serves: Arc::default(),
             secrets: false,
+            own: Own::default(),
             ttl: false,
             capabilities: Capabilities::of(&Agent::default()),
         }
@@ -98,6 +131,9 @@ impl Viewer {
     pub fn may_see(&self, kind: ResourceType, name: &str) -> bool {
         if kind == ResourceType::Secret && !self.secrets {
             return false;
+        }
+        if issuer::is_own(kind, name) {
+            return self.own.0.is_some();
         }
         let Some(namespaces) = &self.namespaces else { return true };
         if let Some(key) = gateway::key_of(name) {

@@ -329,6 +329,9 @@ async fn followed(
         zone: None,
         node_name: None,
         gateways: None,
+        serves: None,
+        inbound_address: None,
+        service_account: None,
         tls: ClientTls::default(),
         token: None,
     };

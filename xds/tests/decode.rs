@@ -3,6 +3,8 @@
 
 mod support;
 
+#[path = "decode/access.rs"]
+mod access;
 #[path = "decode/clusters.rs"]
 mod clusters;
 #[path = "decode/endpoint_sets.rs"]
@@ -11,6 +13,8 @@ mod endpoint_sets;
 mod gateways;
 #[path = "decode/health.rs"]
 mod health;
+#[path = "decode/inbound.rs"]
+mod inbound;
 #[path = "decode/listeners.rs"]
 mod listeners;
 #[path = "decode/policies.rs"]

@@ -62,6 +62,7 @@ impl Control {
             endpoints_ttl_secs: 0,
             gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
             load_reports: false,
+            trust_domain: "cluster.local".to_owned(),
         };
         let server = XdsServer::new(resources, ServerConfig::default(), &metrics);
         let server = server.expect("no certificate to read");

@@ -2,6 +2,7 @@
 
 mod balance;
 mod health;
+mod identity;
 mod limits;
 mod values;
 
@@ -14,6 +15,7 @@ use portolan_model::policy::{Policy, Timeouts};
 use portolan_model::{Protocol, ServicePort};
 
 use crate::object::Fault;
+use identity::APP_PORT_OF_PORT;
 use values::{duration, protocol};
 
 /// Prefix of the annotations that hold what Kubernetes has no field for.
@@ -31,6 +33,7 @@ const KNOWN: &[&str] = &[
     "adaptive-concurrency-min",
     "adaptive-concurrency-min-rtt-interval",
     "adaptive-concurrency-tolerance-percent",
+    "app-port",
     "balancer",
     "balancer-choices",
     "connect-timeout",
@@ -49,6 +52,7 @@ const KNOWN: &[&str] = &[
     "max-pending-requests",
     "max-requests",
     "max-retries",
+    "mtls",
     "outlier-consecutive-errors",
     "outlier-consecutive-gateway-errors",
     "outlier-consecutive-local-errors",
@@ -73,6 +77,7 @@ const KNOWN: &[&str] = &[
     "retry-on",
     "retry-per-try-timeout",
     "retry-status-codes",
+    "service-accounts",
     "slow-start",
     "slow-start-aggression",
     "slow-start-min-percent",
@@ -82,10 +87,12 @@ const KNOWN: &[&str] = &[
 const PROTOCOL: &str = "protocol";
 const PROTOCOL_OF_PORT: &str = "protocol.";
 
-/// Reads the policy, and the protocols that override those of the ports.
+/// Reads the policy, and the protocols that override those of the ports. `targets` are the numbers of
+/// `targetPort`, by port.
 pub(super) fn convert<'a>(
     annotations: impl Iterator<Item = (&'a String, &'a String)>,
     ports: &mut [ServicePort],
+    targets: &[Option<u16>],
     warnings: &mut Vec<Fault>,
 ) -> Policy {
     let mut settings = Settings { values: BTreeMap::new(), warnings };
@@ -117,6 +124,8 @@ pub(super) fn convert<'a>(
         retry_budget,
         adaptive_concurrency: settings.adaptive_concurrency(),
         connections: settings.connections(),
+        mutual_tls: settings.mutual_tls(),
+        inbound: settings.inbound(ports, targets),
     }
 }
 
@@ -127,7 +136,11 @@ struct Settings<'a, 'w> {
 
 impl<'a> Settings<'a, '_> {
     fn refuse_unknown(&mut self) {
-        let known = |name: &str| KNOWN.contains(&name) || name.starts_with(PROTOCOL_OF_PORT);
+        let known = |name: &str| {
+            KNOWN.contains(&name)
+                || name.starts_with(PROTOCOL_OF_PORT)
+                || name.starts_with(APP_PORT_OF_PORT)
+        };
         let unknown: Vec<&str> = self.values.keys().copied().filter(|n| !known(n)).collect();
         for name in unknown {
             self.warn(name, format!("unknown setting; known: {}", KNOWN.join(", ")));

@@ -31,6 +31,17 @@ pub(super) fn convert(listed: &[K8sPort]) -> Result<Vec<ServicePort>, Fault> {
     Ok(ports)
 }
 
+/// The numbers of `targetPort`, by port; that of the port itself where nothing is said, and `None` of
+/// a name.
+pub(super) fn targets(ports: &[K8sPort]) -> Vec<Option<u16>> {
+    let number = |port: &K8sPort| match &port.target_port {
+        Some(IntOrString::String(_)) => None,
+        Some(IntOrString::Int(number)) if *number != 0 => u16::try_from(*number).ok(),
+        _ => u16::try_from(port.port).ok(),
+    };
+    ports.iter().map(number).collect()
+}
+
 fn convert_one(field: &str, port: &K8sPort, named: bool) -> Result<ServicePort, Fault> {
     let name = port.name.as_deref().filter(|n| !n.is_empty());
     match name {

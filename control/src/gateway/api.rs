@@ -1,7 +1,8 @@
-//! The objects of `gateway.networking.k8s.io`, as far as they are used; the crate that has them
+//! The objects of `gateway.networking.k8s.io` as far as they are used, and one of our own; the crate that has them
 //! goes with another version of kube than ours. Fields that do nothing here are kept as values, so
 //! that a manifest that has them is not refused for an unknown key.
 
+mod access;
 mod backend_tls;
 mod config_map;
 mod gateway;
@@ -9,6 +10,7 @@ mod grant;
 mod route;
 mod secret;
 
+pub use access::{AccessPolicy, AccessRule};
 pub use backend_tls::{
     BackendTlsPolicy, BackendTlsValidation, LocalRef, PolicyTarget, SubjectAltName,
 };
@@ -24,6 +26,8 @@ pub use route::{
 
 pub use secret::Secret;
 
+/// The API group of our own objects.
+pub const OWN_GROUP: &str = "portolan.dev";
 /// The API group.
 pub const GROUP: &str = "gateway.networking.k8s.io";
 

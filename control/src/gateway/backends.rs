@@ -9,10 +9,11 @@ use std::sync::Arc;
 
 use portolan_model::{BackendTls, PortTls, Protocol, Scope, Service, ServiceKey};
 
-use super::draft::{BackendTlsDraft, ParentRef, PolicyTargetDraft, TrustDraft};
+use super::draft::{BackendTlsDraft, PolicyTargetDraft, TrustDraft};
+use super::policies;
 use super::resolve::Resolver;
-use super::status::{Condition, Of, ParentStatus, RouteStatus, Status};
-use crate::object::{Kind, ObjectId};
+use super::status::{Condition, ParentStatus, Status};
+use crate::object::Kind;
 
 /// What comes first at the ports of services.
 type Ports = BTreeMap<ServiceKey, BTreeMap<u16, Option<PortTls>>>;
@@ -149,28 +150,11 @@ fn status<'a>(
     trust: &Trust,
     targets: impl Iterator<Item = (&'a PolicyTargetDraft, Condition)>,
 ) -> Status {
-    let namespace = &policy.meta.namespace;
     let parents = targets.map(|(target, accepted)| ParentStatus {
-        parent: ParentRef {
-            group: target.group.clone(),
-            kind: target.kind.clone(),
-            namespace: namespace.clone(),
-            says_namespace: false,
-            name: target.name.clone(),
-            section: target.section.clone(),
-            port: None,
-        },
+        parent: policies::parent(&policy.meta, target),
         is_ours: true,
         conditions: vec![accepted, trust.resolved.clone()],
     });
-    let of = Of::Route(RouteStatus {
-        hostnames: vec![Arc::clone(&policy.server_name)],
-        parents: parents.collect(),
-    });
-    let id = ObjectId {
-        kind: Kind::BackendTlsPolicy,
-        namespace: namespace.to_string(),
-        name: policy.meta.name.to_string(),
-    };
-    Status::new(id, &policy.meta, of)
+    let hostnames = vec![Arc::clone(&policy.server_name)];
+    policies::status(Kind::BackendTlsPolicy, &policy.meta, hostnames, parents.collect())
 }

@@ -5,17 +5,15 @@ use std::sync::Arc;
 
 use portolan_model::traffic::{Route, Share, VirtualHost};
 use portolan_model::{
-    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, Scope, Service, ServiceKey,
-    ServiceRoutes,
+    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, Scope, Service, ServiceAccess,
+    ServiceKey, ServiceRoutes,
 };
 
-use super::Name;
 use super::api::GROUP;
 use super::attach::{self, NamespaceLabels};
-use super::backends;
 use super::draft::{
-    AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayDraft, GrantDraft, Meta, ParentRef, Rank,
-    RouteDraft, SecretDraft,
+    AccessDraft, AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayDraft, GrantDraft, Meta,
+    ParentRef, Rank, RouteDraft, SecretDraft,
 };
 use super::host::{self, Host};
 use super::listeners::{self, Judged};
@@ -24,7 +22,8 @@ use super::rules::{self, At, Rules};
 use super::status::{
     CONTROLLER, Condition, GatewayStatus, Of, ParentStatus, RouteStatus, Status, find,
 };
-use crate::object::{Kind, ObjectId};
+use super::{Name, access, backends};
+use crate::object::Kind;
 
 /// The class that is there without a GatewayClass of its name.
 const OWN_CLASS: &str = "portolan";
@@ -38,6 +37,7 @@ pub(super) struct Known<'a> {
     pub(super) secrets: &'a BTreeMap<Name, SecretDraft>,
     pub(super) policies: Vec<&'a BackendTlsDraft>,
     pub(super) authorities: &'a BTreeMap<Name, AuthoritiesDraft>,
+    pub(super) access: Vec<&'a AccessDraft>,
     pub(super) namespaces: &'a NamespaceLabels,
     pub(super) services: &'a HashMap<ServiceKey, Arc<Service>>,
 }
@@ -48,6 +48,7 @@ pub(super) struct Compiled {
     pub(super) gateways: BTreeMap<GatewayKey, Arc<Gateway>>,
     pub(super) routes: BTreeMap<ServiceKey, Arc<ServiceRoutes>>,
     pub(super) backend_tls: BTreeMap<ServiceKey, Arc<BackendTls>>,
+    pub(super) access: BTreeMap<ServiceKey, Arc<ServiceAccess>>,
     pub(super) statuses: Vec<Status>,
     /// What this depends on.
     pub(super) asked: Looked,
@@ -82,8 +83,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
         ours.insert(&class.meta.name, is_ours);
         if is_ours {
             let accepted = Of::Class(vec![Condition::yes("Accepted", "Accepted")]);
-            let id = id(Kind::GatewayClass, &class.meta);
-            compiled.statuses.push(Status::new(id, &class.meta, accepted));
+            compiled.statuses.push(Status::new(Kind::GatewayClass, &class.meta, accepted));
         }
     }
     let mut resolver = Resolver::new(known);
@@ -116,7 +116,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
             parents.push(status);
         }
         let of = Of::Route(RouteStatus { hostnames: route.hostnames.clone(), parents });
-        compiled.statuses.push(Status::new(id(route.kind, &route.meta), &route.meta, of));
+        compiled.statuses.push(Status::new(route.kind, &route.meta, of));
     }
     for (key, site) in sites {
         let (gateway, status) = site.finish(&key);
@@ -133,6 +133,9 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
     let (backend_tls, statuses) = backends::compile(&known.policies, &mut resolver);
     compiled.backend_tls = backend_tls;
     compiled.statuses.extend(statuses);
+    let (access, statuses) = access::compile(&known.access, &mut resolver);
+    compiled.access = access;
+    compiled.statuses.extend(statuses);
     compiled.statuses.sort_by(|one, other| one.id.cmp(&other.id));
     compiled.asked = resolver.looked;
     compiled
@@ -140,10 +143,6 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
 
 fn key(meta: &Meta) -> GatewayKey {
     GatewayKey { namespace: meta.namespace.clone(), name: meta.name.clone() }
-}
-
-fn id(kind: Kind, meta: &Meta) -> ObjectId {
-    ObjectId { kind, namespace: meta.namespace.to_string(), name: meta.name.to_string() }
 }
 
 fn in_order(mut ranked: Vec<Ranked>) -> Vec<Route> {
@@ -413,5 +412,5 @@ fn status(draft: &GatewayDraft, listeners: Vec<super::status::ListenerStatus>) -
         addresses,
         listeners,
     });
-    Status::new(id(Kind::Gateway, &draft.meta), &draft.meta, of)
+    Status::new(Kind::Gateway, &draft.meta, of)
 }

@@ -2,6 +2,7 @@
 //! forbids it. What the specification leaves open and is not done here is no fault of the object: its
 //! rule is marked, and the status of the route says so.
 
+mod access;
 mod backend_tls;
 mod backends;
 mod filters;
@@ -22,6 +23,7 @@ use super::draft::{ClassDraft, GatewayApiDraft, GrantDraft, Meta, SecretDraft};
 use crate::convert::{check_label, check_subdomain};
 use crate::object::Fault;
 
+pub use access::access;
 pub use backend_tls::{authorities, policy};
 pub use gateway::convert as gateway;
 pub use routes::{grpc, http, tcp};

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use portolan_model::AccessEntry;
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{Conditions, Edits, NameKind, PathMatch, Redirect, Secret};
 
@@ -253,6 +254,21 @@ pub struct BackendTlsDraft {
     pub names: Vec<(NameKind, Arc<str>)>,
 }
 
+/// An AccessPolicy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccessDraft {
+    /// Name, age and generation.
+    pub meta: Meta,
+    /// What it is for, in its namespace.
+    pub targets: Vec<PolicyTargetDraft>,
+    /// What it lists is denied, not allowed.
+    pub denies: bool,
+    /// It is only counted what it would do.
+    pub log_only: bool,
+    /// What it lists.
+    pub entries: Vec<AccessEntry>,
+}
+
 /// What a policy is for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PolicyTargetDraft {
@@ -301,6 +317,8 @@ pub enum GatewayApiDraft {
     BackendTls(BackendTlsDraft),
     /// Authorities.
     Authorities(AuthoritiesDraft),
+    /// Who may do what.
+    Access(AccessDraft),
 }
 
 impl RouteDraft {

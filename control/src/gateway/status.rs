@@ -142,7 +142,9 @@ pub fn find<'a>(conditions: &'a [Condition], kind: &str) -> Option<&'a Condition
 
 impl Status {
     /// Of the object of this description.
-    pub(super) fn new(id: ObjectId, meta: &Meta, of: Of) -> Self {
+    pub(super) fn new(kind: Kind, meta: &Meta, of: Of) -> Self {
+        let (namespace, name) = (meta.namespace.to_string(), meta.name.to_string());
+        let id = ObjectId { kind, namespace, name };
         Self { id, uid: meta.uid.clone(), generation: meta.generation, of }
     }
 
@@ -197,7 +199,7 @@ impl Status {
 /// the API calls the ancestors of policies.
 pub fn parent_words(kind: Kind) -> (&'static str, &'static str) {
     match kind {
-        Kind::BackendTlsPolicy => ("ancestors", "ancestorRef"),
+        Kind::BackendTlsPolicy | Kind::AccessPolicy => ("ancestors", "ancestorRef"),
         _ => ("parents", "parentRef"),
     }
 }

@@ -32,7 +32,7 @@ macro_rules! watched {
 
 watched!(Namespace, Node, Pod, Service, ServiceImport, EndpointSlice);
 watched!(GatewayClass, Gateway, HttpRoute, GrpcRoute, TcpRoute, ReferenceGrant);
-watched!(BackendTlsPolicy, Secret, ConfigMap);
+watched!(BackendTlsPolicy, AccessPolicy, Secret, ConfigMap);
 
 /// What became of an object.
 #[derive(Clone, Debug)]

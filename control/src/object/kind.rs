@@ -67,6 +67,8 @@ pub enum Kind {
     ReferenceGrant,
     /// `gateway.networking.k8s.io/v1` BackendTLSPolicy.
     BackendTlsPolicy,
+    /// `portolan.dev/v1alpha1` AccessPolicy.
+    AccessPolicy,
     /// `v1` Secret of type `kubernetes.io/tls`.
     Secret,
     /// `v1` ConfigMap with certificate authorities.
@@ -82,7 +84,7 @@ impl Serialize for Kind {
 
 impl Kind {
     /// All of them, in the order of application.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -96,6 +98,7 @@ impl Kind {
         Self::TcpRoute,
         Self::ReferenceGrant,
         Self::BackendTlsPolicy,
+        Self::AccessPolicy,
         Self::Secret,
         Self::ConfigMap,
     ];
@@ -117,6 +120,7 @@ impl Kind {
             Self::TcpRoute => "TCPRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
+            Self::AccessPolicy => "AccessPolicy",
             Self::Secret => "Secret",
             Self::ConfigMap => "ConfigMap",
         }
@@ -139,6 +143,7 @@ impl Kind {
             Self::TcpRoute => "tcproutes",
             Self::ReferenceGrant => "referencegrants",
             Self::BackendTlsPolicy => "backendtlspolicies",
+            Self::AccessPolicy => "accesspolicies",
             Self::Secret => "secrets",
             Self::ConfigMap => "configmaps",
         }
@@ -161,6 +166,7 @@ impl Kind {
             | Self::HttpRoute
             | Self::GrpcRoute
             | Self::BackendTlsPolicy => (api::GROUP, "v1"),
+            Self::AccessPolicy => (api::OWN_GROUP, "v1alpha1"),
             Self::TcpRoute => (api::GROUP, "v1alpha2"),
             Self::ReferenceGrant => (api::GROUP, "v1beta1"),
         }
@@ -179,7 +185,7 @@ impl Kind {
     /// Whether it is defined by a CustomResourceDefinition, which a cluster may lack.
     #[must_use]
     pub fn is_custom(self) -> bool {
-        self == Self::ServiceImport || self.is_gateway_api()
+        matches!(self, Self::ServiceImport | Self::AccessPolicy) || self.is_gateway_api()
     }
 
     /// Whether it is of the Gateway API.
@@ -191,7 +197,7 @@ impl Kind {
     /// Whether it is of use to Gateways alone, which do without it where it may not be read.
     #[must_use]
     pub fn is_for_gateways(self) -> bool {
-        self.is_gateway_api() || matches!(self, Self::Secret | Self::ConfigMap)
+        self.is_gateway_api() || matches!(self, Self::Secret | Self::ConfigMap | Self::AccessPolicy)
     }
 
     /// Whether its objects stand in namespaces.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{ResourceName, ServerTls, Share};
+use super::{Access, ResourceName, ServerTls, Share};
 use crate::policy::HashOn;
 
 /// A socket to accept on and what to do with what arrives.
@@ -66,6 +66,10 @@ pub struct HttpOptions {
     pub strip_port: StripPort,
     /// What is done with field names that have an underscore.
     pub underscores: Underscores,
+    /// What requests have to pass before they are routed, in order.
+    pub access: Vec<Access>,
+    /// What is said to endpoints of the client's certificate (`x-forwarded-client-cert`).
+    pub client_cert: ClientCertField,
 }
 
 impl HttpOptions {
@@ -83,6 +87,8 @@ impl HttpOptions {
         escaped_slashes: EscapedSlashes::Keep,
         strip_port: StripPort::No,
         underscores: Underscores::Allow,
+        access: Vec::new(),
+        client_cert: ClientCertField::Remove,
     };
 }
 
@@ -127,6 +133,24 @@ pub enum Underscores {
     Drop,
 }
 
+/// What is said to endpoints of the client's certificate (Envoy `forward_client_cert_details`), in
+/// `x-forwarded-client-cert`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub enum ClientCertField {
+    /// Nothing, and what the client says of it is removed.
+    #[default]
+    Remove,
+    /// What the client says passes if it has proven itself.
+    Keep,
+    /// What the client says passes.
+    Pass,
+    /// The URIs and DNS names of its certificate, and nothing that the client says.
+    Set,
+    /// The same, behind what the client says if it has proven itself.
+    Append,
+}
+
 /// What is asked of TCP streams.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -137,6 +161,8 @@ pub struct TcpOptions {
     pub max_age: Option<Duration>,
     /// What a hashed balancer tells streams by; only [`HashOn::SourceIp`] means anything.
     pub hash_on: Option<HashOn>,
+    /// What connections have to pass, in order.
+    pub access: Vec<Access>,
 }
 
 /// What a listener does with a connection.

@@ -16,6 +16,8 @@ pub struct ServerTls {
     /// What it proves itself with, by the name that the client asks for (SNI, RFC 6066 §3): the
     /// chain with the narrowest name that fits. A client for whom there is none is refused.
     pub chains: Vec<TlsChain>,
+    /// Whether a connection that does not begin with TLS is served in the clear.
+    pub permissive: bool,
 }
 
 /// What a client that asks for some names is answered.
@@ -256,8 +258,8 @@ mod tests {
             versions: TlsVersions::Both,
         };
         let named = [chain(&["*.a.test"]), chain(&["x.a.test", "b.test"]), chain(&["*.y.a.test"])];
-        let tls = ServerTls { chains: named.to_vec() };
-        let any = ServerTls { chains: [&named[..], &[chain(&[])]].concat() };
+        let tls = ServerTls { chains: named.to_vec(), permissive: false };
+        let any = ServerTls { chains: [&named[..], &[chain(&[])]].concat(), permissive: false };
         for (asked, expected) in [
             (Some("x.a.test"), Some(1)),
             (Some("b.test"), Some(1)),

@@ -25,6 +25,8 @@ pub(crate) struct Record<'a> {
     /// The client's IP address and port.
     pub(crate) client: &'a str,
     pub(crate) port: u16,
+    /// Who the client has proven to be.
+    pub(crate) identity: &'a str,
     pub(crate) method: &'a [u8],
     pub(crate) authority: &'a [u8],
     pub(crate) path: &'a [u8],
@@ -168,6 +170,7 @@ impl Record<'_> {
         text("cluster", self.cluster.as_bytes(), MAX_VALUE, out);
         number("tries", self.tries.into(), out);
         text("request_id", self.request_id, MAX_VALUE, out);
+        text("identity", self.identity.as_bytes(), MAX_VALUE, out);
         text("user_agent", self.user_agent, MAX_VALUE, out);
         text("forwarded_for", self.forwarded_for, MAX_VALUE, out);
         if let Some(generation) = generation {

@@ -30,6 +30,7 @@ fn full() -> Record<'static> {
         tries: 2,
         reason: None,
         request_id: b"id",
+        identity: "spiffe://a/b",
         user_agent: b"curl/8",
         forwarded_for: b"1.1.1.1",
     }
@@ -71,7 +72,8 @@ fn a_record_is_a_line_of_json() {
         "client": "10.0.0.9:4711", "method": "GET", "authority": "web.shop", "path": "/a?b=c",
         "status": 200, "grpc_status": 0, "bytes_in": 12, "bytes_out": 345, "duration_ms": 1234.005,
         "head_ms": 0.999, "endpoint": "10.1.0.255:8080", "cluster": "shop/web:80", "tries": 2,
-        "request_id": "id", "user_agent": "curl/8", "forwarded_for": "1.1.1.1", "generation": 7,
+        "request_id": "id", "identity": "spiffe://a/b",
+        "user_agent": "curl/8", "forwarded_for": "1.1.1.1", "generation": 7,
     });
     assert_eq!(value, expected);
 }

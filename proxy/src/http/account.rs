@@ -19,6 +19,7 @@ use super::asked::Asked;
 use super::body::Source;
 use super::local::{Local, Reason};
 use crate::access::{Pen, Record};
+use crate::admit::Proof;
 use crate::decision::Try;
 use crate::health::outcome::Outcome;
 use crate::message::{Known, RequestHead};
@@ -275,6 +276,7 @@ impl Account {
             listener: &client.origin.listener.name,
             client: &client.peer_text,
             port: client.peer.port(),
+            identity: Proof::identity(client.proof.as_deref()).unwrap_or_default(),
             method: head.method(),
             authority: self.authority(head),
             path: head.path(),

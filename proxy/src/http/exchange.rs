@@ -22,7 +22,7 @@ use super::local::{Local, Reason};
 use super::passing::{self, Passage};
 use super::routing::Routed;
 use super::timer::Timer;
-use super::{edits, mirror, paths, routing};
+use super::{edits, mirror, paths, routing, tunnel};
 use crate::message::{Known, RequestHead};
 
 /// What a request's head says beside its fields.
@@ -159,7 +159,12 @@ async fn proxy(
         return Err(bad("a fragment in the path"));
     }
     by_listener(head, options, grpc).map_err(Fail::Local)?;
-    let upgrade = upgrade(client, head, meta, asked).map_err(|local| {
+    routing::admit(client, asked, head, grpc).map_err(|local| {
+        // What follows a request for a tunnel may be no request.
+        answer.keep_alive &= !meta.upgrade && head.method() != b"CONNECT";
+        Fail::Local(local)
+    })?;
+    let upgrade = tunnel::asked_for(client, head, meta, asked).map_err(|local| {
         // The client may send what is not HTTP without waiting for the answer.
         answer.keep_alive = false;
         Fail::Local(local)
@@ -191,6 +196,8 @@ async fn proxy(
             upgrade: upgrade.is_some(),
             trailers: meta.trailers,
             request_id: &passing::request_id(high, low),
+            client_cert: options.client_cert,
+            proof: client.proof.as_deref(),
         },
     );
     if let Some(edits) = &way.edits {
@@ -349,48 +356,6 @@ fn by_listener(head: &mut RequestHead, options: &HttpOptions, grpc: bool) -> Res
     };
     head.set_path(&path);
     Ok(())
-}
-
-/// What a client that asks for a tunnel gets.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Tunnel {
-    /// The endpoint is asked to switch protocols (RFC 9110 §7.8), or the stream is an extended
-    /// CONNECT that means the same (RFC 8441).
-    Upgrade,
-    /// Bytes to the endpoint as they are (RFC 9110 §9.3.6).
-    Connect,
-}
-
-/// Whether the request asks for a tunnel, and may have one.
-fn upgrade(
-    client: &Client,
-    head: &RequestHead,
-    meta: Meta,
-    asked: &Asked,
-) -> Result<Option<Tunnel>, Local> {
-    let allowed = |protocol: &[u8]| {
-        protocol.eq_ignore_ascii_case(b"websocket")
-            || client.options().upgrades.iter().any(|u| u.as_bytes().eq_ignore_ascii_case(protocol))
-    };
-    let connect = head.method() == b"CONNECT";
-    let protocol = match (head.protocol(), meta.upgrade) {
-        (Some(protocol), _) if connect => protocol,
-        (_, true) if !connect => head.fields.get(Known::Upgrade).unwrap_or_default(),
-        _ if connect && allowed(b"connect") => return Ok(Some(Tunnel::Connect)),
-        _ if connect => return Err(Local::new(Reason::Method, "CONNECT is not served")),
-        _ => return Ok(None),
-    };
-    if allowed(protocol) {
-        return Ok(Some(Tunnel::Upgrade));
-    }
-    // RFC 9110 §7.8: an offer to change may be passed over; h2c is offered by clients that can do
-    // without.
-    if protocol.eq_ignore_ascii_case(b"h2c") {
-        return Ok(None);
-    }
-    let to = String::from_utf8_lossy(protocol);
-    let detail = format!("{}: upgrade to {to} is not served", asked.lower());
-    Err(Local::new(Reason::Upgrade, detail))
 }
 
 /// `grpc-timeout` (gRPC over HTTP/2, "Timeout"): at most eight digits and a unit.

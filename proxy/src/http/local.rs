@@ -70,11 +70,13 @@ pub enum Reason {
     Fault,
     /// A client and this proxy did not come to terms about TLS.
     TlsHandshake,
+    /// Who asks may not do this here.
+    Denied,
 }
 
 impl Reason {
     /// All of them, in the order of their counters.
-    pub const ALL: [Self; 26] = [
+    pub const ALL: [Self; 27] = [
         Self::NoRoute,
         Self::NoCluster,
         Self::NoEndpoints,
@@ -101,6 +103,7 @@ impl Reason {
         Self::RateLimited,
         Self::Fault,
         Self::TlsHandshake,
+        Self::Denied,
     ];
 
     /// The word in [`REASON_HEADER`] and in `portolan_proxy_local_answers_total{reason}`.
@@ -133,6 +136,7 @@ impl Reason {
             Self::RateLimited => "rate_limited",
             Self::Fault => "fault",
             Self::TlsHandshake => "tls_handshake",
+            Self::Denied => "denied",
         }
     }
 
@@ -157,6 +161,7 @@ impl Reason {
             Self::UpstreamReset | Self::UpstreamInvalid => 502,
             Self::Timeout | Self::TryTimeout | Self::StreamIdle | Self::MaxAge => 504,
             Self::BadRequest | Self::ClientReset | Self::ProxyHeader | Self::TlsHandshake => 400,
+            Self::Denied => 403,
             Self::Method => 405,
             Self::Upgrade | Self::TransferCoding => 501,
             Self::HeaderTimeout => 408,
@@ -185,6 +190,7 @@ impl Reason {
             | Self::TransferCoding
             | Self::ProxyHeader
             | Self::TlsHandshake => "13",
+            Self::Denied => "7",
             Self::ClientReset | Self::HeaderTimeout => "1",
             Self::NoCluster
             | Self::NoEndpoints
@@ -213,6 +219,8 @@ pub(crate) struct Local {
     given: Option<Box<Given>>,
     /// Changes of its fields that the route asks for.
     edits: Option<Arc<Edits>>,
+    /// What stands in its place where the client reads it.
+    told: Option<&'static str>,
 }
 
 /// An answer that a route asks for.
@@ -228,7 +236,17 @@ pub(crate) struct Given {
 
 impl Local {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), given: None, edits: None }
+        Self { reason, detail: detail.into(), given: None, edits: None, told: None }
+    }
+
+    /// A refusal of which the client is not told more than that.
+    pub(crate) fn denied(why: String) -> Self {
+        Self { told: Some("access denied"), ..Self::new(Reason::Denied, why) }
+    }
+
+    /// What the client is told.
+    fn told(&self) -> &str {
+        self.told.unwrap_or(&self.detail)
     }
 
     /// An answer that a route asks for.
@@ -276,7 +294,7 @@ impl Local {
             self.push_status(&mut head.fields);
             return (head, Vec::new());
         }
-        let said = || format!("{}\n", self.detail).into_bytes();
+        let said = || format!("{}\n", self.told()).into_bytes();
         if let Some(given) = &self.given {
             head.status = given.status;
             if let Some(location) = &given.location {
@@ -303,7 +321,7 @@ impl Local {
 
     fn push_status(&self, fields: &mut Fields) {
         fields.push(b"grpc-status", self.grpc_status().as_bytes());
-        fields.push(b"grpc-message", percent_encode(&self.detail).as_bytes());
+        fields.push(b"grpc-message", percent_encode(self.told()).as_bytes());
     }
 }
 

@@ -1,8 +1,10 @@
 //! Fields on their way through: what belongs to one connection stays there, what says where a
 //! request came from is added.
 
+use portolan_model::traffic::{ClientCertField, NameKind};
 use smallvec::SmallVec;
 
+use crate::admit::Proof;
 use crate::http1::tokens;
 use crate::message::{Fields, Known, RequestHead};
 
@@ -24,6 +26,9 @@ pub(super) struct Passage<'a> {
     pub(super) trailers: bool,
     /// For a request that has none.
     pub(super) request_id: &'a [u8],
+    /// What is said of the client's certificate, and that, if there is one.
+    pub(super) client_cert: ClientCertField,
+    pub(super) proof: Option<&'a Proof>,
 }
 
 /// Makes a request's fields those of the next connection. Host, which frames it, is left to
@@ -31,6 +36,7 @@ pub(super) struct Passage<'a> {
 pub(super) fn request(head: &mut RequestHead, passage: &Passage<'_>) {
     remove_listed(&mut head.fields);
     let Passage { trusted, upgrade, .. } = *passage;
+    let proven = passage.proof.and_then(|proof| proof.names.as_deref());
     join_cookies(&mut head.fields);
     let mut forwarded: SmallVec<[u8; 64]> = SmallVec::new();
     let mut vias: SmallVec<[u8; 32]> = SmallVec::new();
@@ -51,9 +57,20 @@ pub(super) fn request(head: &mut RequestHead, passage: &Passage<'_>) {
         Known::RequestId => !has_id && keep(is_request_id(field.value), &mut has_id),
         Known::Upgrade => upgrade,
         Known::Host | Known::Te => false,
+        Known::ForwardedClientCert => match passage.client_cert {
+            ClientCertField::Pass => true,
+            ClientCertField::Keep | ClientCertField::Append => proven.is_some(),
+            ClientCertField::Remove | ClientCertField::Set => false,
+        },
         known => passes(known),
     });
     let fields = &mut head.fields;
+    if matches!(passage.client_cert, ClientCertField::Set | ClientCertField::Append)
+        && let Some(names) = proven
+    {
+        let own = certificate_element(names);
+        fields.push_as(Known::ForwardedClientCert, b"x-forwarded-client-cert", own.as_bytes());
+    }
     fields.push_parts(b"x-forwarded-for", &[&forwarded, passage.peer.as_bytes()]);
     if !has_proto {
         fields.push_as(Known::ForwardedProto, b"x-forwarded-proto", passage.scheme.as_bytes());
@@ -69,6 +86,27 @@ pub(super) fn request(head: &mut RequestHead, passage: &Passage<'_>) {
     if passage.trailers {
         fields.push_as(Known::Te, b"te", b"trailers");
     }
+}
+
+/// The names of a certificate as Envoy writes them (`x-forwarded-client-cert`). What would end a value
+/// is left out with it: names of a certificate have no quotes, commas and the like.
+fn certificate_element(names: &[(NameKind, String)]) -> String {
+    let plain = |name: &str| name.bytes().all(|b| b.is_ascii_graphic() && !b"\",;=\\".contains(&b));
+    let mut element = String::new();
+    for (kind, name) in names.iter().filter(|(_, name)| plain(name)) {
+        let key = match kind {
+            NameKind::Uri => "URI",
+            NameKind::Dns => "DNS",
+            NameKind::Email | NameKind::Ip => continue,
+        };
+        if !element.is_empty() {
+            element.push(';');
+        }
+        element.push_str(key);
+        element.push('=');
+        element.push_str(name);
+    }
+    element
 }
 
 /// Makes a response's fields those of the next connection.
@@ -225,6 +263,8 @@ mod tests {
             upgrade,
             trailers: false,
             request_id: b"id",
+            client_cert: ClientCertField::Remove,
+            proof: None,
         };
         request(&mut head, &passage);
         head.fields

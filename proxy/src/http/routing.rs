@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,7 @@ use super::account::Account;
 use super::asked::{Asked, split_port};
 use super::local::{self, Given, Local, Reason};
 use super::{Client, affinity};
+use crate::admit::{self, Proof};
 use crate::message::{Known, RequestHead, without_query};
 
 /// What limits of rate go by.
@@ -60,6 +62,13 @@ impl View<'_> {
     fn believed(&self, known: Known) -> Option<&[u8]> {
         let trusted = self.client.options().trust_forwarded;
         self.head.fields.get(known).filter(|_| trusted)
+    }
+
+    /// Who asks, where a proxy that is believed says so.
+    fn remote(&self) -> Option<IpAddr> {
+        self.believed(Known::ForwardedFor)?;
+        let said = std::str::from_utf8(self.head.fields.all(Known::ForwardedFor).last()?).ok()?;
+        said.rsplit(',').next()?.trim().parse().ok()
     }
 
     /// `https` over TLS, or where a proxy that is believed says so.
@@ -124,6 +133,26 @@ impl traffic::Asked for View<'_> {
     fn random(&self) -> u64 {
         self.random
     }
+}
+
+/// Whether a request may pass, by what its listener says of who may do what.
+pub(super) fn admit(
+    client: &Client,
+    asked: &Asked,
+    head: &RequestHead,
+    grpc: bool,
+) -> Result<(), Local> {
+    let lists = &client.options().access;
+    if lists.is_empty() {
+        return Ok(());
+    }
+    let (random, _) = client.origin.shared.random();
+    let view = View { head, asked, client, grpc, random };
+    let remote = view.remote().unwrap_or(client.peer.ip());
+    let port = client.origin.listener.address.port();
+    let caller = Proof::caller(client.proof.as_deref(), remote, client.connected, port);
+    let judged = admit::judge(lists, &caller, Some(&view), &client.origin.metrics);
+    judged.map_err(|denied| Local::denied(denied.why))
 }
 
 /// What the first route that takes a request makes of it.

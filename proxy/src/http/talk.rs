@@ -11,10 +11,11 @@ use tokio::time::Instant;
 
 use super::answering::{Answering, Speaks};
 use super::body::{Download, Incoming, Outgoing, PumpError, ReadError, Source, Upload, WriteError};
-use super::exchange::{Fail, Tunnel};
+use super::exchange::Fail;
 use super::forward::{Ended, Forward, tried};
 use super::local::{Local, Reason};
 use super::trying::Trying;
+use super::tunnel::Tunnel;
 use super::{edits, passing};
 use crate::balance::orca;
 use crate::http1::{self, Length, Limits};

@@ -7,15 +7,60 @@ use std::task::Poll;
 
 use portolan_model::traffic::Edits;
 
+use super::Client;
 use super::account::Pulse;
 use super::answering::Answering;
+use super::asked::Asked;
 use super::body::{Download, Incoming, Outgoing, PumpError, Source, Upload};
 use super::edits;
-use super::exchange::Fail;
+use super::exchange::{Fail, Meta};
 use super::forward::Ended;
+use super::local::{Local, Reason};
 use crate::http1;
-use crate::message::ResponseHead;
+use crate::message::{Known, RequestHead, ResponseHead};
 use crate::stream::Stream;
+
+/// What a client that asks for a tunnel gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Tunnel {
+    /// The endpoint is asked to switch protocols (RFC 9110 §7.8), or the stream is an extended
+    /// CONNECT that means the same (RFC 8441).
+    Upgrade,
+    /// Bytes to the endpoint as they are (RFC 9110 §9.3.6).
+    Connect,
+}
+
+/// Whether the request asks for a tunnel, and may have one.
+pub(super) fn asked_for(
+    client: &Client,
+    head: &RequestHead,
+    meta: Meta,
+    asked: &Asked,
+) -> Result<Option<Tunnel>, Local> {
+    let allowed = |protocol: &[u8]| {
+        protocol.eq_ignore_ascii_case(b"websocket")
+            || client.options().upgrades.iter().any(|u| u.as_bytes().eq_ignore_ascii_case(protocol))
+    };
+    let connect = head.method() == b"CONNECT";
+    let protocol = match (head.protocol(), meta.upgrade) {
+        (Some(protocol), _) if connect => protocol,
+        (_, true) if !connect => head.fields.get(Known::Upgrade).unwrap_or_default(),
+        _ if connect && allowed(b"connect") => return Ok(Some(Tunnel::Connect)),
+        _ if connect => return Err(Local::new(Reason::Method, "CONNECT is not served")),
+        _ => return Ok(None),
+    };
+    if allowed(protocol) {
+        return Ok(Some(Tunnel::Upgrade));
+    }
+    // RFC 9110 §7.8: an offer to change may be passed over; h2c is offered by clients that can do
+    // without.
+    if protocol.eq_ignore_ascii_case(b"h2c") {
+        return Ok(None);
+    }
+    let to = String::from_utf8_lossy(protocol);
+    let detail = format!("{}: upgrade to {to} is not served", asked.lower());
+    Err(Local::new(Reason::Upgrade, detail))
+}
 
 /// Answers a CONNECT with the stream to an endpoint.
 pub(super) async fn connect(

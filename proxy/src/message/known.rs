@@ -26,6 +26,7 @@ pub(crate) enum Known {
     TransferEncoding,
     Upgrade,
     Via,
+    ForwardedClientCert,
     ForwardedFor,
     ForwardedHost,
     ForwardedProto,
@@ -36,7 +37,7 @@ pub(crate) enum Known {
 impl Known {
     /// Every known name, in lower case.
     #[cfg(test)]
-    pub(crate) const NAMES: [(&'static [u8], Self); 25] = [
+    pub(crate) const NAMES: [(&'static [u8], Self); 26] = [
         (b"connection", Self::Connection),
         (b"content-length", Self::ContentLength),
         (b"content-type", Self::ContentType),
@@ -57,6 +58,7 @@ impl Known {
         (b"transfer-encoding", Self::TransferEncoding),
         (b"upgrade", Self::Upgrade),
         (b"via", Self::Via),
+        (b"x-forwarded-client-cert", Self::ForwardedClientCert),
         (b"x-forwarded-for", Self::ForwardedFor),
         (b"x-forwarded-host", Self::ForwardedHost),
         (b"x-forwarded-proto", Self::ForwardedProto),
@@ -102,6 +104,7 @@ impl Known {
                 (b"transfer-encoding", K::TransferEncoding),
                 (b"x-forwarded-proto", K::ForwardedProto),
             ]),
+            23 => pick(&[(b"x-forwarded-client-cert", K::ForwardedClientCert)]),
             25 => pick(&[(b"endpoint-load-metrics-bin", K::OrcaLoad)]),
             _ => K::Other,
         }

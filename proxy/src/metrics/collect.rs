@@ -13,6 +13,7 @@ use prometheus_client::metrics::MetricType;
 use super::listener::{Http2Metrics, RouteName};
 use super::tally::Tally;
 use super::{Counter, ListenerMetrics, ProxyMetrics, WorkerMetrics};
+use crate::admit::OUTCOMES;
 use crate::http::local::Reason;
 use crate::tcp::metrics::{CONNECT_BUCKETS_MS, End};
 
@@ -139,6 +140,13 @@ impl ProxyMetrics {
         });
         let help = "Answers the proxy made itself, and what it cut or reset, by listener";
         counter(encoder, "proxy_listener_local_answers", help, values)?;
+        let all = self.sum(|w| &w.listeners, |l| l.access.each_ref().map(Tally::get));
+        let values = all.iter().flat_map(|(name, counts)| {
+            let labels = OUTCOMES.map(|outcome| [("listener", &**name), ("outcome", outcome)]);
+            labels.into_iter().zip(*counts).filter(|(_, n)| *n > 0)
+        });
+        let help = "Requests and connections judged by who may do what";
+        counter(encoder, "proxy_access", help, values)?;
         let all = self.sum(|w| &w.listeners, |l| [l.cut.get()]);
         let values = all.iter().map(|(name, [n])| ([("listener", &**name)], *n));
         counter(encoder, "proxy_responses_cut", "Responses begun and not ended", values)?;

@@ -12,6 +12,7 @@ use portolan_model::traffic::{PathMatch, Route, RouteTable, VirtualHost};
 
 use super::tally::Tally;
 use super::{Counter, OTHER};
+use crate::admit::OUTCOMES;
 use crate::http::local::Reason;
 use crate::http2;
 
@@ -36,6 +37,8 @@ pub(crate) struct ListenerMetrics {
     pub(crate) local: [Tally; Reason::ALL.len()],
     /// Responses that were begun and cut.
     pub(crate) cut: Tally,
+    /// What was judged by who may do what, by [`OUTCOMES`].
+    pub(crate) access: [Tally; OUTCOMES.len()],
     pub(crate) http2: Http2Metrics,
     routes: Mutex<BTreeMap<RouteName, Arc<RouteMetrics>>>,
 }

@@ -29,6 +29,8 @@ pub(crate) enum End {
     CircuitOpen,
     /// No valid PROXY protocol header where one was expected; the client was reset.
     ProxyProtocol,
+    /// The client may not have it; it was reset.
+    Denied,
 }
 
 /// Upper bounds of the buckets of connect times, in milliseconds; above the last is one more.
@@ -50,7 +52,7 @@ pub(crate) struct TcpMetrics {
 
 impl End {
     /// All of them, in the order of their counters.
-    pub(crate) const ALL: [Self; 10] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Done,
         Self::Client,
         Self::Upstream,
@@ -61,6 +63,7 @@ impl End {
         Self::ConnectFailed,
         Self::CircuitOpen,
         Self::ProxyProtocol,
+        Self::Denied,
     ];
 
     /// The word in `portolan_proxy_tcp_ends_total{end}`.
@@ -76,6 +79,7 @@ impl End {
             Self::ConnectFailed => "connect_failed",
             Self::CircuitOpen => "circuit_open",
             Self::ProxyProtocol => "proxy_protocol",
+            Self::Denied => "denied",
         }
     }
 
@@ -90,6 +94,7 @@ impl End {
             Self::NoEndpoints => Some(Reason::NoEndpoints),
             Self::ConnectFailed => Some(Reason::ConnectFailed),
             Self::ProxyProtocol => Some(Reason::ProxyHeader),
+            Self::Denied => Some(Reason::Denied),
         }
     }
 }

@@ -8,12 +8,15 @@ use tokio::time::Instant;
 use super::connect::Held;
 use super::metrics::End;
 use crate::access::Record;
+use crate::admit::Proof;
 use crate::http::local::Reason;
 use crate::worker::accept::Origin;
 use crate::worker::cluster::ClusterState;
 
 pub(super) struct Ended {
     pub(super) peer: SocketAddr,
+    /// What the client has shown by TLS.
+    pub(super) proof: Option<Box<Proof>>,
     /// When the client came.
     pub(super) at: Instant,
     pub(super) end: End,
@@ -52,6 +55,7 @@ impl Ended {
             protocol: "TCP",
             client: &client,
             port: self.peer.port(),
+            identity: Proof::identity(self.proof.as_deref()).unwrap_or_default(),
             bytes_in: self.bytes.0,
             bytes_out: self.bytes.1,
             took: self.at.elapsed(),

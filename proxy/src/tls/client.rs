@@ -7,7 +7,8 @@ use std::cell::RefCell;
 use std::fmt;
 use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use portolan_model::traffic::{ClientTls, NameMatch, Secret, TrafficConfig, Trusted};
 use portolan_runtime::certificate;
@@ -21,11 +22,13 @@ use rustls::{ClientConfig, DigitallySignedStruct, Error, RootCertStore, Signatur
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsConnector, TlsStream};
 
-use super::{certified, names, provider, roots, versions, why};
+use super::{certified, check_time, names, provider, roots, versions, why};
 use crate::stream::{Prefixed, Stream};
 
 /// Sessions kept of a cluster's endpoints, to begin the next connection with, per worker.
 const SESSIONS: usize = 32;
+/// A session is not begun with so shortly before it is over.
+const MARGIN: Duration = Duration::from_secs(2);
 
 /// What is spoken above TLS.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +48,20 @@ pub(crate) struct Settings {
     tls: Arc<ClientTls>,
     secrets: Vec<Option<Arc<Secret>>>,
     made: Result<Arc<ClientConfig>, String>,
+    sessions: Mutex<Sessions>,
+}
+
+/// Sessions to begin connections with.
+struct Sessions {
+    kept: Resumption,
+    /// When the first certificate that one of them began with is over, and they are all forgotten.
+    until: Option<SystemTime>,
+}
+
+impl Sessions {
+    fn none() -> Self {
+        Self { kept: Resumption::in_memory_sessions(SESSIONS), until: None }
+    }
 }
 
 impl fmt::Debug for Settings {
@@ -68,7 +85,7 @@ impl Settings {
     pub(crate) fn new(tls: &Arc<ClientTls>, config: &TrafficConfig) -> Self {
         let secrets: Vec<_> = tls.secrets().map(|name| config.secrets.get(name).cloned()).collect();
         let made = make(tls, &secrets).map(Arc::new);
-        Self { tls: Arc::clone(tls), secrets, made }
+        Self { tls: Arc::clone(tls), secrets, made, sessions: Mutex::new(Sessions::none()) }
     }
 
     /// Whether they are what they would be if they were made by these.
@@ -94,12 +111,14 @@ impl Settings {
             None => ServerName::from(address),
         };
         let (protocols, wanted) = self.protocols(above);
-        let mut config = Arc::clone(config);
-        if !protocols.is_empty() {
-            Arc::make_mut(&mut config).alpn_protocols = protocols;
-        }
-        let stream = TlsConnector::from(config).connect(name, Prefixed::new(socket, Vec::new()));
+        let mut config = ClientConfig::clone(config);
+        config.resumption = self.sessions();
+        config.alpn_protocols = protocols;
+        let stream =
+            TlsConnector::from(Arc::new(config)).connect(name, Prefixed::new(socket, Vec::new()));
         let stream = stream.await.map_err(|error| io::Error::new(error.kind(), why(&error)))?;
+        let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+        self.note(check_time(shown).map_err(io::Error::other)?);
         match (wanted, stream.get_ref().1.alpn_protocol()) {
             (Some(wanted), Some(agreed)) if wanted.as_bytes() != agreed => {
                 let agreed = agreed.escape_ascii();
@@ -107,6 +126,22 @@ impl Settings {
             }
             _ => Ok(Stream::tls(TlsStream::from(stream))),
         }
+    }
+
+    /// The sessions that a connection may begin with.
+    fn sessions(&self) -> Resumption {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        let soon = SystemTime::now() + MARGIN;
+        if sessions.until.is_some_and(|until| until <= soon) {
+            *sessions = Sessions::none();
+        }
+        sessions.kept.clone()
+    }
+
+    /// A session has begun with a certificate whose time is over then.
+    fn note(&self, end: Option<SystemTime>) {
+        let mut sessions = self.sessions.lock().unwrap_or_else(PoisonError::into_inner);
+        sessions.until = [sessions.until, end].into_iter().flatten().min();
     }
 
     /// The protocols that are offered, and the one that must be agreed on if one is.
@@ -151,7 +186,7 @@ fn make(tls: &ClientTls, secrets: &[Option<Arc<Secret>>]) -> Result<ClientConfig
         }
     };
     config.enable_sni = tls.server_name.is_some();
-    config.resumption = Resumption::in_memory_sessions(SESSIONS);
+    config.resumption = Resumption::disabled();
     Ok(config)
 }
 

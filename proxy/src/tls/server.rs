@@ -7,11 +7,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use portolan_model::traffic::{
-    ClientCertificates, ResourceName, Secret, ServerTls, TlsChain, TrafficConfig,
+    ClientCertificates, ListenerKind, ResourceName, Secret, ServerTls, TlsChain, TrafficConfig,
 };
+use portolan_runtime::certificate;
 use rustls::ServerConfig;
 use rustls::server::{
     Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
@@ -20,11 +22,17 @@ use rustls::sign::CertifiedKey;
 use tokio_rustls::{LazyConfigAcceptor, TlsStream};
 
 use super::names::NamedClients;
-use super::{certified, provider, roots, versions, why};
+use super::{certified, check_time, provider, roots, versions, why};
+use crate::admit::Proof;
 use crate::http::local::Reason;
 use crate::stream::{Prefixed, Stream};
 use crate::tcp::Start;
 use crate::worker::accept::Origin;
+
+/// First octet of a connection that begins with TLS (RFC 8446 §5.1).
+const HANDSHAKE: u8 = 22;
+/// How long a client is waited for that may be one to wait itself.
+const SPEAKS_WITHIN: Duration = Duration::from_secs(1);
 
 /// The settings of all listeners in force.
 #[derive(Debug, Default)]
@@ -206,10 +214,20 @@ impl ResolvesServerCert for Keys {
 /// counted.
 pub(crate) async fn accept(origin: &Origin, start: Start) -> Option<Start> {
     let deadline = origin.shared.config.header_timeout;
-    let Start { client, peer, first, addresses, at } = start;
+    if origin.listener.tls.as_ref().is_some_and(|tls| tls.permissive) {
+        match begins_with_tls(origin, &start).await {
+            Some(true) => {}
+            Some(false) => return Some(start),
+            None => return None,
+        }
+    }
+    let Start { client, peer, first, addresses, at, .. } = start;
     let handshake = handshake(origin, Prefixed::new(client.into_socket(), first));
     let failed = match tokio::time::timeout(deadline, handshake).await {
-        Ok(Ok(client)) => return Some(Start { client, peer, first: Vec::new(), addresses, at }),
+        Ok(Ok((client, proof))) => {
+            let proof = Some(Box::new(proof));
+            return Some(Start { client, peer, first: Vec::new(), addresses, at, proof });
+        }
         Ok(Err(reason)) => reason,
         Err(_elapsed) => format!("no handshake within {deadline:?}"),
     };
@@ -218,7 +236,26 @@ pub(crate) async fn accept(origin: &Origin, start: Start) -> Option<Start> {
     None
 }
 
-async fn handshake(origin: &Origin, io: Prefixed) -> Result<Stream, String> {
+/// Whether a client begins with TLS: it is the first to speak then. `None` of one that left or, where
+/// HTTP is spoken, says nothing in time.
+async fn begins_with_tls(origin: &Origin, start: &Start) -> Option<bool> {
+    if let Some(first) = start.first.first() {
+        return Some(*first == HANDSHAKE);
+    }
+    let Stream::Plain(socket) = &start.client else { return Some(false) };
+    let is_http = matches!(origin.listener.kind, ListenerKind::Http { .. });
+    let patience = origin.shared.config.header_timeout;
+    let patience = if is_http { patience } else { patience.min(SPEAKS_WITHIN) };
+    let mut first = [0];
+    match tokio::time::timeout(patience, socket.peek(&mut first)).await {
+        Ok(Ok(1)) => Some(first[0] == HANDSHAKE),
+        // It may wait for the server to speak.
+        Err(_elapsed) if !is_http => Some(false),
+        _ => None,
+    }
+}
+
+async fn handshake(origin: &Origin, io: Prefixed) -> Result<(Stream, Proof), String> {
     let start = LazyConfigAcceptor::new(Acceptor::default(), io).await;
     let start = start.map_err(|error| error.to_string())?;
     let asked = start.client_hello().server_name().map(str::to_owned);
@@ -226,7 +263,11 @@ async fn handshake(origin: &Origin, io: Prefixed) -> Result<Stream, String> {
     match terminators.lookup(&origin.listener.name, asked.as_deref()) {
         Ok(config) => {
             let stream = start.into_stream(config).await.map_err(|error| why(&error))?;
-            Ok(Stream::tls(TlsStream::from(stream)))
+            let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
+            check_time(shown)?;
+            let names = shown.map(certificate::alternative_names);
+            let proof = Proof { names, server_name: asked.map(String::into_boxed_str) };
+            Ok((Stream::tls(TlsStream::from(stream)), proof))
         }
         Err(reason) => {
             // Says so, which is all that can fail of it.

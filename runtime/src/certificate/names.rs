@@ -1,6 +1,7 @@
 //! What a certificate is for.
 
 use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
 
 use portolan_model::traffic::NameKind;
 use rustls::pki_types::CertificateDer;
@@ -21,6 +22,21 @@ pub fn alternative_names(certificate: &CertificateDer<'_>) -> Vec<(NameKind, Str
         _ => None,
     });
     known.collect()
+}
+
+/// Whether a certificate says that it has issued itself.
+#[must_use]
+pub fn is_self_issued(certificate: &CertificateDer<'_>) -> bool {
+    X509Certificate::from_der(certificate)
+        .is_ok_and(|(_, certificate)| certificate.subject() == certificate.issuer())
+}
+
+/// When a certificate's time is over; `None` of one that is malformed.
+#[must_use]
+pub fn not_after(certificate: &CertificateDer<'_>) -> Option<SystemTime> {
+    let (_, certificate) = X509Certificate::from_der(certificate).ok()?;
+    let secs = u64::try_from(certificate.validity().not_after.timestamp()).ok()?;
+    SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(secs))
 }
 
 fn address(octets: &[u8]) -> Option<IpAddr> {

@@ -53,6 +53,11 @@ pub(crate) const KINDS: &[Kind] = &[
     gateway_api("v1alpha2", "TCPRoute", "tcproutes"),
     gateway_api("v1beta1", "ReferenceGrant", "referencegrants"),
     gateway_api("v1", "BackendTLSPolicy", "backendtlspolicies"),
+    Kind {
+        version: "v1alpha1",
+        is_custom: true,
+        ..grouped("portolan.dev", "AccessPolicy", "accesspolicies")
+    },
 ];
 
 impl Kind {

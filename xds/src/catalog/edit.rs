@@ -5,19 +5,19 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::{
-    BackendTls, Gateway, Generation, PortTls, Protocol, Service, ServiceEntry, ServiceKey,
+    BackendTls, Gateway, Generation, Protocol, Service, ServiceAccess, ServiceEntry, ServiceKey,
     ServiceKind, ServicePort, ServiceRoutes, Snapshot,
 };
 
 use super::placed::Placed;
-use super::{Catalog, Changed, Name, OVERSIZED, Socket};
+use super::{Catalog, Changed, Name, OVERSIZED, Socket, SocketOf};
 use crate::capability::Dialect;
 use crate::config::ResourceConfig;
 use crate::resource::gateway::Made;
 use crate::resource::route::Around;
 use crate::resource::{
-    Encoded, ResourceType, cluster, cluster_name, endpoints, gateway, generation, listener, route,
-    target_name,
+    Encoded, ResourceType, cluster, cluster_name, endpoints, gateway, generation, inbound,
+    listener, route, target_name,
 };
 
 /// Services that are gone of which it is known when they went.
@@ -40,12 +40,14 @@ pub(super) struct Had<'a> {
     entry: Entry<'a>,
     routes: Option<&'a Arc<ServiceRoutes>>,
     tls: Option<&'a Arc<BackendTls>>,
+    access: Option<&'a Arc<ServiceAccess>>,
 }
 
 impl<'a> Had<'a> {
     pub(super) fn by(snapshot: &'a Snapshot, key: &ServiceKey) -> Self {
         let (routes, tls) = (snapshot.routes(key), snapshot.backend_tls(key));
-        Self { entry: snapshot.lookup(key), routes, tls }
+        let access = snapshot.access(key);
+        Self { entry: snapshot.lookup(key), routes, tls, access }
     }
 
     fn service(&self) -> Option<&'a Arc<Service>> {
@@ -53,8 +55,14 @@ impl<'a> Had<'a> {
     }
 
     /// What connections to the endpoints of a port begin with.
-    fn tls(&self, port: u16) -> Option<&'a PortTls> {
-        self.tls?.ports.get(&port)?.as_ref()
+    fn way(&self, port: u16) -> cluster::Way<'a> {
+        let told = self.tls.and_then(|tls| tls.ports.get(&port)?.as_ref());
+        let mutual = self.service().and_then(|service| service.policy.mutual_tls.as_ref());
+        match (told, mutual) {
+            (Some(tls), _) => cluster::Way::Tls(tls),
+            (None, Some(mutual)) => cluster::Way::Mutual(mutual),
+            (None, None) => cluster::Way::Plain,
+        }
     }
 
     /// Whether nothing may go to a port.
@@ -64,7 +72,10 @@ impl<'a> Had<'a> {
 
     /// Whether all is the same, but perhaps for endpoints.
     fn is_set_up_as(&self, other: &Self) -> bool {
-        self.service() == other.service() && self.routes == other.routes && self.tls == other.tls
+        self.service() == other.service()
+            && self.routes == other.routes
+            && self.tls == other.tls
+            && self.access == other.access
     }
 }
 
@@ -118,16 +129,13 @@ impl<'a> Edit<'a> {
             for Made { kind, name, encoded, tls } in gateway::encode(gateway, default) {
                 stale.remove(&(kind, name.clone()));
                 if kind == ResourceType::Listener {
-                    let socket = Socket { tls, gateway: Some(gateway.key.clone()) };
+                    let socket = Socket { tls, of: SocketOf::Gateway(gateway.key.clone()) };
                     self.catalog.sockets.insert(name.clone(), socket);
                 }
                 self.put(kind, name, encoded);
             }
         }
         for (kind, name) in stale {
-            if kind == ResourceType::Listener {
-                self.catalog.sockets.remove(&name);
-            }
             self.take_out(kind, name);
         }
     }
@@ -135,7 +143,7 @@ impl<'a> Edit<'a> {
     /// The sockets that proxies open.
     pub(super) fn listeners(&mut self) {
         for spec in &self.config.listeners {
-            let socket = Socket { tls: spec.tls.is_some(), gateway: None };
+            let socket = Socket { tls: spec.tls.is_some(), of: SocketOf::Everybody };
             self.catalog.sockets.insert(spec.name.clone(), socket);
             self.put(ResourceType::Listener, spec.name.clone(), listener::encode_socket(spec));
         }
@@ -165,9 +173,13 @@ impl<'a> Edit<'a> {
         for port in served_ports(entry) {
             let name = cluster_name(&service.key, port.port);
             let zone = config.zone(service.key.scope());
-            let tls = had.tls(port.port);
-            let cluster = |dialect| cluster::encode(service, port, tls, config, dialect);
-            self.dialect(name, cluster(Dialect::Envoy), cluster(Dialect::Grpc));
+            let plain =
+                |dialect| cluster::encode(service, port, cluster::Way::Plain, config, dialect);
+            let way = had.way(port.port);
+            let envoy = cluster::encode(service, port, way, config, Dialect::Envoy);
+            let clear = matches!(way, cluster::Way::Mutual(_)).then(|| plain(Dialect::Envoy));
+            self.in_the_clear(&name, clear);
+            self.dialect(name, envoy, plain(Dialect::Grpc));
             let target = target_name(&service.key, port.port, zone);
             let api = listener::encode_api(&service.key, port.port, zone);
             if write(&mut self.catalog.by_name_only, &target, api) {
@@ -177,6 +189,25 @@ impl<'a> Edit<'a> {
             let around = Around { routes: own, default: config.balancer, zone };
             let routes = route::encode_target(service, port, around);
             self.put(ResourceType::Route, target, routes);
+        }
+        for (name, listener, app) in inbound::encode(entry, had.access, config) {
+            let of = SocketOf::Service(service.key.clone());
+            self.catalog.sockets.insert(name.clone(), Socket { tls: true, of });
+            self.catalog.apps.insert(name.clone(), service.key.clone());
+            self.put(ResourceType::Listener, name.clone(), listener);
+            self.put(ResourceType::Cluster, name, app);
+        }
+    }
+
+    /// A cluster for clients that cannot prove who they are, if they get another.
+    fn in_the_clear(&mut self, name: &Name, clear: Option<Encoded>) {
+        let map = &mut self.catalog.in_the_clear;
+        let changed = match clear {
+            Some(clear) => write(map, name, clear),
+            None => map.remove(name).is_some(),
+        };
+        if changed {
+            self.changed.insert((ResourceType::Cluster, name.clone()));
         }
     }
 
@@ -213,7 +244,12 @@ impl<'a> Edit<'a> {
         let known = self.catalog.types[kind.index()].remove(&name).is_some();
         match kind {
             ResourceType::Endpoints => drop(self.catalog.placed.remove(&name)),
-            ResourceType::Cluster => drop(self.catalog.of_grpc.remove(&name)),
+            ResourceType::Cluster => {
+                self.catalog.of_grpc.remove(&name);
+                self.catalog.in_the_clear.remove(&name);
+                self.catalog.apps.remove(&name);
+            }
+            ResourceType::Listener => drop(self.catalog.sockets.remove(&name)),
             _ => {}
         }
         let hidden =
@@ -316,5 +352,6 @@ fn names(entry: &ServiceEntry, config: &ResourceConfig) -> BTreeSet<(ResourceTyp
                 (ResourceType::Route, target),
             ]
         })
+        .chain(inbound::names(entry))
         .collect()
 }

@@ -4,6 +4,7 @@ use portolan_model::{Protocol, Scope, ServiceKey};
 
 use super::Catalog;
 use crate::resource::ResourceType;
+use crate::resource::inbound::PREFIX as INBOUND;
 use crate::viewer::Viewer;
 
 /// The service and port a resource is made from, as far as its name tells.
@@ -19,11 +20,11 @@ pub struct Owner<'a> {
     shared: bool,
 }
 
-/// The owner of a resource: `shop/web:80`, `clusterset/shop/web:80`, or a target name such as
-/// `web.shop.svc.cluster.local:80`. `None` for what belongs to no service.
+/// The owner of a resource: `shop/web:80`, `clusterset/shop/web:80`, `inbound/shop/web:80`, or a
+/// target name such as `web.shop.svc.cluster.local:80`. `None` for what belongs to no service.
 #[must_use]
 pub fn owner(name: &str) -> Option<Owner<'_>> {
-    let (rest, port) = name.rsplit_once(':')?;
+    let (rest, port) = name.strip_prefix(INBOUND).unwrap_or(name).rsplit_once(':')?;
     let port = port.parse().ok()?;
     if let Some((rest, service)) = rest.rsplit_once('/') {
         let (scope, namespace) = rest.rsplit_once('/').unwrap_or(("", rest));
@@ -98,6 +99,7 @@ mod tests {
             ("clusterset/shop/web:80", Some(("shop", "web", 80, true))),
             ("web.shop.svc.cluster.local:80", Some(("shop", "web", 80, false))),
             ("web.shop.svc.clusterset.local:80", Some(("shop", "web", 80, true))),
+            ("inbound/shop/web:80", Some(("shop", "web", 80, false))),
             ("portolan/http", None),
             ("http", None),
             ("generation", None),

@@ -1,6 +1,7 @@
 //! Envoy messages -> values of the traffic model, checked. What is not supported is refused with
 //! the field and the reason, never half-applied.
 
+mod access;
 mod action;
 mod answer;
 mod asked;

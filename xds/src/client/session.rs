@@ -5,6 +5,7 @@
 //! all the same (gRFC A46); a resource that was good before stays as it was.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use imbl::OrdMap;
@@ -16,6 +17,7 @@ use portolan_proto::envoy::rpc::Status;
 
 use super::decode::{self, Decoded, cluster, endpoints, generation, listener, route, secret};
 use crate::resource::ResourceType;
+use crate::resource::inbound::PREFIX as INBOUND;
 
 /// Longest reason sent with a refusal, in bytes.
 const MAX_REASON: usize = 4096;
@@ -31,6 +33,8 @@ pub struct Session {
     /// of these.
     inline_routes: BTreeMap<ResourceName, ResourceName>,
     inline_endpoints: BTreeMap<ResourceName, ResourceName>,
+    /// Where listeners in front of endpoints are, if not at all addresses.
+    inbound_address: Option<IpAddr>,
     /// The generation last received; it is in force once the configuration is complete.
     generation: Option<Generation>,
 }
@@ -72,6 +76,12 @@ impl Session {
     #[must_use]
     pub fn config(&self) -> &TrafficConfig {
         &self.config
+    }
+
+    /// A session whose listeners in front of endpoints are at this address.
+    #[must_use]
+    pub fn listening_at(inbound_address: Option<IpAddr>) -> Self {
+        Self { inbound_address, ..Self::default() }
     }
 
     /// Whether the full sets came: before, a configuration without listeners says nothing.
@@ -252,7 +262,13 @@ impl Session {
         let stays = |name: &_| kept.contains_key(name) && !decoded.named.contains(name);
         self.inline_routes.retain(|listener, _| stays(listener));
         for decoded_listener in decoded.good {
-            let Some((listener, table)) = decoded_listener else { continue };
+            let Some((mut listener, table)) = decoded_listener else { continue };
+            if let Some(address) = self.inbound_address
+                && listener.name.starts_with(INBOUND)
+                && listener.address.ip().is_unspecified()
+            {
+                listener.address.set_ip(address);
+            }
             if let Some(table) = table {
                 self.inline_routes.insert(listener.name.clone(), table.name.clone());
                 insert_changed(&mut self.config.routes, table.name.clone(), table);

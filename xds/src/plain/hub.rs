@@ -97,7 +97,8 @@ impl Hub {
             | Key::Pod(..)
             | Key::Gateway(_)
             | Key::Routes(_)
-            | Key::BackendTls(_) => {}
+            | Key::BackendTls(_)
+            | Key::Access(_) => {}
         }
     }
 

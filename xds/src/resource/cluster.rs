@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use portolan_model::policy::{Connections, Policy};
+use portolan_model::policy::{Connections, MutualTls, Policy};
 use portolan_model::traffic::ProxyHeader;
 use portolan_model::{AppProtocol, PortTls, Service, ServicePort};
 use portolan_proto::envoy::cluster::{Cluster, cluster as cds};
@@ -21,7 +21,7 @@ use portolan_proto::envoy::upstream_http::http_protocol_options as http;
 use portolan_proto::envoy::upstream_http::http_protocol_options::explicit_http_config::ProtocolConfig;
 use portolan_proto::envoy::upstream_proxy_protocol::ProxyProtocolUpstreamTransport;
 
-use super::{Encoded, balancing, cluster_name, duration, host_name, pack, policy};
+use super::{Encoded, balancing, cluster_name, duration, host_name, pack, policy, tls};
 use crate::capability::Dialect;
 use crate::config::ResourceConfig;
 
@@ -39,12 +39,23 @@ pub(crate) const ANY_PROTOCOL: &str = "auto";
 /// Limit on establishing a connection to an endpoint.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Encodes the cluster of a port, for clients of a dialect; `tls`: what connections begin with.
+/// How connections to endpoints begin.
+#[derive(Clone, Copy, Debug)]
+pub enum Way<'a> {
+    /// In the clear.
+    Plain,
+    /// With TLS, as a policy says.
+    Tls(&'a PortTls),
+    /// With TLS by which both sides prove who they are.
+    Mutual(&'a MutualTls),
+}
+
+/// Encodes the cluster of a port, for clients of a dialect.
 #[must_use]
 pub fn encode(
     service: &Service,
     port: &ServicePort,
-    tls: Option<&PortTls>,
+    way: Way<'_>,
     config: &ResourceConfig,
     dialect: Dialect,
 ) -> Encoded {
@@ -71,7 +82,7 @@ pub fn encode(
         outlier_detection: wanted.outlier_detection.as_ref().map(policy::outlier_detection),
         circuit_breakers: policy::circuit_breakers(wanted),
         typed_extension_protocol_options: http_options(port, &wanted.connections),
-        transport_socket: transport_socket(port, &wanted.connections, tls, dialect),
+        transport_socket: transport_socket(service, port, way, config, dialect),
         metadata: metadata(port, wanted),
         lrs_server: config.load_reports.then(this_server),
         ..Cluster::default()
@@ -135,9 +146,10 @@ fn http_options(port: &ServicePort, wanted: &Connections) -> HashMap<String, Any
 /// A PROXY header before all else, then TLS. gRPC has no socket for the first, and for the second only
 /// what is set up at the client: it refuses the whole cluster for either.
 fn transport_socket(
+    service: &Service,
     port: &ServicePort,
-    wanted: &Connections,
-    tls: Option<&PortTls>,
+    way: Way<'_>,
+    config: &ResourceConfig,
     dialect: Dialect,
 ) -> Option<TransportSocket> {
     if dialect == Dialect::Grpc {
@@ -147,8 +159,16 @@ fn transport_socket(
         name: format!("envoy.transport_sockets.{name}"),
         config_type: Some(transport_socket::ConfigType::TypedConfig(config)),
     };
-    let tls = tls.map(|tls| super::tls::upstream(tls, port.app_protocol.as_ref()));
-    let version = match wanted.send_proxy {
+    let speaks = port.app_protocol.as_ref();
+    let tls = match way {
+        Way::Plain => None,
+        Way::Tls(tls) => Some(tls::upstream(tls, speaks)),
+        Way::Mutual(mutual) => {
+            let host = host_name(&service.key, config.zone(service.key.scope()));
+            Some(tls::mutual(mutual, &service.key, &host, &config.trust_domain, speaks))
+        }
+    };
+    let version = match service.policy.connections.send_proxy {
         None => return tls,
         Some(ProxyHeader::V1) => Version::V1,
         Some(ProxyHeader::V2) => Version::V2,
@@ -162,6 +182,11 @@ fn transport_socket(
         ..ProxyProtocolUpstreamTransport::default()
     };
     Some(socket("upstream_proxy_protocol", pack(&transport)))
+}
+
+/// What is spoken to the application of a port, and nothing of how long.
+pub(super) fn speaking(port: &ServicePort) -> HashMap<String, Any> {
+    http_options(port, &Connections::default())
 }
 
 /// What our own proxy reads and Envoy and gRPC have no field for; they pass over metadata.

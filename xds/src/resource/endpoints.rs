@@ -77,7 +77,7 @@ fn locality(priority: u32, zone: &str, lb_endpoints: Vec<LbEndpoint>) -> Localit
     }
 }
 
-fn lb_endpoint(target: SocketAddr) -> LbEndpoint {
+pub(super) fn lb_endpoint(target: SocketAddr) -> LbEndpoint {
     LbEndpoint {
         health_status: HealthStatus::Healthy.into(),
         load_balancing_weight: Some(UInt32Value { value: 1 }),

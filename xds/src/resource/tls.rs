@@ -2,20 +2,27 @@
 
 use std::sync::Arc;
 
+use portolan_model::policy::MutualTls;
 use portolan_model::traffic::NameKind;
-use portolan_model::{AppProtocol, PortTls};
+use portolan_model::{AppProtocol, PortTls, ServiceKey};
 use portolan_proto::envoy::core::{
     DataSource, TransportSocket, data_source::Specifier, transport_socket::ConfigType,
 };
 use portolan_proto::envoy::matcher::{StringMatcher, string_matcher::MatchPattern};
 use portolan_proto::envoy::tls::certificate_validation_context::SystemRootCerts;
-use portolan_proto::envoy::tls::common_tls_context::ValidationContextType;
+use portolan_proto::envoy::tls::common_tls_context::{
+    CombinedCertificateValidationContext, ValidationContextType,
+};
 use portolan_proto::envoy::tls::subject_alt_name_matcher::SanType;
 use portolan_proto::envoy::tls::{
-    CertificateValidationContext, CommonTlsContext, SubjectAltNameMatcher, UpstreamTlsContext,
+    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
+    UpstreamTlsContext,
 };
 
+use super::cluster::ads;
 use super::pack;
+use super::rbac::spiffe;
+use crate::issuer::{AUTHORITIES, OWN};
 
 /// Name of the transport, by which Envoy finds it where the type is not enough.
 pub(super) const SOCKET: &str = "envoy.transport_sockets.tls";
@@ -35,23 +42,85 @@ pub(super) fn upstream(tls: &PortTls, speaks: Option<&AppProtocol>) -> Transport
         match_typed_subject_alt_names: tls.names.iter().map(name).collect(),
         ..CertificateValidationContext::default()
     };
-    let alpn: &[&str] = match speaks {
-        Some(AppProtocol::Http2) => &["h2"],
-        Some(AppProtocol::Http1) => &["http/1.1"],
-        _ => &[],
-    };
     let context = UpstreamTlsContext {
         sni: tls.server_name.to_string(),
         common_tls_context: Some(CommonTlsContext {
-            alpn_protocols: alpn.iter().map(|name| (*name).to_owned()).collect(),
+            alpn_protocols: alpn(speaks),
             validation_context_type: Some(ValidationContextType::ValidationContext(validation)),
             ..CommonTlsContext::default()
         }),
         ..UpstreamTlsContext::default()
     };
+    socket(&context)
+}
+
+/// TLS to the endpoints of a service by which both sides prove who they are.
+pub(super) fn mutual(
+    mutual: &MutualTls,
+    service: &ServiceKey,
+    host: &str,
+    domain: &str,
+    speaks: Option<&AppProtocol>,
+) -> TransportSocket {
+    let own = service.namespace();
+    let accounts = mutual.accounts.iter().map(|account| {
+        let namespace = account.namespace.as_deref().unwrap_or(own);
+        MatchPattern::Exact(spiffe(domain, namespace, &account.name))
+    });
+    let mut patterns: Vec<MatchPattern> = accounts.collect();
+    if patterns.is_empty() {
+        patterns.push(MatchPattern::Prefix(spiffe(domain, own, "")));
+    }
+    let context = UpstreamTlsContext {
+        sni: host.to_owned(),
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![by_name(OWN)],
+            alpn_protocols: alpn(speaks),
+            validation_context_type: Some(of_ids(patterns)),
+            ..CommonTlsContext::default()
+        }),
+        ..UpstreamTlsContext::default()
+    };
+    socket(&context)
+}
+
+/// Whoever is of the trust domain.
+pub(super) fn of_domain(domain: &str) -> ValidationContextType {
+    of_ids(vec![MatchPattern::Prefix(format!("spiffe://{domain}/"))])
+}
+
+/// Certificates of the trust domain's authorities for SPIFFE ids such as these.
+fn of_ids(patterns: Vec<MatchPattern>) -> ValidationContextType {
+    let names = patterns.into_iter().map(|pattern| matcher(SanType::Uri, pattern));
+    let own = CertificateValidationContext {
+        match_typed_subject_alt_names: names.collect(),
+        ..CertificateValidationContext::default()
+    };
+    ValidationContextType::CombinedValidationContext(CombinedCertificateValidationContext {
+        default_validation_context: Some(own),
+        validation_context_sds_secret_config: Some(by_name(AUTHORITIES)),
+        ..CombinedCertificateValidationContext::default()
+    })
+}
+
+/// A secret that comes over the same stream.
+pub(super) fn by_name(name: &str) -> SdsSecretConfig {
+    SdsSecretConfig { name: name.to_owned(), sds_config: Some(ads()) }
+}
+
+fn alpn(speaks: Option<&AppProtocol>) -> Vec<String> {
+    let names: &[&str] = match speaks {
+        Some(AppProtocol::Http2) => &["h2"],
+        Some(AppProtocol::Http1) => &["http/1.1"],
+        _ => &[],
+    };
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn socket(context: &UpstreamTlsContext) -> TransportSocket {
     TransportSocket {
         name: SOCKET.to_owned(),
-        config_type: Some(ConfigType::TypedConfig(pack(&context))),
+        config_type: Some(ConfigType::TypedConfig(pack(context))),
     }
 }
 
@@ -62,12 +131,13 @@ pub(super) fn name((kind, name): &(NameKind, Arc<str>)) -> SubjectAltNameMatcher
         NameKind::Email => SanType::Email,
         NameKind::Ip => SanType::IpAddress,
     };
+    matcher(kind, MatchPattern::Exact(name.to_string()))
+}
+
+fn matcher(kind: SanType, pattern: MatchPattern) -> SubjectAltNameMatcher {
     SubjectAltNameMatcher {
         san_type: kind.into(),
-        matcher: Some(StringMatcher {
-            match_pattern: Some(MatchPattern::Exact(name.to_string())),
-            ..StringMatcher::default()
-        }),
+        matcher: Some(StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() }),
         ..SubjectAltNameMatcher::default()
     }
 }

@@ -12,7 +12,9 @@ use super::admission::Admitted;
 use super::authorize::{Authorization, Identity};
 use super::connections::Remote;
 use super::stream::Streams;
-use crate::viewer::Viewer;
+use crate::issuer::Held;
+use crate::resource::rbac::spiffe;
+use crate::viewer::{Own, Viewer};
 
 /// Longest token, in octets.
 const MAX_TOKEN: usize = 16 * 1024;
@@ -23,6 +25,8 @@ pub(super) struct Peer {
     pub(super) identity: Option<Arc<str>>,
     /// What its identity lets it see.
     pub(super) viewer: Viewer,
+    /// It is believed whatever service account it says it is.
+    pub(super) names_itself: bool,
 }
 
 impl Streams {
@@ -48,10 +52,32 @@ impl Streams {
             _ => None,
         };
         let secrets = remote.as_ref().is_some_and(|remote| may_have_keys(remote, &identity));
-        let viewer = Viewer { namespaces, secrets, ..Viewer::default() };
+        let own = identity.as_ref().filter(|_| secrets).and_then(|identity| self.own(identity));
+        let own = own.or_else(|| self.own_by_certificate(remote.as_ref()?).filter(|_| secrets));
+        let viewer = Viewer { namespaces, secrets, own: Own(own), ..Viewer::default() };
+        // Of clients of which nothing is asked, those may say who they are that this process would
+        // believe anything.
+        let names_itself = identity.is_none()
+            && remote.as_ref().is_some_and(|remote| {
+                remote.internal || self.trusts_local && remote.address.ip().is_loopback()
+            });
         let address = remote.map(|remote| remote.address.to_string()).unwrap_or_default();
         let identity = identity.map(|identity| identity.to_string().into());
-        Ok((Peer { address, identity, viewer }, body))
+        Ok((Peer { address, identity, viewer, names_itself }, body))
+    }
+
+    /// The certificate of a service account, where there is an issuer.
+    pub(super) fn own(&self, identity: &Identity) -> Option<Arc<Held>> {
+        let issuer = self.issuer.as_ref()?;
+        let Identity { namespace, account } = identity;
+        issuer.hold(&spiffe(issuer.trust_domain(), namespace, account))
+    }
+
+    /// The same of one that shows a certificate, though none is asked for.
+    fn own_by_certificate(&self, remote: &Remote) -> Option<Arc<Held>> {
+        let domain = self.issuer.as_ref()?.trust_domain();
+        let known = remote.identities.iter().find_map(|uri| Identity::from_spiffe(uri, domain))?;
+        self.own(&known)
     }
 
     /// Whether a client may see everything, and so what others do.

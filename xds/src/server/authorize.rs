@@ -70,6 +70,13 @@ impl Identity {
         Self::of(namespace, account)
     }
 
+    /// `<namespace>/<account>`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (namespace, account) = text.split_once('/')?;
+        Self::of(namespace, account)
+    }
+
     fn of(namespace: &str, account: &str) -> Option<Self> {
         let is_part = |text: &str| !text.is_empty() && !text.contains(['/', ':', '*']);
         (is_part(namespace) && is_part(account))

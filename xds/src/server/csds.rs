@@ -24,7 +24,7 @@ use super::connections::Remote;
 use super::session::{ResourceReport, ResourceState};
 use super::stream::Streams;
 use crate::catalog::Catalog;
-use crate::resource::version_text;
+use crate::resource::{ResourceType, version_text};
 
 /// Clients told of in one response; who wants more names fewer of them.
 const MAX_CLIENTS: usize = 500;
@@ -164,9 +164,10 @@ fn told(report: &ResourceReport, catalog: &Catalog, contents: bool) -> GenericXd
         version_info: version_text(refusal.version),
         ..UpdateFailureState::default()
     });
-    // What the client has is the catalog's only where the version is the same.
+    // What the client has is the catalog's only where the version is the same. Keys are nobody else's.
     let encoded = catalog
         .lookup(report.kind, &report.name)
+        .filter(|_| report.kind != ResourceType::Secret)
         .filter(|encoded| contents && report.acked == Some(encoded.version));
     GenericXdsConfig {
         type_url: report.kind.type_url().to_owned(),

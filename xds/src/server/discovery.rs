@@ -156,7 +156,7 @@ async fn open<T: Open>(
     }
     let (peer, body) = streams.admit(request).await?;
     let Method { variant, only, .. } = method;
-    let admitted = streams.clients.admit(peer.address, variant, only, now_ms());
+    let admitted = streams.clients.admit(peer.address.clone(), variant, only, now_ms());
     let Some((client, inquiries)) = admitted else {
         streams.metrics.refused.inc();
         return Err(Status::resource_exhausted("too many streams"));
@@ -166,7 +166,7 @@ async fn open<T: Open>(
     let (outbox, inbox) = outbox::pair();
     let session = Session::new(variant, only, streams.limits.names);
     let stream = Stream::new(requests, outbox, session, client, inquiries, streams.clone());
-    streams.clients.run(stream.run(peer.viewer, peer.identity));
+    streams.clients.run(stream.run(peer));
     let mut response = http::Response::new(Body::new(ResponseBody::new(inbox)));
     let content_type = http::HeaderValue::from_static("application/grpc");
     response.headers_mut().insert(http::header::CONTENT_TYPE, content_type);

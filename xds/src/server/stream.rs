@@ -14,7 +14,8 @@ use tonic::{Code, Status, Streaming};
 
 use super::ServerLimits;
 use super::admission::Admission;
-use super::authorize::Authorization;
+use super::admit::Peer;
+use super::authorize::{Authorization, Identity};
 use super::clients::{Client, ClientHandle, Clients, Inquiry};
 use super::interest::Interest;
 use super::outbox::Outbox;
@@ -23,10 +24,11 @@ use super::session::{MAX_NAME_BYTES, Outcome, Session, Violation};
 use super::wire::Open;
 use crate::capability::{Agent, Capabilities};
 use crate::catalog::{Catalog, Changed, Name};
+use crate::issuer::Issuer;
 use crate::metrics::ServerMetrics;
 use crate::resource::ResourceType;
-use crate::viewer::{Gateways, Viewer};
-use crate::{GATEWAYS, NODE_NAME};
+use crate::viewer::{Gateways, Own, Viewer, parse_serves};
+use crate::{GATEWAYS, IDENTITY, NODE_NAME, SERVES};
 
 /// How long routes are held back for a client that does not ask for the endpoints of a new cluster.
 const HOLD_LIMIT: Duration = Duration::from_secs(5);
@@ -47,6 +49,10 @@ pub(super) struct Streams {
     /// What this process itself shows where it comes by its own way.
     pub(super) internal: Option<Arc<str>>,
     pub(super) admission: Admission,
+    /// What issues certificates to clients, if anything does.
+    pub(super) issuer: Option<Arc<Issuer>>,
+    /// Whether clients on this machine are believed who they say they are.
+    pub(super) trusts_local: bool,
     pub(super) lifecycle: Lifecycle,
 }
 
@@ -82,6 +88,8 @@ pub(super) struct Stream<T> {
     streams: Arc<Streams>,
     /// Who the client is, apart from what it says of itself.
     proven: Viewer,
+    /// Whether it is believed whatever service account it says it is.
+    names_itself: bool,
     /// Whether it has said who it is.
     named: bool,
     /// Until when routes are held back.
@@ -115,12 +123,25 @@ impl<T: Open> Stream<T> {
         inquiries: mpsc::Receiver<Inquiry>,
         streams: Arc<Streams>,
     ) -> Self {
-        let (proven, named, hold, alive) = (Viewer::default(), false, None, None);
-        Self { requests, outbox, session, client, inquiries, streams, proven, named, hold, alive }
+        Self {
+            requests,
+            outbox,
+            session,
+            client,
+            inquiries,
+            streams,
+            proven: Viewer::default(),
+            names_itself: false,
+            named: false,
+            hold: None,
+            alive: None,
+        }
     }
 
     /// Serves until either side ends it.
-    pub(super) async fn run(mut self, proven: Viewer, identity: Option<Arc<str>>) {
+    pub(super) async fn run(mut self, peer: Peer) {
+        let Peer { viewer: proven, identity, names_itself, .. } = peer;
+        self.names_itself = names_itself;
         self.streams.metrics.streams.inc();
         self.session.on_viewer(proven.clone());
         self.proven = proven;
@@ -220,6 +241,10 @@ impl<T: Open> Stream<T> {
         if let Some(node) = node.filter(|_| !self.named) {
             self.named = true;
             self.client.name(&node);
+            if self.names_itself {
+                let said = text(&node, IDENTITY).and_then(Identity::parse);
+                self.proven.own = Own(said.and_then(|said| self.streams.own(&said)));
+            }
             self.session.on_viewer(viewer(&self.proven, &node));
         }
         let outcome = self.session.on_request(request, now_ms()).map_err(|violation| {
@@ -277,7 +302,8 @@ fn viewer(proven: &Viewer, node: &Node) -> Viewer {
     let ttl = features.iter().any(|feature| feature == "xds.config.supports-resource-ttl");
     let capabilities = Capabilities::of(&Agent::from(node));
     let gateways = text(node, GATEWAYS).map(Gateways::parse).unwrap_or_default();
-    Viewer { place: place(node), gateways, ttl, capabilities, ..proven.clone() }
+    let serves = text(node, SERVES).map(parse_serves).unwrap_or_default();
+    Viewer { place: place(node), gateways, serves, ttl, capabilities, ..proven.clone() }
 }
 
 /// What a client says under a key of its metadata.

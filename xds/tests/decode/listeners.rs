@@ -31,7 +31,7 @@ use prost::Message;
 
 use crate::{address, any, number, secs, yes};
 
-fn manager() -> HttpConnectionManager {
+pub(crate) fn manager() -> HttpConnectionManager {
     let rds = Rds { route_config_name: "t".into(), ..Rds::default() };
     HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::Rds(rds)),
@@ -39,19 +39,19 @@ fn manager() -> HttpConnectionManager {
     }
 }
 
-fn proxy() -> TcpProxy {
+pub(crate) fn proxy() -> TcpProxy {
     TcpProxy {
         cluster_specifier: Some(ClusterSpecifier::Cluster("c".into())),
         ..TcpProxy::default()
     }
 }
 
-fn chain(config: Any) -> FilterChain {
+pub(crate) fn chain(config: Any) -> FilterChain {
     let filter = Filter { name: "f".into(), config_type: Some(ConfigType::TypedConfig(config)) };
     FilterChain { filters: vec![filter], ..FilterChain::default() }
 }
 
-fn listener(filter_chains: Vec<FilterChain>) -> Listener {
+pub(crate) fn listener(filter_chains: Vec<FilterChain>) -> Listener {
     Listener {
         name: "l".into(),
         address: address("127.0.0.1", 8080),
@@ -129,6 +129,7 @@ fn what_is_asked_of_http_connections() {
         escaped_slashes: EscapedSlashes::Redirect,
         strip_port: StripPort::Matching,
         underscores: Underscores::Reject,
+        ..HttpOptions::default()
     };
     let any_port = HttpConnectionManager {
         strip_port_mode: Some(StripPortMode::StripAnyHostPort(true)),
@@ -212,6 +213,7 @@ fn what_is_asked_of_tcp_streams() {
         idle_timeout: Some(Duration::from_secs(60)),
         max_age: Some(Duration::from_secs(600)),
         hash_on: Some(HashOn::SourceIp),
+        ..TcpOptions::default()
     };
     let unlimited = TcpProxy { idle_timeout: secs(0), ..proxy() };
     for (proxy, options) in

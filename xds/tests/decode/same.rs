@@ -29,7 +29,8 @@ fn service(change: impl FnOnce(&mut Service)) -> Service {
 
 fn cluster_of(service: &Service) -> Cluster {
     let config = ResourceConfig { balancer: Balancer::PeakEwma, ..config() };
-    let encoded = cluster::encode(service, &service.ports[0], None, &config, Dialect::Envoy);
+    let encoded =
+        cluster::encode(service, &service.ports[0], cluster::Way::Plain, &config, Dialect::Envoy);
     decode::cluster::decode(&any(&encoded)).expect("our proxy takes it").1.0
 }
 
@@ -245,7 +246,8 @@ fn what_is_spoken_to_endpoints_is_the_protocol_of_the_port() {
 #[test]
 fn a_header_of_the_proxy_protocol_is_not_for_grpc_which_would_refuse_the_cluster() {
     let service = service(|s| s.policy.connections.send_proxy = Some(ProxyHeader::V2));
-    let encoded = cluster::encode(&service, &service.ports[0], None, &config(), Dialect::Grpc);
+    let encoded =
+        cluster::encode(&service, &service.ports[0], cluster::Way::Plain, &config(), Dialect::Grpc);
     let (_, (cluster, _)) = decode::cluster::decode(&any(&encoded)).expect("taken");
     assert_eq!(cluster.upstream.send_proxy, None);
 }
@@ -327,6 +329,7 @@ fn what_the_configuration_asks_of_a_listener_arrives() {
         idle_timeout: Some(60 * SECOND),
         max_age: Some(600 * SECOND),
         hash_on: Some(HashOn::SourceIp),
+        ..TcpOptions::default()
     };
     let by_address = || TcpOptions { hash_on: Some(HashOn::SourceIp), ..TcpOptions::default() };
     let service = || ServiceKey::new("shop", "db").expect("valid");

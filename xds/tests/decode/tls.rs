@@ -29,7 +29,7 @@ use portolan_proto::envoy::tls::{
 };
 use portolan_xds::Dialect;
 use portolan_xds::client::decode;
-use portolan_xds::resource::cluster;
+use portolan_xds::resource::cluster::{self, Way};
 
 use crate::clusters::{eds, socket, taken};
 use crate::support::{any as encoded_any, config, entry};
@@ -327,7 +327,7 @@ fn what_a_policy_says_of_a_port_is_what_our_proxy_begins_with() {
             service.policy = Policy::default();
             service.policy.connections.send_proxy = header;
             let port = &service.ports[0];
-            let made = cluster::encode(&service, port, Some(&tls), &config(), Dialect::Envoy);
+            let made = cluster::encode(&service, port, Way::Tls(&tls), &config(), Dialect::Envoy);
             let taken = decode::cluster::decode(&encoded_any(&made)).expect("taken").1.0;
             let expected = ClientTls {
                 server_name: Some("a.test".into()),
@@ -342,8 +342,8 @@ fn what_a_policy_says_of_a_port_is_what_our_proxy_begins_with() {
         }
         // gRPC would refuse the cluster.
         let port = &service.ports[0];
-        let made = cluster::encode(&service, port, Some(&tls), &config(), Dialect::Grpc);
-        let plain = cluster::encode(&service, port, None, &config(), Dialect::Grpc);
+        let made = cluster::encode(&service, port, Way::Tls(&tls), &config(), Dialect::Grpc);
+        let plain = cluster::encode(&service, port, Way::Plain, &config(), Dialect::Grpc);
         assert_eq!(made.version, plain.version);
     }
 }

@@ -30,7 +30,7 @@ fn service(change: impl FnOnce(&mut Service)) -> Service {
 
 fn encode(service: &Service, default: Balancer, dialect: Dialect) -> Encoded {
     let config = ResourceConfig { balancer: default, ..config() };
-    cluster::encode(service, &service.ports[0], None, &config, dialect)
+    cluster::encode(service, &service.ports[0], cluster::Way::Plain, &config, dialect)
 }
 
 fn cluster_of(encoded: &Encoded) -> Cluster {

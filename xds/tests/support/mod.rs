@@ -167,6 +167,7 @@ pub(crate) fn config() -> ResourceConfig {
         ],
         gateway_address: std::net::Ipv4Addr::LOCALHOST.into(),
         load_reports: false,
+        trust_domain: "test".to_owned(),
     }
 }
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use portolan_model::AppProtocol;
 use portolan_model::policy::{
-    BackOff, Balancer, CircuitBreaker, Connections, FailurePercentage, HashOn, HealthCheck,
-    OutlierDetection, Probe, Retries, RetryBudget, RetryOn, Tuning,
+    Account, BackOff, Balancer, CircuitBreaker, Connections, FailurePercentage, HashOn,
+    HealthCheck, Inbound, MutualTls, OutlierDetection, Probe, Retries, RetryBudget, RetryOn,
+    TlsMode, Tuning,
 };
 use portolan_model::traffic::{AdaptiveConcurrency, ProxyHeader, SlowStart, SuccessRate};
 
@@ -23,7 +24,8 @@ fn read(annotations: &[(&str, &str)]) -> (Policy, Vec<ServicePort>, Vec<String>)
         ServicePort::new("", Protocol::Tcp, 9000),
     ];
     let mut warnings = Vec::new();
-    let policy = convert(annotations.iter(), &mut ports, &mut warnings);
+    let targets = [Some(8080), Some(53), None];
+    let policy = convert(annotations.iter(), &mut ports, &targets, &mut warnings);
     let prefix = format!("metadata.annotations[{PREFIX}");
     let said = warnings.iter().map(|w| {
         let field = w.field.as_deref().unwrap_or_default();
@@ -81,6 +83,9 @@ fn every_setting_is_read() {
         ("adaptive-concurrency-interval", "200ms"),
         ("adaptive-concurrency-min-rtt-interval", "30s"),
         ("adaptive-concurrency-tolerance-percent", "50"),
+        ("mtls", "strict"),
+        ("service-accounts", "web, other/api"),
+        ("app-port.web", "9080"),
         ("protocol", "http"),
         ("protocol.9000", "grpc"),
     ]);
@@ -153,6 +158,14 @@ fn every_setting_is_read() {
             max_requests: NonZeroU32::new(1000),
             send_proxy: Some(ProxyHeader::V2),
         },
+        mutual_tls: Some(MutualTls {
+            mode: TlsMode::Strict,
+            accounts: vec![
+                Account { namespace: None, name: "web".into() },
+                Account { namespace: Some("other".into()), name: "api".into() },
+            ],
+        }),
+        inbound: [(80, Inbound { listens: 8080, app: 9080 })].into(),
     };
     assert_eq!(policy, expected);
     let protocols: Vec<_> = ports.into_iter().map(|p| p.app_protocol).collect();

@@ -28,13 +28,28 @@ const AUTHORITIES: &str = "ca.crt";
 /// The first field that forbids it.
 pub fn policy(policy: &api::BackendTlsPolicy) -> Result<GatewayApiDraft, Fault> {
     let meta = meta(&policy.metadata, true)?;
-    let (spec, field) = (&policy.spec, "spec.targetRefs");
-    at_most(field, spec.target_refs.len(), MAX_TARGETS)?;
-    if spec.target_refs.is_empty() {
+    let spec = &policy.spec;
+    let targets = targets(&spec.target_refs)?;
+    let said = &spec.validation;
+    let server_name = host("spec.validation.hostname", &said.hostname)?;
+    Ok(GatewayApiDraft::BackendTls(BackendTlsDraft {
+        trusted: trusted(said, &meta.namespace)?,
+        names: names(&said.subject_alt_names, &server_name)?,
+        meta,
+        targets,
+        server_name,
+    }))
+}
+
+/// What a policy is for.
+pub(super) fn targets(said: &[api::PolicyTarget]) -> Result<Vec<PolicyTargetDraft>, Fault> {
+    let field = "spec.targetRefs";
+    at_most(field, said.len(), MAX_TARGETS)?;
+    if said.is_empty() {
         return Err(Fault::rejected(field, "missing"));
     }
-    let mut targets: Vec<PolicyTargetDraft> = Vec::with_capacity(spec.target_refs.len());
-    for (i, said) in spec.target_refs.iter().enumerate() {
+    let mut targets: Vec<PolicyTargetDraft> = Vec::with_capacity(said.len());
+    for (i, said) in said.iter().enumerate() {
         check_subdomain(&format!("{field}[{i}].name"), &said.name)?;
         let target = PolicyTargetDraft {
             group: said.group.as_str().into(),
@@ -47,15 +62,7 @@ pub fn policy(policy: &api::BackendTlsPolicy) -> Result<GatewayApiDraft, Fault> 
         }
         targets.push(target);
     }
-    let said = &spec.validation;
-    let server_name = host("spec.validation.hostname", &said.hostname)?;
-    Ok(GatewayApiDraft::BackendTls(BackendTlsDraft {
-        trusted: trusted(said, &meta.namespace)?,
-        names: names(&said.subject_alt_names, &server_name)?,
-        meta,
-        targets,
-        server_name,
-    }))
+    Ok(targets)
 }
 
 fn trusted(said: &api::BackendTlsValidation, namespace: &Arc<str>) -> Result<TrustDraft, Fault> {

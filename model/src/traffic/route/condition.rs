@@ -235,7 +235,8 @@ impl Conditions {
 }
 
 impl HeaderMatch {
-    pub(super) fn holds(&self, asked: &impl Asked) -> bool {
+    /// Whether a request is so.
+    pub fn holds(&self, asked: &impl Asked) -> bool {
         let value = match asked.field(&self.name) {
             None if self.missing_is_empty => Some(Cow::Borrowed(&b""[..])),
             value => value,

@@ -9,6 +9,7 @@ use portolan_model::Generation;
 use tokio::time::Instant;
 
 use super::{Account, protocol};
+use crate::admit::Proof;
 use crate::decision::{self, Decision, RouteTaken, Times, Try, millis};
 use crate::http::Client;
 use crate::http::answering::Answering;
@@ -109,6 +110,8 @@ impl Account {
             listener: client.origin.listener.name.clone(),
             protocol: protocol(answer.speaks),
             client: client.peer,
+            identity: Proof::identity(client.proof.as_deref())
+                .map(|name| decision::text(name.as_bytes())),
             method: decision::text(head.method()),
             authority: decision::text(self.authority(head)),
             path: decision::text(path),

@@ -1,13 +1,14 @@
 //! `HttpConnectionManager` -> [`HttpOptions`], and which routes it goes by.
 
 use portolan_model::traffic::{
-    EscapedSlashes, HttpOptions, ResourceName, RouteTable, StripPort, Underscores,
+    ClientCertField, EscapedSlashes, HttpOptions, ResourceName, RouteTable, StripPort, Underscores,
 };
 use portolan_proto::envoy::core::HttpProtocolOptions;
 use portolan_proto::envoy::core::http_protocol_options::HeadersWithUnderscoresAction;
 use portolan_proto::envoy::http_connection_manager::HttpConnectionManager;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
-    CodecType, PathWithEscapedSlashesAction, RouteSpecifier, StripPortMode, UpgradeConfig,
+    CodecType, ForwardClientCertDetails, PathWithEscapedSlashesAction, RouteSpecifier,
+    StripPortMode, UpgradeConfig,
 };
 
 use super::{http_filters, refuse, route, time};
@@ -29,9 +30,9 @@ pub(super) fn convert(
     manager: &HttpConnectionManager,
     listener: &ResourceName,
 ) -> Result<Decoded, String> {
-    http_filters::check(&manager.http_filters)?;
+    let access = http_filters::check(&manager.http_filters)?;
     unsupported(manager)?;
-    let options = options(manager)?;
+    let options = HttpOptions { access, ..options(manager)? };
     match &manager.route_specifier {
         Some(RouteSpecifier::Rds(rds)) if !rds.route_config_name.is_empty() => {
             Ok((rds.route_config_name.as_str().into(), None, options))
@@ -70,6 +71,7 @@ fn options(manager: &HttpConnectionManager) -> Result<HttpOptions, String> {
         normalize_path: manager.normalize_path.is_some_and(|v| v.value),
         merge_slashes: manager.merge_slashes,
         escaped_slashes: escaped_slashes(manager.path_with_escaped_slashes_action)?,
+        client_cert: client_cert(manager)?,
         strip_port: match manager.strip_port_mode {
             Some(StripPortMode::StripAnyHostPort(true)) => StripPort::Any,
             _ if manager.strip_matching_host_port => StripPort::Matching,
@@ -82,6 +84,30 @@ fn options(manager: &HttpConnectionManager) -> Result<HttpOptions, String> {
     }
     options.upgrades = upgrades(&manager.upgrade_configs)?;
     Ok(options)
+}
+
+/// Of what may be set, the URIs and DNS names are; to leave them out is refused, and so is what would
+/// be missed.
+fn client_cert(manager: &HttpConnectionManager) -> Result<ClientCertField, String> {
+    use ForwardClientCertDetails as Details;
+    let details = manager.forward_client_cert_details;
+    let field = match Details::try_from(details) {
+        Ok(Details::Sanitize) => return Ok(ClientCertField::Remove),
+        Ok(Details::ForwardOnly) => return Ok(ClientCertField::Keep),
+        Ok(Details::AlwaysForwardOnly) => return Ok(ClientCertField::Pass),
+        Ok(Details::SanitizeSet) => ClientCertField::Set,
+        Ok(Details::AppendForward) => ClientCertField::Append,
+        Err(_) => return Err(format!("forward_client_cert_details: {details} is none")),
+    };
+    let set = manager.set_current_client_cert_details.as_ref();
+    for (name, asked) in [
+        ("subject", set.is_some_and(|set| set.subject.is_some_and(|v| v.value))),
+        ("cert", set.is_some_and(|set| set.cert)),
+        ("chain", set.is_some_and(|set| set.chain)),
+    ] {
+        refuse(&format!("set_current_client_cert_details.{name}"), asked)?;
+    }
+    Ok(field)
 }
 
 /// What is left to the implementation is that they stay, as with Envoy.

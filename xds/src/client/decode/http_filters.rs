@@ -1,18 +1,20 @@
-//! HTTP filters: the router, those that do nothing as they stand, and those that may be left out.
-//! None is run here, so any other is refused; what routes ask of them is read by `asked`.
+//! HTTP filters: who may do what, the router, those that do nothing as they stand, and those that may
+//! be left out. Any other is refused; what routes ask of them is read by `asked`.
 
+use portolan_model::traffic::Access;
 use portolan_proto::envoy::http_connection_manager::HttpFilter;
 use portolan_proto::envoy::http_connection_manager::http_filter::ConfigType;
+use portolan_proto::envoy::http_rbac::Rbac;
 use portolan_proto::envoy::http_router::Router;
 use portolan_proto::envoy::local_ratelimit::LocalRateLimit;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::typed_struct::TypedStruct;
 use prost::{Message, Name};
 
-use super::message;
+use super::{access, message};
 
 /// Filters that watch requests for statistics and leave them as they are, and one that is about the
-/// ALPN of TLS to endpoints, which there is none of.
+/// ALPN of TLS to endpoints, where the proxy offers what it will speak.
 const WATCHERS: [&str; 4] = [
     "envoy.extensions.filters.http.grpc_stats.v3.FilterConfig",
     "stats.PluginConfig",
@@ -27,9 +29,22 @@ const IDLE_WHEN_EMPTY: [&str; 2] = [
 /// Messages as JSON, with the type inside.
 const TYPED_STRUCTS: [&str; 2] = ["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"];
 
-/// Refuses the first filter of a connection manager that would be missed.
-pub(super) fn check(filters: &[HttpFilter]) -> Result<(), String> {
+/// What requests have to pass, by the filters of a connection manager.
+///
+/// # Errors
+/// The first filter that would be missed.
+pub(super) fn check(filters: &[HttpFilter]) -> Result<Vec<Access>, String> {
+    let mut passes = Vec::new();
     for (i, filter) in filters.iter().enumerate() {
+        if let Some(ConfigType::TypedConfig(any)) = &filter.config_type
+            && any.type_url == Rbac::type_url()
+            && !filter.disabled
+        {
+            let field = format!("http_filters[{i}]");
+            let rbac = message(any).map_err(|error| format!("{field}: {error}"))?;
+            passes.extend(access::http(&field, &rbac)?);
+            continue;
+        }
         let harmless = match &filter.config_type {
             Some(ConfigType::TypedConfig(any)) => is_harmless(any),
             _ => false,
@@ -38,7 +53,7 @@ pub(super) fn check(filters: &[HttpFilter]) -> Result<(), String> {
             return Err(format!("http_filters[{i}]: {:?} is not supported", filter.name));
         }
     }
-    Ok(())
+    Ok(passes)
 }
 
 fn is_harmless(config: &Any) -> bool {

@@ -17,6 +17,7 @@ use portolan_proto::envoy::listener::filter::ConfigType;
 use portolan_proto::envoy::listener::listener_filter::ConfigType as ListenerFilterConfig;
 use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch, Listener, ListenerFilter};
 use portolan_proto::envoy::listener_proxy_protocol::ProxyProtocol;
+use portolan_proto::envoy::network_rbac::Rbac as NetworkRbac;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::raw_buffer::RawBuffer;
 use portolan_proto::envoy::tcp_proxy::TcpProxy;
@@ -25,7 +26,7 @@ use portolan_proto::envoy::tls_inspector::TlsInspector;
 use prost::Name;
 
 use super::endpoints::socket_address;
-use super::{DecodeError, action, http, message, named, refuse, resource, time, tls};
+use super::{DecodeError, access, action, http, message, named, refuse, resource, time, tls};
 use crate::resource::listener::HTTP_PROTOCOLS;
 
 /// The transport that is none.
@@ -160,27 +161,33 @@ fn chains(listener: &Listener, name: &ResourceName, inspected: bool) -> Result<C
 /// A filter chain, and where it stands.
 type Listed<'a> = (String, &'a FilterChain);
 
-/// Chains that begin with TLS, told apart by the name that the client asks for. All of them come to
-/// the same above it.
+/// Chains that begin with TLS, told apart by the name that the client asks for, and one for what begins
+/// otherwise. All of them come to the same above it.
 fn secured(listed: &[Listed<'_>], name: &ResourceName, headed: bool) -> Result<Chains, String> {
-    let mut chains = Vec::with_capacity(listed.len());
+    let mut chains: Vec<TlsChain> = Vec::with_capacity(listed.len());
     let mut above: Option<(ListenerKind, Option<RouteTable>)> = None;
+    let mut permissive = false;
     for (field, chain) in listed {
         let said = chain.transport_socket.as_ref();
         if is_raw(said) {
-            return Err(format!("{field}.transport_socket: missing, other chains begin with TLS"));
+            if permissive || !is_for_the_rest(chain) {
+                let only = "beside TLS only one other chain is supported, of transport_protocol";
+                return Err(format!("{field}: {only} {RAW_BUFFER:?} or without conditions"));
+            }
+            permissive = true;
+        } else {
+            let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
+            let chain_of = tls::downstream(&format!("{field}.transport_socket"), said, names)?;
+            let first: &TlsChain = chains.first().unwrap_or(&chain_of);
+            let demands = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
+            if demands(first) != demands(&chain_of) {
+                // Requests of all chains go by the same routes: whoever came by the chain that asks
+                // for less would be where the other one's clients are let in alone.
+                let what = "another demand on clients' certificates than";
+                return Err(format!("{field}.transport_socket: {what} {}", listed[0].0));
+            }
+            chains.push(chain_of);
         }
-        let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
-        let chain_of = tls::downstream(&format!("{field}.transport_socket"), said, names)?;
-        let first: &TlsChain = chains.first().unwrap_or(&chain_of);
-        let demands = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
-        if demands(first) != demands(&chain_of) {
-            // Requests of all chains go by the same routes: whoever came by the chain that asks for
-            // less would be where the other one's clients are let in alone.
-            let what = "another demand on clients' certificates than";
-            return Err(format!("{field}.transport_socket: {what} {}", listed[0].0));
-        }
-        chains.push(chain_of);
         let own = match filters(field, chain, name)? {
             End::Http(routes, table, options) => (ListenerKind::Http { routes, options }, table),
             End::Tcp(clusters, options) => (ListenerKind::Tcp { clusters, options }, None),
@@ -193,7 +200,14 @@ fn secured(listed: &[Listed<'_>], name: &ResourceName, headed: bool) -> Result<C
         }
     }
     let Some((kind, table)) = above else { return Err("filter_chains: missing".to_owned()) };
-    Ok(Chains { kind, table, headed, tls: Some(ServerTls { chains }) })
+    Ok(Chains { kind, table, headed, tls: Some(ServerTls { chains, permissive }) })
+}
+
+/// Whether a chain is for whatever does not begin with TLS.
+fn is_for_the_rest(chain: &FilterChain) -> bool {
+    let Some(said) = &chain.filter_chain_match else { return true };
+    let rest = FilterChainMatch { transport_protocol: String::new(), ..said.clone() };
+    rest == FilterChainMatch::default() && ["", RAW_BUFFER].contains(&&*said.transport_protocol)
 }
 
 /// The names that a chain is for, in lower case.
@@ -254,20 +268,39 @@ fn end(field: &str, chain: &FilterChain, name: &ResourceName) -> Result<End, Str
 }
 
 fn filters(field: &str, chain: &FilterChain, name: &ResourceName) -> Result<End, String> {
-    let [filter] = &chain.filters[..] else {
-        let count = chain.filters.len();
-        return Err(format!("{field}.filters: {count} filters, one is supported"));
-    };
-    let Some(ConfigType::TypedConfig(config)) = &filter.config_type else {
-        return Err(format!("{field}.filters[0].typed_config: missing"));
-    };
-    if config.type_url == HttpConnectionManager::type_url() {
-        let (routes, table, options) = http::convert(&message(config)?, name)?;
-        Ok(End::Http(routes, table, options))
-    } else if config.type_url == TcpProxy::type_url() {
-        tcp(&message(config)?)
-    } else {
-        Err(format!("{field}.filters[0]: {:?} is not supported", config.type_url))
+    let (mut access, mut end) = (Vec::new(), None);
+    for (i, filter) in chain.filters.iter().enumerate() {
+        let field = format!("{field}.filters[{i}]");
+        if end.is_some() {
+            return Err(format!("{field}: stands behind the last that is supported"));
+        }
+        let Some(ConfigType::TypedConfig(config)) = &filter.config_type else {
+            return Err(format!("{field}.typed_config: missing"));
+        };
+        if config.type_url == NetworkRbac::type_url() {
+            let rbac = message(config).map_err(|error| format!("{field}: {error}"))?;
+            access.extend(access::network(&field, &rbac)?);
+        } else if config.type_url == HttpConnectionManager::type_url() {
+            end = Some(
+                http::convert(&message(config)?, name)
+                    .map(|(routes, table, options)| End::Http(routes, table, options))?,
+            );
+        } else if config.type_url == TcpProxy::type_url() {
+            end = Some(tcp(&message(config)?)?);
+        } else {
+            return Err(format!("{field}: {:?} is not supported", config.type_url));
+        }
+    }
+    match end {
+        None => Err(format!("{field}.filters: none that ends the chain")),
+        Some(End::Tcp(clusters, options)) => {
+            Ok(End::Tcp(clusters, TcpOptions { access, ..options }))
+        }
+        // What connections have to pass each of their requests passes, too.
+        Some(End::Http(routes, table, options)) => {
+            let access = access.into_iter().chain(options.access).collect();
+            Ok(End::Http(routes, table, HttpOptions { access, ..options }))
+        }
     }
 }
 
@@ -302,6 +335,7 @@ fn tcp(proxy: &TcpProxy) -> Result<End, String> {
             proxy.max_downstream_connection_duration.as_ref(),
         )?,
         hash_on,
+        access: Vec::new(),
     };
     match &proxy.cluster_specifier {
         Some(ClusterSpecifier::Cluster(cluster)) if !cluster.is_empty() => {

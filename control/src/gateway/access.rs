@@ -1,0 +1,103 @@
+//! AccessPolicies -> who may do what at each port of a service, and the status of each policy.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use portolan_model::{AccessList, AppProtocol, Protocol, Scope, ServiceAccess, ServiceKey};
+
+use super::draft::{AccessDraft, PolicyTargetDraft};
+use super::policies;
+use super::resolve::Resolver;
+use super::status::{Condition, ParentStatus, Status};
+use crate::object::Kind;
+
+type Ports = BTreeMap<ServiceKey, BTreeMap<u16, Vec<AccessList>>>;
+
+/// Compiles all policies.
+pub(super) fn compile(
+    policies: &[&AccessDraft],
+    resolver: &mut Resolver<'_>,
+) -> (BTreeMap<ServiceKey, Arc<ServiceAccess>>, Vec<Status>) {
+    let (mut ports, mut statuses) = (Ports::new(), Vec::with_capacity(policies.len()));
+    for policy in policies {
+        let parents = policy.targets.iter().map(|target| ParentStatus {
+            parent: policies::parent(&policy.meta, target),
+            is_ours: true,
+            conditions: place(policy, target, &mut ports, resolver),
+        });
+        let parents = parents.collect();
+        statuses.push(policies::status(Kind::AccessPolicy, &policy.meta, Vec::new(), parents));
+    }
+    let access = ports
+        .into_iter()
+        .map(|(service, ports)| (service.clone(), Arc::new(ServiceAccess { service, ports })));
+    (access.collect(), statuses)
+}
+
+/// Puts a policy in force at a target, and says whether it is.
+fn place(
+    policy: &AccessDraft,
+    target: &PolicyTargetDraft,
+    ports: &mut Ports,
+    resolver: &mut Resolver<'_>,
+) -> Vec<Condition> {
+    let refuse = |reason, text: String| vec![Condition::no("Accepted", reason, text)];
+    let (namespace, name) = (&policy.meta.namespace, &target.name);
+    if (&*target.group, &*target.kind) != ("", "Service") {
+        let text = format!("{} {namespace}/{name}: only Services are", target.kind);
+        return refuse("TargetNotFound", text);
+    }
+    let key = ServiceKey::new(namespace, name).map(|key| key.within(Scope::Cluster));
+    let service = key.as_ref().ok().and_then(|key| resolver.service(key));
+    let (Ok(key), Some(service)) = (key, service) else {
+        return refuse("TargetNotFound", format!("Service {namespace}/{name}: there is none"));
+    };
+    let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    let wanted: Vec<_> = tcp
+        .filter(|port| {
+            target.section.is_none() || port.name.as_deref() == target.section.as_deref()
+        })
+        .collect();
+    if wanted.is_empty() {
+        let section = target.section.as_deref().unwrap_or_default();
+        let text = format!("Service {namespace}/{name} has no such TCP port: {section}");
+        return refuse("TargetNotFound", text);
+    }
+    let list = AccessList {
+        name: format!("{namespace}/{}", policy.meta.name).into(),
+        denies: policy.denies,
+        log_only: policy.log_only,
+        entries: policy.entries.clone(),
+    };
+    let known = ports.entry(key).or_default();
+    let (mut open, mut of_bytes) = (Vec::new(), Vec::new());
+    for port in wanted {
+        known.entry(port.port).or_default().push(list.clone());
+        if !service.policy.inbound.contains_key(&port.port) {
+            open.push(port.port.to_string());
+        }
+        let speaks_http =
+            matches!(port.app_protocol, Some(AppProtocol::Http1 | AppProtocol::Http2));
+        if !speaks_http && policy.entries.iter().any(portolan_model::AccessEntry::is_of_http) {
+            of_bytes.push(port.port.to_string());
+        }
+    }
+    if !open.is_empty() {
+        let text = format!(
+            "no proxy stands in front of port {}: the Service has no portolan.dev/app-port",
+            open.join(", ")
+        );
+        return refuse("NotEnforced", text);
+    }
+    let mut conditions = vec![Condition::yes("Accepted", "Accepted")];
+    if !of_bytes.is_empty() {
+        let effect = if policy.denies { "are passed over" } else { "allow nothing" };
+        let text = format!(
+            "methods and paths mean nothing at port {}, which carries bytes: they {effect}",
+            of_bytes.join(", ")
+        );
+        let partly = Condition::no("PartiallyInvalid", "UnsupportedValue", text);
+        conditions.push(Condition { holds: true, ..partly });
+    }
+    conditions
+}

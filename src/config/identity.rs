@@ -1,0 +1,90 @@
+//! Who issues certificates to proxies, and who these are.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use portolan_model::ServiceKey;
+use portolan_xds::IssuerConfig;
+
+use super::reader::Reader;
+
+/// The built-in issuer, and whether proxies on this machine are believed who they say they are.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) issuer: IssuerConfig,
+    pub(crate) trusts_local: bool,
+}
+
+/// Reads `identity`.
+pub(super) fn read(r: &mut Reader, trust_domain: &str) -> Option<Identity> {
+    let folder = r.optional(
+        "identity.issuer_folder",
+        "Folder of the built-in issuer's authority, ca.pem and ca.key, made if there is none; empty: \
+         no certificates are issued",
+    );
+    let lifetime = r.integer(
+        "identity.lifetime_secs",
+        86_400,
+        5..=31_536_000,
+        "How long an issued certificate is good for, in seconds; it is renewed when a third is left",
+    );
+    let trusts_local = r.word(
+        "identity.local_clients",
+        &[("prove", false), ("trusted", true)],
+        "Whether clients on this machine, of which xds.clients asks nothing, are issued certificates \
+         as the service account that they name: prove or trusted",
+    );
+    let Some(folder) = folder else {
+        if trusts_local {
+            let reason = "has no effect without identity.issuer_folder";
+            r.reject("identity.local_clients", reason);
+        }
+        return None;
+    };
+    let issuer = IssuerConfig {
+        trust_domain: trust_domain.to_owned(),
+        folder: PathBuf::from(folder),
+        lifetime: Duration::from_secs(lifetime),
+    };
+    Some(Identity { issuer, trusts_local })
+}
+
+/// The services in front of whose endpoints the proxy stands.
+pub(super) fn services(r: &mut Reader) -> Option<String> {
+    let said = r.optional(
+        "proxy.serves",
+        "Services in front of whose endpoints this proxy stands, such as shop/web, between commas",
+    )?;
+    for name in said.split(',') {
+        if let Err(reason) = ServiceKey::parse(name.trim()) {
+            r.reject("proxy.serves", &reason.to_string());
+        }
+    }
+    Some(said)
+}
+
+/// Where a proxy in front of endpoints listens.
+pub(super) fn inbound_address(r: &mut Reader) -> Option<IpAddr> {
+    let help = "Address at which a proxy in front of endpoints listens; empty: all addresses";
+    let said = r.optional("proxy.inbound_address", help)?;
+    match said.parse() {
+        Ok(address) => Some(address),
+        Err(_) => {
+            r.reject("proxy.inbound_address", &format!("{said:?} is not an IP address"));
+            None
+        }
+    }
+}
+
+/// The service account that a proxy asks to be.
+pub(super) fn service_account(r: &mut Reader) -> Option<String> {
+    let said = r.optional(
+        "proxy.service_account",
+        "Service account that this proxy asks to be, such as shop/web, where it need not prove it",
+    )?;
+    if said.split('/').filter(|part| !part.is_empty()).count() != 2 {
+        r.reject("proxy.service_account", &format!("{said:?} is not namespace/name"));
+    }
+    Some(said)
+}
