@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow};
+use portolan_control::loads::{self, LoadsEnd};
 use portolan_control::report::{ControlMetrics, Reports};
 use portolan_control::{Folder, Kubernetes, SavedFile, holds};
 use portolan_dns::config::PodMode;
@@ -20,7 +21,7 @@ use portolan_runtime::bind::{self, Sharing, announce};
 use portolan_runtime::restart::Purpose;
 use portolan_runtime::tasks::Ended;
 use portolan_runtime::{Lifecycle, Metrics, Readiness, Subscriber, Tasks, publish, telemetry};
-use portolan_xds::{ClientConfig, Token, XdsClient};
+use portolan_xds::{ClientConfig, LoadSource, Token, XdsClient};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Source};
@@ -73,6 +74,8 @@ struct Start<'a> {
     tasks: Tasks,
     admin: Admin,
     restart: Restart,
+    /// Where the control loop hears of loads, until it has it.
+    loads: Option<LoadsEnd>,
 }
 
 /// Runs the roles until a signal, or until one of them ends unasked.
@@ -113,6 +116,7 @@ impl Process {
             lifecycle,
             readiness,
             restart: Restart::begin(config, roles).await?,
+            loads: None,
         };
         let signals = start.lifecycle.catch_signals().map_err(cannot_start)?;
         let admin_socket = start.restart.listen(config.admin, Purpose::Admin)?;
@@ -123,10 +127,15 @@ impl Process {
         let mut control = config.proxy.control.clone();
         let mut own = None;
         if roles.control || roles.dns {
+            let told = (roles.control && config.xds.load_reports.is_some()).then(loads::channel);
+            let told = told.map(|(sender, end)| {
+                start.loads = Some(end);
+                sender
+            });
             let (snapshots, reports) = start.source(roles.dns).await?;
             if roles.control {
                 let (address, token) =
-                    start.xds_server(snapshots.clone(), reports, roles.proxy).await?;
+                    start.xds_server(snapshots.clone(), reports, roles.proxy, told).await?;
                 control = Some(format!("http://{address}"));
                 own = token;
             }
@@ -180,12 +189,14 @@ impl Start<'_> {
         let gate = self.readiness.gate("control");
         let lifecycle = self.lifecycle.clone();
         let (limits, (held, holds)) = (self.config.control.guard, holds::channel());
+        let loads = self.loads.take().unwrap_or_default();
         match &self.config.control.source {
             Source::Manifests(path) => {
                 let ranges = self.config.control.service_ranges.clone();
                 let folder = Folder::open(path, ranges, reports.clone(), metrics)
                     .map_err(cannot_start)?
-                    .with_guard(limits, holds);
+                    .with_guard(limits, holds)
+                    .with_loads(loads);
                 self.tasks.spawn("control", folder.run(publisher, gate, lifecycle));
             }
             Source::Kubernetes(connect) => {
@@ -196,7 +207,8 @@ impl Start<'_> {
                 let mut kubernetes = Kubernetes::new(client, pace, reports.clone(), metrics)
                     .with_pods(pods)
                     .with_gateway_api(self.config.control.gateway_api)
-                    .with_guard(limits, holds);
+                    .with_guard(limits, holds)
+                    .with_loads(loads);
                 if let Some(identity) = &self.config.control.events_as {
                     kubernetes = kubernetes.with_events(identity.clone());
                 }
@@ -290,6 +302,8 @@ impl Start<'_> {
         self.page("proxy", move || runtime.block_on(page.details()));
         self.admin = feed::proxy::add(self.admin.clone(), &state);
         self.admin = feed::requests::add(self.admin.clone(), &state);
+        let load = proxy.load();
+        let client = client.with_load(LoadSource::new(move || load.totals()));
         let gate = self.readiness.gate("proxy");
         self.tasks.spawn("xds-client", client.run(self.lifecycle.clone()));
         self.tasks.spawn("proxy", proxy.run(traffic, gate, self.lifecycle.clone()));

@@ -62,6 +62,19 @@ macro_rules! POLICY {
     };
 }
 
+/// An HTTPRoute with annotations.
+macro_rules! ROUTE {
+    ($annotations:literal) => {
+        concat!(
+            "---\napiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\n",
+            "metadata: {name: r, namespace: shop, annotations: {",
+            $annotations,
+            "}}\n",
+            "spec: {rules: [{backendRefs: [{name: victim, port: 80}]}]}\n"
+        )
+    };
+}
+
 #[rustfmt::skip]
 const CASES: &[Case] = &[
     ("a policy that does what there is not", "", POLICY!("name: victim", "Permit", "[]"),
@@ -195,6 +208,14 @@ const WARNINGS: &[Case] = &[
      "{service}metadata.annotations[portolan.dev/app-port]: \"0\" is not a whole number in 1..=65535"),
     ("an application of a port that there is not", "{name: victim, namespace: shop}\nspec", "{name: victim, namespace: shop, annotations: {portolan.dev/app-port.grpc: '9000'}}\nspec",
      "{service}metadata.annotations[portolan.dev/app-port.grpc]: there is no such TCP port"),
+    ("a canary that is watched for too long", "", ROUTE!("portolan.dev/rollback: 'on', portolan.dev/rollback-window: 2h"),
+     "victim.yaml, document 3: HTTPRoute shop/r: metadata.annotations[portolan.dev/rollback-window]: \"2h\" is not within 1s and 1h"),
+    ("a canary that is judged by nothing", "", ROUTE!("portolan.dev/rollback: 'on', portolan.dev/rollback-min-requests: '0'"),
+     "victim.yaml, document 3: HTTPRoute shop/r: metadata.annotations[portolan.dev/rollback-min-requests]: \"0\" is not a whole number in 1..=1000000"),
+    ("a canary that is not watched", "", ROUTE!("portolan.dev/rollback-min-requests: '10'"),
+     "victim.yaml, document 3: HTTPRoute shop/r: metadata.annotations[portolan.dev/rollback]: without it the others have no effect"),
+    ("an annotation of a route that nobody reads", "", ROUTE!("portolan.dev/rollbak: 'on'"),
+     "victim.yaml, document 3: HTTPRoute shop/r: metadata.annotations[portolan.dev/rollbak]: unknown setting; known: rollback, rollback-attempt, rollback-latency-margin-percent, rollback-min-requests, rollback-success-margin-percent, rollback-window"),
     ("a policy of access for nobody", "", POLICY!("name: ghost", "Allow", "[{identities: [shop/web]}]"),
      "victim.yaml, document 3: AccessPolicy shop/a: Service shop/ghost: there is none (TargetNotFound)"),
     ("a policy of access for a port that there is not", "", POLICY!("name: victim, sectionName: grpc", "Allow", "[{identities: [shop/web]}]"),

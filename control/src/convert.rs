@@ -68,8 +68,14 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         }
         Object::GatewayClass(class) => of_gateway_api(gateway::convert::class(class)),
         Object::Gateway(gateway) => of_gateway_api(gateway::convert::gateway(gateway)),
-        Object::HttpRoute(route) => of_gateway_api(gateway::convert::http(route)),
-        Object::GrpcRoute(route) => of_gateway_api(gateway::convert::grpc(route)),
+        Object::HttpRoute(route) => {
+            let faults = gateway::convert::rollback_faults(&route.metadata);
+            of_gateway_api(gateway::convert::http(route)).map(|(draft, _)| (draft, faults))
+        }
+        Object::GrpcRoute(route) => {
+            let faults = gateway::convert::rollback_faults(&route.metadata);
+            of_gateway_api(gateway::convert::grpc(route)).map(|(draft, _)| (draft, faults))
+        }
         Object::TcpRoute(route) => of_gateway_api(gateway::convert::tcp(route)),
         Object::ReferenceGrant(grant) => of_gateway_api(gateway::convert::grant(grant)),
         Object::BackendTlsPolicy(policy) => of_gateway_api(gateway::convert::policy(policy)),

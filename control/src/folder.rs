@@ -17,6 +17,7 @@ use portolan_runtime::{Gate, Lifecycle, Publisher};
 use crate::addresses::ServiceRanges;
 use crate::holds::HoldsEnd;
 use crate::index::Index;
+use crate::loads::LoadsEnd;
 use crate::manifests::Manifests;
 use crate::object::Kind;
 use crate::outlet::{GuardParts, Outlet};
@@ -38,6 +39,7 @@ pub struct Folder {
     reports: Reports,
     metrics: ControlMetrics,
     guard: GuardParts,
+    loads: LoadsEnd,
 }
 
 /// Why a folder cannot be a source.
@@ -77,8 +79,18 @@ impl Folder {
         let scanner = Scanner::open(path)
             .map_err(|source| FolderError::Read { path: path.to_owned(), source })?;
         let manifests = Manifests::default();
-        let guard = GuardParts::default();
-        Ok(Self { scanner, manifests, index: Index::new(ranges), reports, metrics, guard })
+        let (guard, loads) = (GuardParts::default(), LoadsEnd::default());
+        Ok(Self { scanner, manifests, index: Index::new(ranges), reports, metrics, guard, loads })
+    }
+
+    /// With loads, by which backends of routes are compared.
+    #[must_use]
+    pub fn with_loads(mut self, loads: LoadsEnd) -> Self {
+        if loads.is_on() {
+            self.index.expect_loads();
+        }
+        self.loads = loads;
+        self
     }
 
     /// With these limits of what may be gone at once, and commands for what is held back.
@@ -111,6 +123,7 @@ impl Folder {
     ) -> Result<(), FolderError> {
         let mut watch = Watch::start(self.scanner.root());
         let guard = std::mem::take(&mut self.guard);
+        let mut loads = std::mem::take(&mut self.loads);
         let mut outlet = Outlet::new(publisher, gate, self.metrics.clone(), guard);
         loop {
             let started = Instant::now();
@@ -126,6 +139,7 @@ impl Folder {
             tokio::select! {
                 () = watch.changed(POLL_INTERVAL) => {}
                 () = outlet.wake() => {}
+                told = loads.next() => self.index.on_loads(told, Instant::now()),
                 () = lifecycle.draining() => return Ok(()),
             }
         }

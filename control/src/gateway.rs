@@ -15,12 +15,14 @@ mod host;
 mod listeners;
 mod policies;
 mod resolve;
+mod rollback;
 mod rules;
 mod selector;
 pub mod status;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Instant;
 
 use portolan_model::{
     BackendTls, Gateway, GatewayKey, Service, ServiceAccess, ServiceKey, ServiceRoutes,
@@ -31,9 +33,12 @@ use draft::{
     AccessDraft, AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayApiDraft, GatewayDraft,
     GrantDraft, RouteDraft, SecretDraft,
 };
+use rollback::Judge;
 use status::Status;
 
-use crate::object::Kind;
+use crate::loads::Loads;
+use crate::object::{Kind, ObjectId};
+use crate::rejection::{Origin, Rejection, Severity, Subject};
 
 /// Namespace and name.
 type Name = (Arc<str>, Arc<str>);
@@ -56,6 +61,8 @@ pub struct GatewayApi {
     asked_secrets: HashSet<Name>,
     /// ConfigMaps that policies refer to, the same.
     asked_authorities: HashSet<Name>,
+    /// Backends that are compared, and those that fell behind.
+    judge: Judge,
     statuses: Arc<Vec<Status>>,
     is_stale: bool,
 }
@@ -151,9 +158,11 @@ impl GatewayApi {
             access: self.access.values().collect(),
             namespaces: &self.namespaces,
             services,
+            judge: &self.judge,
         };
-        let Compiled { gateways, routes, backend_tls, access, statuses, asked } =
+        let Compiled { gateways, routes, backend_tls, access, statuses, splits, asked } =
             compile::compile(&known);
+        self.judge.watch(splits);
         self.asked = asked.services;
         self.asked_secrets = asked.secrets;
         self.asked_authorities = asked.authorities;
@@ -161,6 +170,38 @@ impl GatewayApi {
             self.statuses = Arc::new(statuses);
         }
         Some(InForce { gateways, routes, backend_tls, access })
+    }
+
+    /// Backends are compared by loads from now on.
+    pub fn expect_loads(&mut self) {
+        self.judge.is_told = true;
+        self.is_stale = true;
+    }
+
+    /// Takes the loads of an interval that ends now.
+    pub fn on_loads(&mut self, loads: Loads, now: Instant) {
+        self.is_stale |= self.judge.on_loads(loads, now);
+    }
+
+    /// Backends that have lost their weight, as what is said of their routes.
+    #[must_use]
+    pub fn rolled_back(&self, origin: &Origin) -> Vec<Rejection> {
+        let said = |(id, rolled): (&rollback::RuleId, &rollback::RolledBack)| {
+            let (kind, (namespace, name), _) = id;
+            let route = self.routes.get(&(*kind, (Arc::clone(namespace), Arc::clone(name))))?;
+            let uid = route.meta.uid.as_deref().map(str::to_owned);
+            let (namespace, name) = (namespace.to_string(), name.to_string());
+            let id = ObjectId { kind: *kind, namespace, name };
+            Some(Rejection {
+                origin: origin.clone(),
+                object: Some(id.to_string()),
+                field: None,
+                reason: rolled.text.clone(),
+                severity: Severity::RolledBack,
+                subject: Some(Subject { id, uid }),
+            })
+        };
+        self.judge.all().filter_map(said).collect()
     }
 
     /// What became of each object, as of the last time it was compiled.

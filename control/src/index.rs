@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::Instant;
 
 use portolan_model::{
     Endpoint, Key, Node, Pod, Scope, Service, ServiceEntry, ServiceKey, ServiceKind, Slice,
@@ -16,7 +17,9 @@ use crate::addresses::{AddressPool, Family, ServiceRanges};
 use crate::convert::{AddressRequest, Draft, KindDraft, ServiceDraft, SliceDraft};
 use crate::gateway::status::Status;
 use crate::gateway::{GatewayApi, InForce};
+use crate::loads::Loads;
 use crate::object::Fault;
+use crate::rejection::{Origin, Rejection};
 
 /// The working copy behind the published snapshots.
 #[derive(Debug)]
@@ -248,6 +251,22 @@ impl Index {
     #[must_use]
     pub fn statuses(&self) -> Arc<Vec<Status>> {
         self.gateway_api.statuses()
+    }
+
+    /// Backends of routes are compared by loads from now on.
+    pub fn expect_loads(&mut self) {
+        self.gateway_api.expect_loads();
+    }
+
+    /// Takes the loads of an interval that ends now.
+    pub fn on_loads(&mut self, loads: Loads, now: Instant) {
+        self.gateway_api.on_loads(loads, now);
+    }
+
+    /// Backends of routes that have lost their weight.
+    #[must_use]
+    pub fn rolled_back(&self, origin: &Origin) -> Vec<Rejection> {
+        self.gateway_api.rolled_back(origin)
     }
 
     /// Whether anything may have been touched since the last commit.

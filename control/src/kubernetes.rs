@@ -4,6 +4,7 @@
 //! of [`crate::coalesce`]. Nothing is published before every list is complete.
 
 pub mod announce;
+mod apply;
 pub mod connect;
 pub mod guard;
 mod item;
@@ -17,7 +18,6 @@ mod watch;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use kube::Client;
 use portolan_model::Snapshot;
@@ -28,15 +28,15 @@ use tokio::task::JoinSet;
 use crate::coalesce::{Coalescer, Pace};
 use crate::holds::HoldsEnd;
 use crate::index::Index;
+use crate::loads::LoadsEnd;
 use crate::object::Kind;
 use crate::outlet::{GuardParts, Outlet};
 use crate::rejection::Origin;
 use crate::removal::GuardLimits;
-use crate::report::{ControlMetrics, Report, Reports, SourceState};
+use crate::report::{ControlMetrics, Reports};
+use apply::Loop;
 use statuses::Writer;
-use store::{Event, Store};
-use trouble::Trouble;
-use watch::Message;
+use store::Store;
 
 pub use announce::Announcer;
 pub use connect::{Connect, ConnectError};
@@ -46,8 +46,6 @@ pub use watch::WatchLimits;
 
 /// Events that may wait for the loop, over all kinds; at the bound the watches wait.
 const MESSAGES: usize = 4096;
-/// Events taken in before the loop looks whether a publish is due.
-const BATCH: usize = 512;
 
 /// A Kubernetes API as the source of a control loop.
 pub struct Kubernetes {
@@ -63,6 +61,7 @@ pub struct Kubernetes {
     pods: bool,
     gateway_api: bool,
     guard: GuardParts,
+    loads: LoadsEnd,
 }
 
 impl fmt::Debug for Kubernetes {
@@ -97,7 +96,15 @@ impl Kubernetes {
             pods: false,
             gateway_api: true,
             guard: GuardParts::default(),
+            loads: LoadsEnd::default(),
         }
+    }
+
+    /// With loads, by which backends of routes are compared.
+    #[must_use]
+    pub fn with_loads(mut self, loads: LoadsEnd) -> Self {
+        self.loads = loads;
+        self
     }
 
     /// With these limits of what may be gone at once, and commands for what is held back.
@@ -200,9 +207,13 @@ impl Kubernetes {
             kind => self.gateway_api || !kind.is_for_gateways(),
         };
         let watched = Kind::ALL.into_iter().filter(is_watched).collect();
+        let mut index = Index::of_served();
+        if self.loads.is_on() {
+            index.expect_loads();
+        }
         let mut control = Loop {
             store: Store::of(watched),
-            index: Index::of_served(),
+            index,
             coalescer: Coalescer::new(self.pace),
             outlet: Outlet::new(publisher, gate, self.metrics.clone(), self.guard),
             origin: Origin::file(&Arc::from("kubernetes")),
@@ -212,6 +223,8 @@ impl Kubernetes {
             unreported: false,
             complete: false,
             staleness: self.staleness,
+            loads: self.loads,
+            told: Arc::default(),
         };
         if let Some(saved) = self.saved {
             control.restore(&saved);
@@ -242,179 +255,5 @@ impl Kubernetes {
             tracing::error!(%error, "a writer of events or statuses broke off");
         }
         ended
-    }
-}
-
-/// The one writer.
-struct Loop {
-    store: Store,
-    index: Index,
-    coalescer: Coalescer,
-    outlet: Outlet,
-    origin: Origin,
-    sources: BTreeMap<Kind, SourceState>,
-    reports: Reports,
-    metrics: ControlMetrics,
-    /// Something of the report has changed since it was last put in place.
-    unreported: bool,
-    /// A snapshot of all kinds has been published.
-    complete: bool,
-    /// What was published is a copy of an earlier life, until the first own snapshot.
-    staleness: Option<Staleness>,
-}
-
-impl Loop {
-    async fn run(&mut self, mut messages: mpsc::Receiver<Message>) {
-        let mut batch = Vec::with_capacity(BATCH);
-        loop {
-            let due = self.coalescer.due().map(tokio::time::Instant::from_std);
-            tokio::select! {
-                // What is due is published however much more comes in.
-                biased;
-                () = sleep_until(due) => self.publish(),
-                () = self.outlet.wake() => self.publish(),
-                count = messages.recv_many(&mut batch, BATCH) => {
-                    if count == 0 {
-                        return;
-                    }
-                    for message in batch.drain(..) {
-                        self.on_message(message);
-                    }
-                    self.note();
-                }
-            }
-        }
-    }
-
-    fn on_message(&mut self, message: Message) {
-        match message {
-            Message::Event(kind, event) => {
-                self.on_event(kind, &event);
-                self.store.on_event(kind, event, &mut self.index);
-            }
-            Message::Trouble(kind, trouble) => self.on_trouble(kind, trouble),
-            Message::Recovered(kind) => {
-                self.sources.entry(kind).or_default().trouble = None;
-                self.unreported = true;
-            }
-        }
-    }
-
-    fn on_event(&mut self, kind: Kind, event: &Event) {
-        let state = self.sources.entry(kind).or_default();
-        match event {
-            Event::ListBegins | Event::Listed(_) => {}
-            Event::Unserved => {
-                state.served = false;
-                state.trouble = None;
-                self.unreported = true;
-            }
-            Event::ListEnds => {
-                *state = SourceState { served: true, synced: true, trouble: None };
-                self.unreported = true;
-                tracing::info!(kind = kind.as_str(), "listed");
-            }
-            Event::Applied(_) | Event::Deleted(_) => {
-                self.unreported = true;
-                state.trouble = None;
-            }
-        }
-    }
-
-    fn on_trouble(&mut self, kind: Kind, trouble: Trouble) {
-        self.metrics.on_watch_error(kind);
-        let state = self.sources.entry(kind).or_default();
-        // The same trouble again is no news.
-        if state.trouble.as_ref() != Some(&trouble.text) {
-            tracing::warn!(text = %trouble.text, "the Kubernetes API is not watched as it should be");
-            state.trouble = Some(trouble.text);
-            self.unreported = true;
-        }
-    }
-
-    /// Brings the report and the coalescer up to date after a batch.
-    fn note(&mut self) {
-        if !self.store.is_synced() {
-            self.report();
-            return;
-        }
-        if self.index.is_touched() || !self.complete {
-            self.coalescer.on_change(now());
-        } else {
-            self.report();
-        }
-    }
-
-    fn restore(&mut self, saved: &Snapshot) {
-        if let Some(staleness) = &self.staleness {
-            staleness.set(true);
-        }
-        let touched = Snapshot::default().differences(saved);
-        let admitted = self.outlet.admit(saved, touched);
-        self.outlet.publish(admitted, Duration::ZERO);
-        let services = saved.service_count();
-        tracing::warn!(
-            services,
-            "published a saved snapshot; the Kubernetes API is yet to be heard"
-        );
-    }
-
-    fn publish(&mut self) {
-        let (started, wall) = (now(), Instant::now());
-        let (snapshot, mut touched) = self.index.commit();
-        let first = !std::mem::replace(&mut self.complete, true);
-        if first {
-            // What a saved snapshot has and the API server has not is to go.
-            touched = self.outlet.published().differences(&snapshot);
-        }
-        let services = snapshot.service_count();
-        let admitted = self.outlet.admit(&snapshot, touched);
-        self.unreported |= admitted.has_news;
-        let waited = self.coalescer.waited(started);
-        if first {
-            self.outlet.publish(admitted, waited);
-        } else {
-            self.outlet.publish_changes(admitted, waited);
-        }
-        self.coalescer.on_published(started, wall.elapsed());
-        if first {
-            if let Some(staleness) = self.staleness.take() {
-                staleness.set(false);
-            }
-            let generation = self.outlet.published().generation();
-            tracing::info!(%generation, services, "published all that the Kubernetes API has");
-        }
-        self.report();
-    }
-
-    fn report(&mut self) {
-        if !std::mem::take(&mut self.unreported) {
-            return;
-        }
-        for kind in self.store.watched() {
-            self.metrics.set_synced(*kind, self.store.has_synced(*kind));
-        }
-        let mut rejections = self.store.rejections(&self.origin);
-        rejections.extend(self.outlet.rejections(&self.origin));
-        let report = Report {
-            objects: self.store.counts(),
-            unused: BTreeMap::new(),
-            rejections,
-            statuses: self.index.statuses(),
-            sources: self.sources.clone(),
-        };
-        self.reports.replace(report, &self.metrics);
-    }
-}
-
-/// The runtime's clock, which tests can turn.
-fn now() -> Instant {
-    tokio::time::Instant::now().into_std()
-}
-
-async fn sleep_until(due: Option<tokio::time::Instant>) {
-    match due {
-        Some(due) => tokio::time::sleep_until(due).await,
-        None => std::future::pending().await,
     }
 }

@@ -15,6 +15,7 @@ pub mod holds;
 pub mod index;
 mod intern;
 pub mod kubernetes;
+pub mod loads;
 pub mod manifests;
 pub mod object;
 pub mod order;

@@ -58,6 +58,8 @@ pub enum Severity {
     Held,
     /// The object is in force; a client does not take what is made of it.
     Refused,
+    /// The object is in force, but for a backend that fell behind its sibling.
+    RolledBack,
 }
 
 impl Severity {
@@ -69,6 +71,7 @@ impl Severity {
             Self::Warning => "warning",
             Self::Held => "held",
             Self::Refused => "refused",
+            Self::RolledBack => "rolledBack",
         }
     }
 }

@@ -172,7 +172,7 @@ impl Reports {
                 Severity::Rejected => tracing::error!(%rejection, "rejected"),
                 Severity::Warning => tracing::warn!(%rejection, "not in force"),
                 // Whoever holds it back, or serves the client, has said so.
-                Severity::Held | Severity::Refused => {}
+                Severity::Held | Severity::Refused | Severity::RolledBack => {}
             }
         }
         metrics.record(&report);
@@ -343,7 +343,9 @@ impl ControlMetrics {
         if rest > 0 {
             self.unused.get_or_create(&label("other")).set(gauge(rest));
         }
-        for severity in [Severity::Rejected, Severity::Warning, Severity::Held] {
+        for severity in
+            [Severity::Rejected, Severity::Warning, Severity::Held, Severity::RolledBack]
+        {
             let count = report.rejections.iter().filter(|r| r.severity == severity).count();
             let label = SeverityLabel { severity: severity.as_str() };
             self.rejections.get_or_create(&label).set(gauge(count));

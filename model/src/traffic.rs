@@ -20,8 +20,8 @@ use crate::snapshot::Generation;
 
 pub use access::{Access, AccessAction, AccessRule, AccessTest, Caller, Network};
 pub use cluster::{
-    AdaptiveConcurrency, Balancing, Cluster, Fallback, Limits, LocalityMode, Outlier, ProxyHeader,
-    SlowStart, SubsetKeys, Subsets, SuccessRate, Upstream, UpstreamProtocol,
+    AdaptiveConcurrency, Balancing, Cluster, ClusterTotals, Fallback, Limits, LocalityMode,
+    Outlier, ProxyHeader, SlowStart, SubsetKeys, Subsets, SuccessRate, Upstream, UpstreamProtocol,
 };
 pub use endpoints::{EndpointSet, Health, Locality, Target};
 pub use listener::{

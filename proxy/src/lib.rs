@@ -20,6 +20,7 @@ mod http;
 mod http1;
 mod http2;
 mod limit;
+mod load;
 mod message;
 mod metrics;
 mod proxy_protocol;
@@ -44,6 +45,7 @@ pub use config::{AccessFormat, AccessLog, AccessTo, DecisionRecords, Place, Prox
 pub use decision::{Candidate, Decision, RouteTaken, Times, Try};
 pub use error::ProxyError;
 pub use http::local::{REASON_HEADER, Reason};
+pub use load::LoadHandle;
 pub use state::{EndpointView, ListenerView, ProxyView, StateHandle};
 
 use metrics::ProxyMetrics;
@@ -83,6 +85,12 @@ impl Proxy {
     #[must_use]
     pub fn state(&self) -> StateHandle {
         self.state.clone()
+    }
+
+    /// What its clusters have seen, for load reports.
+    #[must_use]
+    pub fn load(&self) -> LoadHandle {
+        LoadHandle(Arc::clone(&self.metrics))
     }
 
     /// Serves every configuration `config` brings until the lifecycle drains and the last

@@ -4,10 +4,12 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use portolan_control::loads::{Load, LoadsSender};
 use portolan_control::report::{Refused, Reports};
 use portolan_runtime::Subscriber;
 use portolan_runtime::bind::announce;
 use portolan_runtime::restart::Purpose;
+use portolan_xds::load::Gathered;
 use portolan_xds::server::authorize::{Authorization, TokenReview};
 use portolan_xds::{
     Issuer, LoadConfig, LoadReports, ResourceConfig, SecretSet, Secrets, ServerConfig, XdsServer,
@@ -32,6 +34,7 @@ impl Start<'_> {
         snapshots: Subscriber,
         reports: Reports,
         proxy: bool,
+        told: Option<LoadsSender>,
     ) -> anyhow::Result<(SocketAddr, Option<Arc<str>>)> {
         let settings = &self.config.xds;
         let tls = settings.tls(&self.config.certificates);
@@ -57,6 +60,9 @@ impl Start<'_> {
             let config = LoadConfig { interval, streams, ..LoadConfig::default() };
             let reports = LoadReports::new(config, &self.metrics);
             self.admin = feed::load::add(self.admin.clone(), &reports);
+            if let Some(told) = told {
+                self.tell_loads(reports.clone(), told);
+            }
             server = server.with_load_reports(reports);
         }
         if let Some(identity) = &settings.identity {
@@ -135,6 +141,31 @@ impl Start<'_> {
                     resource: format!("{} {}", refused.kind, refused.name),
                     words: refused.words.to_string(),
                 }));
+            }
+            Ok::<(), std::convert::Infallible>(())
+        });
+    }
+
+    /// What clients report is told to the control loop, which compares backends of routes by it.
+    fn tell_loads(&mut self, reports: LoadReports, told: LoadsSender) {
+        let lifecycle = self.lifecycle.clone();
+        self.tasks.spawn("loads", async move {
+            let mut ticks = tokio::time::interval(reports.interval());
+            loop {
+                tokio::select! {
+                    _ = ticks.tick() => {}
+                    () = lifecycle.draining() => break,
+                }
+                let load = |gathered: Gathered| Load {
+                    good: gathered.good as f64,
+                    bad: gathered.bad as f64,
+                    timed: gathered.timed as f64,
+                    millis: gathered.millis,
+                };
+                let taken = reports.take().into_iter();
+                if !told.tell(taken.map(|(name, sum)| (name.into(), load(sum))).collect()) {
+                    tracing::warn!("the control loop is behind: the loads of an interval are lost");
+                }
             }
             Ok::<(), std::convert::Infallible>(())
         });

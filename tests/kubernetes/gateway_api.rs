@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
+use portolan_control::loads::{self, Load};
 use portolan_control::object::Kind;
+use portolan_model::GatewayPort;
+use portolan_model::traffic::Action;
 use serde_json::{Value, json};
 
 use crate::support::apiserver::{ApiServer, Fault};
@@ -281,5 +284,67 @@ async fn a_policy_follows_its_config_map_and_has_a_status_for_its_target() {
     server.apply(map(json!({ "other": "text" })));
     world.settle("gone").await;
     assert_eq!(port(&world), Some(None), "nothing goes there");
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn a_canary_that_falls_behind_gets_a_condition_and_an_event_and_no_more_requests() {
+    let server = ApiServer::new();
+    populate(&server);
+    for name in ["web", "next"] {
+        server.apply(service(name, if name == "web" { 80 } else { 81 }, &[80]));
+    }
+    let mut split = route("web");
+    let annotations = [("", "on"), ("-min-requests", "10"), ("-window", "1h")];
+    for (name, value) in annotations {
+        split["metadata"]["annotations"][format!("portolan.dev/rollback{name}")] = value.into();
+    }
+    let backend = |name: &str, weight| json!({ "name": name, "port": 80, "weight": weight });
+    split["spec"]["rules"][0]["backendRefs"] = json!([backend("web", 90), backend("next", 10)]);
+    for object in [class(), gateway(), split.clone()] {
+        server.apply(object);
+    }
+    let (told, loads) = loads::channel();
+    let world = World::judging(&server, loads);
+    let condition = |status: &str| {
+        let all = parents(&server);
+        all.iter().any(|(_, conditions)| conditions.iter().any(|condition| condition == status))
+    };
+    until("it is watched", || condition("portolan.dev/RolledBack=False Watching")).await;
+    let shares = |world: &World| {
+        let gateway = world.newest().gateways().next().cloned().expect("a Gateway");
+        let [GatewayPort::Http(hosts)] = &gateway.ports.values().cloned().collect::<Vec<_>>()[..]
+        else {
+            panic!("one port: {gateway:?}")
+        };
+        let Action::Forward(shares) = &hosts[0].routes[0].action else { panic!("{hosts:?}") };
+        shares.iter().map(|share| (share.cluster.to_string(), share.weight)).collect::<Vec<_>>()
+    };
+    let both = [("shop/web:80".to_owned(), 90), ("shop/next:80".to_owned(), 10)];
+    assert_eq!(shares(&world), both);
+    let load = |good, bad| Load { good, bad, ..Load::default() };
+    let all = || [("shop/web:80".into(), load(90.0, 0.0)), ("shop/next:80".into(), load(5.0, 5.0))];
+    for _ in 0..3 {
+        assert!(told.tell(all().into()));
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    until("it is rolled back", || condition("portolan.dev/RolledBack=True SuccessRate")).await;
+    assert_eq!(shares(&world), both[..1]);
+    let note = "rule 0: shop/next:80: 50.0 % of 10 requests ended well, 100.0 % of 90 at \
+                shop/web:80; it has no weight until the rule is changed";
+    until("an event", || {
+        server.objects("Event").iter().any(|event| {
+            let about = &event["regarding"];
+            (&event["reason"], &about["kind"], &about["name"])
+                == (&json!("RolledBack"), &json!("HTTPRoute"), &json!("r"))
+                && event["note"] == note
+        })
+    })
+    .await;
+    // Another share is another attempt.
+    split["spec"]["rules"][0]["backendRefs"] = json!([backend("web", 95), backend("next", 5)]);
+    server.apply(split);
+    until("it is watched again", || condition("portolan.dev/RolledBack=False Watching")).await;
+    assert_eq!(shares(&world), [("shop/web:80".to_owned(), 95), ("shop/next:80".to_owned(), 5)]);
     world.finish().await;
 }

@@ -9,6 +9,7 @@ use kube::Client;
 use portolan_control::index::Index;
 use portolan_control::kubernetes::guard::{GuardLayer, RequestLimits};
 use portolan_control::kubernetes::{Kubernetes, WatchLimits};
+use portolan_control::loads::LoadsEnd;
 use portolan_control::manifests::{FileRead, Manifests};
 use portolan_control::report::{ControlMetrics, Report, Reports};
 use portolan_control::{GuardLimits, HoldsEnd, Pace, ServiceRanges};
@@ -93,6 +94,14 @@ impl World {
     /// That holds back what its guard does not let through, with this end for commands.
     pub(crate) fn guarded(server: &ApiServer, holds: HoldsEnd) -> Self {
         Self::start_with(server, |control, _| control.with_guard(GuardLimits::default(), holds))
+    }
+
+    /// That compares backends by what this end is told, and writes Events and statuses.
+    pub(crate) fn judging(server: &ApiServer, loads: LoadsEnd) -> Self {
+        Self::start_with(server, |control, _| {
+            let control = control.with_loads(loads).with_statuses("one".to_owned());
+            control.with_events("one".to_owned())
+        })
     }
 
     fn start_with(

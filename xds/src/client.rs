@@ -6,6 +6,7 @@
 
 pub mod connect;
 pub mod decode;
+mod load;
 pub mod session;
 
 use std::collections::VecDeque;
@@ -31,6 +32,7 @@ use tonic::transport::{Channel, Endpoint};
 use crate::metrics::ClientMetrics;
 use crate::{GATEWAYS, IDENTITY, NODE_NAME, SERVES};
 pub use connect::{ClientTls, Token};
+pub use load::LoadSource;
 use session::Session;
 
 /// Requests handed over to be written: room for the first ones of a stream. What does not fit
@@ -83,6 +85,7 @@ pub struct XdsClient {
     metrics: ClientMetrics,
     sender: watch::Sender<Arc<TrafficConfig>>,
     inbound_address: Option<IpAddr>,
+    load: Option<LoadSource>,
 }
 
 /// An address that cannot be used.
@@ -115,7 +118,15 @@ impl XdsClient {
         let metrics = ClientMetrics::new(metrics);
         let (tls, token) = (config.tls.clone(), config.token.clone());
         let (node, inbound_address) = (node(config), config.inbound_address);
-        Ok((Self { endpoint, tls, token, node, metrics, sender, inbound_address }, receiver))
+        let load = None;
+        Ok((Self { endpoint, tls, token, node, metrics, sender, inbound_address, load }, receiver))
+    }
+
+    /// Reports load where clusters ask for it.
+    #[must_use]
+    pub fn with_load(mut self, source: LoadSource) -> Self {
+        self.load = Some(source);
+        self
     }
 
     /// Keeps the configuration up to date until draining.
@@ -123,6 +134,13 @@ impl XdsClient {
     /// # Errors
     /// Never: a control plane that is away or sends rubbish is waited for.
     pub async fn run(self, lifecycle: Lifecycle) -> Result<(), std::convert::Infallible> {
+        tokio::select! {
+            ended = self.follow(lifecycle) => ended,
+            () = self.report_load() => Ok(()),
+        }
+    }
+
+    async fn follow(&self, lifecycle: Lifecycle) -> Result<(), std::convert::Infallible> {
         let mut session = Session::listening_at(self.inbound_address);
         let mut pause = BACKOFF_FIRST;
         loop {

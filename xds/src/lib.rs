@@ -28,7 +28,7 @@ pub const IDENTITY: &str = "portolan.dev/identity";
 pub const GATEWAYS: &str = "portolan.dev/gateways";
 
 pub use capability::{Agent, Capabilities, ClientKind, Dialect, Feature};
-pub use client::{ClientConfig, ClientTls, Token, XdsClient};
+pub use client::{ClientConfig, ClientTls, LoadSource, Token, XdsClient};
 pub use config::{
     CertificateSpec, ListenerOptions, ListenerSpec, ListenerTarget, ListenerTls, ResourceConfig,
 };

@@ -8,6 +8,7 @@ pub mod report;
 pub mod service;
 pub mod table;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -44,10 +45,32 @@ pub struct LoadConfig {
 pub struct LoadReports {
     config: Arc<LoadConfig>,
     table: Arc<Mutex<Table>>,
+    /// What was reported since it was last taken, if anybody takes it.
+    gathered: Arc<Mutex<Option<ByCluster>>>,
     /// One for each stream that may still be opened.
     places: Arc<Semaphore>,
     metrics: LoadMetrics,
 }
+
+/// The metric by which our proxy tells how long answers take: from the request to the head of its
+/// answer, in milliseconds.
+pub const LATENCY: &str = "portolan.latency_ms";
+
+/// What became of the requests to a cluster, over all reports that were gathered.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Gathered {
+    /// Requests that ended well.
+    pub good: u64,
+    /// Requests that ended in an error.
+    pub bad: u64,
+    /// Requests whose answer was timed.
+    pub timed: u64,
+    /// The times of these together, in milliseconds.
+    pub millis: f64,
+}
+
+/// What was gathered, by cluster.
+type ByCluster = BTreeMap<Box<str>, Gathered>;
 
 /// What the service counts.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +123,7 @@ impl LoadReports {
             places: Arc::new(Semaphore::new(config.streams.min(Semaphore::MAX_PERMITS))),
             config: Arc::new(config),
             table: Arc::new(Mutex::new(table)),
+            gathered: Arc::default(),
             metrics: own,
         };
         metrics.register_collector(Box::new(Rows(reports.clone())));
@@ -134,9 +158,38 @@ impl LoadReports {
     /// Takes a client's report.
     pub fn record(&self, client: &Client, report: Report) {
         let now = Instant::now().into_std();
+        self.gather(&report);
         let refused = self.table().record(client, report, now);
         self.metrics.reports.inc();
         self.metrics.refused.inc_by(refused);
+    }
+
+    /// What was reported since it was last taken; from the first time on it is gathered.
+    #[must_use]
+    pub fn take(&self) -> BTreeMap<Box<str>, Gathered> {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        gathered.replace(BTreeMap::new()).unwrap_or_default()
+    }
+
+    fn gather(&self, report: &Report) {
+        let mut gathered = self.gathered.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(gathered) = &mut *gathered else { return };
+        for (cluster, load) in &report.clusters {
+            if gathered.len() >= self.config.limits.clusters && !gathered.contains_key(cluster) {
+                continue;
+            }
+            let sum = gathered.entry(cluster.clone()).or_default();
+            for zone in load.zones.values() {
+                // A client may say any number.
+                sum.good = sum.good.saturating_add(zone.successful);
+                sum.bad = sum.bad.saturating_add(zone.failed);
+                let latency = zone.metrics.get(LATENCY);
+                if let Some(latency) = latency.filter(|latency| latency.total.is_finite()) {
+                    sum.timed = sum.timed.saturating_add(latency.requests);
+                    sum.millis += latency.total;
+                }
+            }
+        }
     }
 
     /// A client's stream has ended: what it reported runs out by its age.

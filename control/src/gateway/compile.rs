@@ -18,10 +18,9 @@ use super::draft::{
 use super::host::{self, Host};
 use super::listeners::{self, Judged};
 use super::resolve::{Looked, Resolver};
+use super::rollback::{Judge, Split};
 use super::rules::{self, At, Rules};
-use super::status::{
-    CONTROLLER, Condition, GatewayStatus, Of, ParentStatus, RouteStatus, Status, find,
-};
+use super::status::{CONTROLLER, Condition, Of, ParentStatus, RouteStatus, Status, find};
 use super::{Name, access, backends};
 use crate::object::Kind;
 
@@ -40,6 +39,7 @@ pub(super) struct Known<'a> {
     pub(super) access: Vec<&'a AccessDraft>,
     pub(super) namespaces: &'a NamespaceLabels,
     pub(super) services: &'a HashMap<ServiceKey, Arc<Service>>,
+    pub(super) judge: &'a Judge,
 }
 
 /// What it comes to.
@@ -50,6 +50,8 @@ pub(super) struct Compiled {
     pub(super) backend_tls: BTreeMap<ServiceKey, Arc<BackendTls>>,
     pub(super) access: BTreeMap<ServiceKey, Arc<ServiceAccess>>,
     pub(super) statuses: Vec<Status>,
+    /// Rules whose backends are compared.
+    pub(super) splits: Vec<Split>,
     /// What this depends on.
     pub(super) asked: Looked,
 }
@@ -115,6 +117,10 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
             };
             parents.push(status);
         }
+        if let Some(condition) = known.judge.condition(route) {
+            let ours = parents.iter_mut().filter(|parent| parent.is_ours);
+            ours.for_each(|parent| parent.conditions.push(condition.clone()));
+        }
         let of = Of::Route(RouteStatus { hostnames: route.hostnames.clone(), parents });
         compiled.statuses.push(Status::new(route.kind, &route.meta, of));
     }
@@ -137,6 +143,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
     compiled.access = access;
     compiled.statuses.extend(statuses);
     compiled.statuses.sort_by(|one, other| one.id.cmp(&other.id));
+    compiled.splits = routes.iter().flat_map(|route| rules::splits(route, &mut resolver)).collect();
     compiled.asked = resolver.looked;
     compiled
 }
@@ -362,7 +369,8 @@ impl<'a> Site<'a> {
                 }
             }
         }
-        let status = status(draft, listeners.into_iter().map(|judged| judged.status).collect());
+        let status =
+            listeners::of_all(draft, listeners.into_iter().map(|judged| judged.status).collect());
         let programmed = match &status.of {
             Of::Gateway(status) => {
                 find(&status.conditions, "Programmed").is_some_and(|condition| condition.holds)
@@ -381,36 +389,4 @@ fn empty(protocol: &str) -> GatewayPort {
         "HTTPS" => GatewayPort::Https(Vec::new(), Vec::new()),
         _ => GatewayPort::Http(Vec::new()),
     }
-}
-
-fn status(draft: &GatewayDraft, listeners: Vec<super::status::ListenerStatus>) -> Status {
-    let bad = |status: &&super::status::ListenerStatus| {
-        find(&status.conditions, "Programmed").is_some_and(|condition| !condition.holds)
-    };
-    let invalid: Vec<&str> = listeners.iter().filter(bad).map(|status| &*status.name).collect();
-    let text = format!("listeners that are not in force: {}", invalid.join(", "));
-    let accepted = if !draft.unusable.is_empty() {
-        Condition::no("Accepted", "UnsupportedAddress", draft.unusable.join("; "))
-    } else if listeners.is_empty() {
-        Condition::no("Accepted", "ListenersNotValid", "it has no listeners")
-    } else if invalid.len() == listeners.len() {
-        Condition::no("Accepted", "ListenersNotValid", text)
-    } else if invalid.is_empty() {
-        Condition::yes("Accepted", "Accepted")
-    } else {
-        Condition { message: text, ..Condition::yes("Accepted", "ListenersNotValid") }
-    };
-    let programmed = if accepted.holds {
-        Condition::yes("Programmed", "Programmed")
-    } else {
-        Condition::no("Programmed", "Invalid", "it is not accepted")
-    };
-    let addresses = if programmed.holds { draft.addresses.clone() } else { Vec::new() };
-    let of = Of::Gateway(GatewayStatus {
-        class: draft.class.clone(),
-        conditions: vec![accepted, programmed],
-        addresses,
-        listeners,
-    });
-    Status::new(Kind::Gateway, &draft.meta, of)
 }

@@ -8,6 +8,7 @@ mod backends;
 mod filters;
 mod gateway;
 mod matches;
+mod rollback;
 mod routes;
 
 use std::sync::Arc;
@@ -26,6 +27,7 @@ use crate::object::Fault;
 pub use access::access;
 pub use backend_tls::{authorities, policy};
 pub use gateway::convert as gateway;
+pub use rollback::faults as rollback_faults;
 pub use routes::{grpc, http, tcp};
 
 /// Converts a class.

@@ -110,6 +110,23 @@ pub struct RouteDraft {
     pub parents: Vec<ParentRef>,
     /// Its rules.
     pub rules: Vec<RuleDraft>,
+    /// When a backend loses its weight, if ever.
+    pub rollback: Option<RollbackDraft>,
+}
+
+/// When a backend loses its weight: once it falls behind the one that has the most.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RollbackDraft {
+    /// By so many more requests in a hundred that do not end well.
+    pub success_margin: u32,
+    /// Or by answers that take so much longer in the mean, in percent.
+    pub latency_margin: Option<u32>,
+    /// Judged by so many requests to each of the two at least,
+    pub min_requests: u32,
+    /// of the last so long.
+    pub window: Duration,
+    /// Any text: with another one what was rolled back is tried anew.
+    pub attempt: Option<Arc<str>>,
 }
 
 /// What a route attaches to.

@@ -8,7 +8,8 @@ use portolan_model::traffic::Secret;
 use super::attach::kinds;
 use super::draft::{GatewayDraft, ListenerDraft};
 use super::resolve::{Resolver, Unresolved};
-use super::status::{Condition, ListenerStatus};
+use super::status::{Condition, GatewayStatus, ListenerStatus, Of, Status, find};
+use crate::object::Kind;
 
 /// A certificate, and its name.
 type Certificate = (Arc<str>, Arc<Secret>);
@@ -148,4 +149,37 @@ fn conflict(listener: &ListenerDraft, beside: &[&ListenerDraft]) -> Option<(&'st
             None
         }
     })
+}
+
+/// What becomes of a Gateway with such listeners.
+pub(super) fn of_all(draft: &GatewayDraft, listeners: Vec<ListenerStatus>) -> Status {
+    let bad = |status: &&ListenerStatus| {
+        find(&status.conditions, "Programmed").is_some_and(|condition| !condition.holds)
+    };
+    let invalid: Vec<&str> = listeners.iter().filter(bad).map(|status| &*status.name).collect();
+    let text = format!("listeners that are not in force: {}", invalid.join(", "));
+    let accepted = if !draft.unusable.is_empty() {
+        Condition::no("Accepted", "UnsupportedAddress", draft.unusable.join("; "))
+    } else if listeners.is_empty() {
+        Condition::no("Accepted", "ListenersNotValid", "it has no listeners")
+    } else if invalid.len() == listeners.len() {
+        Condition::no("Accepted", "ListenersNotValid", text)
+    } else if invalid.is_empty() {
+        Condition::yes("Accepted", "Accepted")
+    } else {
+        Condition { message: text, ..Condition::yes("Accepted", "ListenersNotValid") }
+    };
+    let programmed = if accepted.holds {
+        Condition::yes("Programmed", "Programmed")
+    } else {
+        Condition::no("Programmed", "Invalid", "it is not accepted")
+    };
+    let addresses = if programmed.holds { draft.addresses.clone() } else { Vec::new() };
+    let of = Of::Gateway(GatewayStatus {
+        class: draft.class.clone(),
+        conditions: vec![accepted, programmed],
+        addresses,
+        listeners,
+    });
+    Status::new(Kind::Gateway, &draft.meta, of)
 }

@@ -12,6 +12,7 @@ use super::compile::Known;
 use super::draft::{
     AuthoritiesDraft, GatewayDraft, GrantDraft, RouteDraft, SecretDraft, TargetRef,
 };
+use super::rollback::Judge;
 use crate::object::{Kind, TLS_SECRET};
 
 /// Why a reference leads nowhere.
@@ -29,6 +30,7 @@ pub(super) struct Resolver<'a> {
     grants: Vec<&'a GrantDraft>,
     secrets: &'a BTreeMap<Name, SecretDraft>,
     authorities: &'a BTreeMap<Name, AuthoritiesDraft>,
+    judge: &'a Judge,
     /// What was asked for.
     pub(super) looked: Looked,
 }
@@ -48,8 +50,14 @@ impl<'a> Resolver<'a> {
             grants: known.grants.clone(),
             secrets: known.secrets,
             authorities: known.authorities,
+            judge: known.judge,
             looked: Looked::default(),
         }
+    }
+
+    /// Which backends have lost their weight.
+    pub(super) fn judge(&self) -> &'a Judge {
+        self.judge
     }
 
     /// The service of a key, whoever asks.

@@ -10,6 +10,7 @@ use portolan_model::traffic::{
 
 use super::draft::{BackendDraft, MatchDraft, Rank, RouteDraft, RuleDraft};
 use super::resolve::{Resolver, Unresolved};
+use super::rollback::Split;
 use crate::object::Kind;
 
 /// The whole, in millionths.
@@ -50,7 +51,7 @@ pub(super) fn compile(route: &RouteDraft, at: At, resolver: &mut Resolver<'_>) -
             continue;
         }
         rules.is_any = true;
-        let found = backends(route, rule, resolver, &mut rules.unresolved);
+        let found = backends(route, i, resolver, &mut rules.unresolved);
         let name: Arc<str> = called(route, rule, i).into();
         for one in &rule.matches {
             let mut made = routes(route, rule, one, &found, at);
@@ -65,8 +66,38 @@ pub(super) fn compile(route: &RouteDraft, at: At, resolver: &mut Resolver<'_>) -
 /// What people call a rule: by its name, or its place among the rules of its route.
 fn called(route: &RouteDraft, rule: &RuleDraft, at: usize) -> String {
     let (kind, meta) = (route.kind.as_str(), &route.meta);
-    let rule = rule.name.as_ref().map_or_else(|| at.to_string(), ToString::to_string);
-    format!("{kind} {}/{} rule {rule}", meta.namespace, meta.name)
+    format!("{kind} {}/{} {}", meta.namespace, meta.name, within(rule, at))
+}
+
+/// What they call it within its route.
+fn within(rule: &RuleDraft, at: usize) -> String {
+    let name = rule.name.as_ref().map_or_else(|| at.to_string(), ToString::to_string);
+    format!("rule {name}")
+}
+
+/// The rules of a route whose backends are to be compared.
+pub(super) fn splits(route: &RouteDraft, resolver: &mut Resolver<'_>) -> Vec<Split> {
+    let Some(wanted) = &route.rollback else { return Vec::new() };
+    let compared = |rule: &&(usize, &RuleDraft)| {
+        let (_, rule) = rule;
+        rule.unsupported.is_none() && rule.backends.iter().filter(|b| b.weight > 0).count() > 1
+    };
+    let mut split = |(at, rule): (usize, &RuleDraft)| {
+        let name = (Arc::clone(&route.meta.namespace), Arc::clone(&route.meta.name));
+        let cluster = |backend: &BackendDraft| {
+            let found = resolver.backend(route, &backend.target);
+            found.ok().map(|(service, port)| cluster_name(&service.key, port))
+        };
+        Split {
+            id: (route.kind, name, at),
+            called: within(rule, at).into(),
+            wanted: wanted.clone(),
+            backends: rule.backends.clone(),
+            clusters: rule.backends.iter().map(cluster).collect(),
+        }
+    };
+    let rules: Vec<_> = route.rules.iter().enumerate().filter(|rule| compared(&rule)).collect();
+    rules.into_iter().map(&mut split).collect()
 }
 
 /// Where the requests of a rule go.
@@ -81,19 +112,22 @@ struct Found<'a> {
 
 fn backends<'a>(
     route: &RouteDraft,
-    rule: &RuleDraft,
+    at: usize,
     resolver: &mut Resolver<'a>,
     unresolved: &mut Vec<Unresolved>,
 ) -> Found<'a> {
     let mut found = Found { shares: Vec::new(), mirrors: Vec::new(), weights: 0, first: None };
-    for backend in &rule.backends {
-        found.weights += u64::from(backend.weight);
+    let rule = &route.rules[at];
+    let rolled = resolver.judge().rolled(route, at);
+    for (i, backend) in rule.backends.iter().enumerate() {
+        let weight = if rolled.contains_key(&i) { 0 } else { backend.weight };
+        found.weights += u64::from(weight);
         match resolver.backend(route, &backend.target) {
-            Ok((service, port)) if backend.weight > 0 => {
+            Ok((service, port)) if weight > 0 => {
                 found.first = found.first.or(Some(service));
                 let cluster = cluster_name(&service.key, port);
                 let edits = edits(rule, backend);
-                found.shares.push(Share { cluster, weight: backend.weight, edits });
+                found.shares.push(Share { cluster, weight, edits });
             }
             Ok(_) => {}
             Err(why) => unresolved.push(why),

@@ -160,6 +160,7 @@ fn event(rejection: &Rejection) -> Option<(Event, ObjectReference)> {
         Severity::Warning => ("SettingNotInForce", "the setting falls back to its default"),
         Severity::Held => ("HeldBack", "what was in force stays"),
         Severity::Refused => ("RefusedByClient", "the client goes on with what it had"),
+        Severity::RolledBack => ("RolledBack", "it has no weight until the rule is changed"),
     };
     let field = rejection.field.as_deref().map(|f| format!("{f}: ")).unwrap_or_default();
     let mut note = format!("{field}{}; {effect}", rejection.reason);

@@ -32,6 +32,25 @@ pub struct Cluster {
     pub limits: Limits,
     /// Whether the number of requests in flight is held to what latency allows.
     pub adaptive_concurrency: Option<AdaptiveConcurrency>,
+    /// Whether the control plane is told what becomes of its requests (LRS).
+    pub reports_load: bool,
+}
+
+/// What a cluster has seen so far; numbers that only grow, but for the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ClusterTotals {
+    /// Requests and streams begun.
+    pub issued: u64,
+    /// Requests that ended with an answer that is no error of the server.
+    pub good: u64,
+    /// Requests that ended with status 5xx, or a gRPC status that is an error of the server.
+    pub bad: u64,
+    /// Requests whose answer was timed.
+    pub timed: u64,
+    /// From the request's head to the answer's, these together, in microseconds.
+    pub micros: u64,
+    /// Requests and streams under way.
+    pub active: u64,
 }
 
 /// How one endpoint of a cluster is picked.
@@ -253,6 +272,7 @@ impl Cluster {
             outlier: None,
             limits: Limits::standard(),
             adaptive_concurrency: None,
+            reports_load: false,
         }
     }
 

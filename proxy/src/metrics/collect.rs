@@ -10,6 +10,7 @@ use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 
+use super::cluster::ClusterMetrics;
 use super::listener::{Http2Metrics, RouteName};
 use super::tally::Tally;
 use super::{Counter, ListenerMetrics, ProxyMetrics, WorkerMetrics};
@@ -206,6 +207,14 @@ impl ProxyMetrics {
     }
 
     /// The workers' counters by name, added up.
+    /// Reads the counters of every cluster.
+    pub(crate) fn each_cluster<const N: usize>(
+        &self,
+        read: impl Fn(&ClusterMetrics) -> [u64; N],
+    ) -> BTreeMap<ResourceName, [u64; N]> {
+        self.sum(|worker| &worker.clusters, read)
+    }
+
     pub(super) fn sum<T, const N: usize>(
         &self,
         map: impl Fn(&WorkerMetrics) -> &Mutex<BTreeMap<ResourceName, Arc<T>>>,

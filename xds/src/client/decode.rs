@@ -134,7 +134,7 @@ fn named(name: &str) -> impl Fn(String) -> DecodeError + '_ {
 const MAX_SECONDS: u64 = 315_576_000_000;
 
 /// A duration that is not negative.
-fn duration(field: &str, value: &Duration) -> Result<std::time::Duration, String> {
+pub(super) fn duration(field: &str, value: &Duration) -> Result<std::time::Duration, String> {
     let seconds = u64::try_from(value.seconds).ok().filter(|s| *s <= MAX_SECONDS);
     let nanos = u32::try_from(value.nanos).ok().filter(|n| *n < 1_000_000_000);
     match (seconds, nanos) {

@@ -8,7 +8,7 @@ use portolan_model::policy::{BackOff, Retries, RetryOn};
 use super::super::api::{self, GROUP};
 use super::super::draft::{GatewayApiDraft, MatchDraft, ParentRef, RouteDraft, RuleDraft};
 use super::filters::{self, Site};
-use super::{at_most, backends, duration, hostname, matches, meta};
+use super::{at_most, backends, duration, hostname, matches, meta, rollback};
 use crate::convert::{check_label, check_subdomain, port_number};
 use crate::object::{Fault, Kind};
 
@@ -131,6 +131,8 @@ fn head(
         hostnames: hostnames.collect::<Result<_, _>>()?,
         parents: read,
         rules: Vec::new(),
+        // Of connections nobody knows whether they ended well.
+        rollback: rollback::read(metadata).0.filter(|_| kind != Kind::TcpRoute),
         meta,
     })
 }

@@ -9,6 +9,7 @@ use portolan_model::traffic::{
 };
 use portolan_proto::envoy::cluster::Cluster;
 use portolan_proto::envoy::cluster::cluster::{ClusterDiscoveryType, DiscoveryType};
+use portolan_proto::envoy::core::config_source::ConfigSourceSpecifier;
 use portolan_proto::envoy::core::proxy_protocol_config::Version;
 use portolan_proto::envoy::core::{
     HttpProtocolOptions as CommonOptions, TransportSocket, transport_socket,
@@ -61,6 +62,11 @@ fn convert(cluster: &Cluster, name: &ResourceName) -> Result<DecodedCluster, Str
         outlier: health::outlier(cluster.outlier_detection.as_ref())?,
         limits: limits::breakers(cluster.circuit_breakers.as_ref())?,
         adaptive_concurrency: limits::adaptive(cluster.metadata.as_ref())?,
+        // Of another server nothing is known here; gRPC takes no other, either (gRFC A27).
+        reports_load: matches!(
+            cluster.lrs_server.as_ref().and_then(|server| server.config_source_specifier.as_ref()),
+            Some(ConfigSourceSpecifier::Self_(_))
+        ),
     };
     Ok((decoded, inline))
 }

@@ -1,0 +1,224 @@
+//! Which backends of a route are worse than their sibling, and have lost their weight for it. Pure: loads
+//! and the time are told.
+//!
+//! Of the backends of a rule the one with the largest weight is the sibling of all others. A backend
+//! that was rolled back stays so until the backends of its rule, or what the route asks for here, are
+//! others; it is not kept anywhere else.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Instant;
+
+use portolan_model::traffic::ResourceName;
+
+use super::Name;
+use super::draft::{BackendDraft, RollbackDraft, RouteDraft};
+use super::status::Condition;
+use crate::loads::{Load, Loads};
+use crate::object::Kind;
+
+/// Type of the condition that tells of it.
+const CONDITION: &str = "portolan.dev/RolledBack";
+/// Most rules that are watched; those past it say so.
+const MAX_SPLITS: usize = 1000;
+
+/// A rule of a route.
+pub(super) type RuleId = (Kind, Name, usize);
+
+/// A rule whose backends are compared.
+#[derive(Clone, Debug)]
+pub(super) struct Split {
+    pub(super) id: RuleId,
+    /// What people call the rule within its route.
+    pub(super) called: Arc<str>,
+    /// What the route asks for.
+    pub(super) wanted: RollbackDraft,
+    /// Its backends as they are written.
+    pub(super) backends: Vec<BackendDraft>,
+    /// The cluster of each, where it can be used.
+    pub(super) clusters: Vec<Option<ResourceName>>,
+}
+
+/// A backend without its weight.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct RolledBack {
+    /// Why, in a word of the condition.
+    pub(super) reason: &'static str,
+    /// Why, for people.
+    pub(super) text: String,
+}
+
+/// What is watched, and what came of it.
+#[derive(Debug, Default)]
+pub(super) struct Judge {
+    /// Whether any loads are told.
+    pub(super) is_told: bool,
+    watched: BTreeMap<RuleId, Watched>,
+    /// Rules past the bound.
+    left_out: usize,
+    /// Loads of the clusters of all rules, the oldest first.
+    told: VecDeque<(Instant, Loads)>,
+}
+
+#[derive(Debug)]
+struct Watched {
+    split: Split,
+    /// Since when it is as it is; what was told before is about something else. `None`: from the next
+    /// loads on.
+    since: Option<Instant>,
+    rolled: BTreeMap<usize, RolledBack>,
+}
+
+impl Judge {
+    /// Backends of a rule that have lost their weight, by their place, if the rule is as it was then.
+    pub(super) fn rolled(&self, route: &RouteDraft, rule: usize) -> BTreeMap<usize, RolledBack> {
+        let name = (Arc::clone(&route.meta.namespace), Arc::clone(&route.meta.name));
+        let found = self.watched.get(&(route.kind, name, rule));
+        let same = |watched: &&Watched| {
+            Some(&watched.split.wanted) == route.rollback.as_ref()
+                && route.rules.get(rule).is_some_and(|now| now.backends == watched.split.backends)
+        };
+        found.filter(same).map(|watched| watched.rolled.clone()).unwrap_or_default()
+    }
+
+    /// Watches these rules and no others.
+    pub(super) fn watch(&mut self, splits: Vec<Split>) {
+        let mut before = std::mem::take(&mut self.watched);
+        self.left_out = splits.len().saturating_sub(MAX_SPLITS);
+        for split in splits.into_iter().take(MAX_SPLITS) {
+            let same = |known: &Watched| {
+                (&known.split.wanted, &known.split.backends) == (&split.wanted, &split.backends)
+            };
+            let kept = before.remove(&split.id).filter(same);
+            let (since, rolled) = kept.map(|known| (known.since, known.rolled)).unwrap_or_default();
+            self.watched.insert(split.id.clone(), Watched { split, since, rolled });
+        }
+    }
+
+    /// Takes the loads of an interval that ends now; whether a backend loses its weight for them.
+    pub(super) fn on_loads(&mut self, mut loads: Loads, now: Instant) -> bool {
+        let clusters = self.watched.values().flat_map(|w| w.split.clusters.iter().flatten());
+        let clusters: std::collections::BTreeSet<&ResourceName> = clusters.collect();
+        loads.retain(|cluster, _| clusters.contains(cluster));
+        self.told.push_back((now, loads));
+        let longest = self.watched.values().map(|watched| watched.split.wanted.window).max();
+        let longest = longest.unwrap_or_default();
+        while self.told.front().is_some_and(|(at, _)| now.duration_since(*at) >= longest) {
+            self.told.pop_front();
+        }
+        let mut any = false;
+        for watched in self.watched.values_mut() {
+            // Of the interval in which a rule became what it is a part is about what it was.
+            let Some(since) = watched.since else {
+                watched.since = Some(now);
+                continue;
+            };
+            let window = watched.split.wanted.window;
+            let recent =
+                self.told.iter().filter(|(at, _)| *at > since && now.duration_since(*at) < window);
+            let recent: Vec<&Loads> = recent.map(|(_, loads)| loads).collect();
+            any |= watched.judge(&recent);
+        }
+        any
+    }
+
+    /// What a route is told, if it asks for anything here.
+    pub(super) fn condition(&self, route: &RouteDraft) -> Option<Condition> {
+        route.rollback.as_ref()?;
+        let no = |reason, text: &str| Some(Condition::no(CONDITION, reason, text));
+        if !self.is_told {
+            return no("NoLoadReports", "xds.load_reports is off: nobody knows how backends do");
+        }
+        let all = (0..route.rules.len()).flat_map(|rule| self.rolled(route, rule).into_values());
+        let all: Vec<RolledBack> = all.collect();
+        let Some(first) = all.first() else {
+            return match self.left_out {
+                0 => no("Watching", ""),
+                _ => no("TooMany", "more rules ask for it than are watched"),
+            };
+        };
+        let texts: Vec<&str> = all.iter().map(|rolled| rolled.text.as_str()).collect();
+        let told = Condition::no(CONDITION, first.reason, texts.join("; "));
+        Some(Condition { holds: true, ..told })
+    }
+
+    /// Everything that has lost its weight, by its route.
+    pub(super) fn all(&self) -> impl Iterator<Item = (&RuleId, &RolledBack)> {
+        self.watched.iter().flat_map(|(id, w)| w.rolled.values().map(move |rolled| (id, rolled)))
+    }
+}
+
+impl Watched {
+    /// Compares each backend with its sibling; whether one loses its weight.
+    fn judge(&mut self, recent: &[&Loads]) -> bool {
+        let Split { called, wanted, backends, clusters, .. } = &self.split;
+        let usable = || {
+            let both = backends.iter().zip(clusters).enumerate();
+            both.filter_map(|(at, (backend, cluster))| {
+                cluster.as_ref().filter(|_| backend.weight > 0).map(|c| (at, backend, c))
+            })
+        };
+        // The first of those with the largest weight.
+        let sibling = usable().min_by_key(|(_, backend, _)| std::cmp::Reverse(backend.weight));
+        let Some((stays, _, sibling)) = sibling else { return false };
+        let sum = |cluster: &ResourceName| {
+            let mut sum = Load::default();
+            recent.iter().filter_map(|loads| loads.get(cluster)).for_each(|load| sum.add(load));
+            sum
+        };
+        let well = sum(sibling);
+        let mut found = Vec::new();
+        for (at, _, cluster) in usable() {
+            if at == stays || cluster == sibling || self.rolled.contains_key(&at) {
+                continue;
+            }
+            if let Some((reason, text)) = compare(wanted, cluster, &sum(cluster), sibling, &well) {
+                found.push((at, RolledBack { reason, text: format!("{called}: {text}") }));
+            }
+        }
+        let any = !found.is_empty();
+        for (_, rolled) in &found {
+            tracing::warn!(reason = rolled.reason, text = %rolled.text, "rolled back");
+        }
+        self.rolled.extend(found);
+        any
+    }
+}
+
+/// Why a backend falls behind its sibling, if it does.
+fn compare(
+    wanted: &RollbackDraft,
+    cluster: &str,
+    load: &Load,
+    sibling: &str,
+    well: &Load,
+) -> Option<(&'static str, String)> {
+    let enough = f64::from(wanted.min_requests);
+    let (ended, ended_well) = (load.good + load.bad, well.good + well.bad);
+    if ended >= enough && ended_well >= enough {
+        let (rate, usual) = (100.0 * load.good / ended, 100.0 * well.good / ended_well);
+        if rate + f64::from(wanted.success_margin) < usual {
+            let text = format!(
+                "{cluster}: {rate:.1} % of {ended:.0} requests ended well, {usual:.1} % of \
+                 {ended_well:.0} at {sibling}"
+            );
+            return Some(("SuccessRate", text));
+        }
+    }
+    let margin = wanted.latency_margin?;
+    if load.timed >= enough && well.timed >= enough {
+        let (mean, usual) = (load.millis / load.timed, well.millis / well.timed);
+        if mean > usual * (1.0 + f64::from(margin) / 100.0) {
+            let text = format!(
+                "{cluster}: {mean:.1} ms to an answer over {:.0} requests, {usual:.1} ms over {:.0} \
+                 at {sibling}",
+                load.timed, well.timed
+            );
+            return Some(("Latency", text));
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests;
