@@ -1,3 +1,5 @@
+//! Which loads cost a backend its weight, which do not, and what takes that back.
+
 use std::time::Duration;
 
 use super::*;
