@@ -21,6 +21,8 @@ mod cases;
 mod https;
 #[path = "gateway/kit.rs"]
 mod kit;
+#[path = "gateway/passthrough.rs"]
+mod passthrough;
 #[path = "gateway/rollouts.rs"]
 mod rollouts;
 

@@ -77,6 +77,7 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
             of_gateway_api(gateway::convert::grpc(route)).map(|(draft, _)| (draft, faults))
         }
         Object::TcpRoute(route) => of_gateway_api(gateway::convert::tcp(route)),
+        Object::TlsRoute(route) => of_gateway_api(gateway::convert::tls(route)),
         Object::ReferenceGrant(grant) => of_gateway_api(gateway::convert::grant(grant)),
         Object::BackendTlsPolicy(policy) => of_gateway_api(gateway::convert::policy(policy)),
         Object::AccessPolicy(policy) => of_gateway_api(gateway::convert::access(policy)),

@@ -187,6 +187,7 @@ impl Kubernetes {
             watches.spawn(watch::run::<item::HttpRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::GrpcRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::TcpRoute>(client(), limits, sender()));
+            watches.spawn(watch::run::<item::TlsRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::ReferenceGrant>(client(), limits, sender()));
             watches.spawn(watch::run::<item::BackendTlsPolicy>(client(), limits, sender()));
             watches.spawn(watch::run::<item::AccessPolicy>(client(), limits, sender()));

@@ -46,6 +46,8 @@ pub enum Object {
     GrpcRoute(Box<api::GrpcRoute>),
     /// Where connections go.
     TcpRoute(Box<api::TcpRoute>),
+    /// Where connections within TLS go.
+    TlsRoute(Box<api::TlsRoute>),
     /// Who may refer to objects of a namespace.
     ReferenceGrant(Box<api::ReferenceGrant>),
     /// TLS to the endpoints of a service.
@@ -184,6 +186,7 @@ fn typed(kind: Kind, value: &Value) -> Result<(Object, Vec<String>), Fault> {
         Kind::HttpRoute => read(value).map(|(o, u)| (Object::HttpRoute(Box::new(o)), u))?,
         Kind::GrpcRoute => read(value).map(|(o, u)| (Object::GrpcRoute(Box::new(o)), u))?,
         Kind::TcpRoute => read(value).map(|(o, u)| (Object::TcpRoute(Box::new(o)), u))?,
+        Kind::TlsRoute => read(value).map(|(o, u)| (Object::TlsRoute(Box::new(o)), u))?,
         Kind::ReferenceGrant => {
             read(value).map(|(o, u)| (Object::ReferenceGrant(Box::new(o)), u))?
         }

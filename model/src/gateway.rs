@@ -46,6 +46,17 @@ pub enum GatewayPort {
     Https(Vec<Arc<VirtualHost>>, Vec<GatewayChain>),
     /// Bytes, to one of these clusters for each connection. Never empty.
     Tcp(Vec<Share>),
+    /// TLS that is not ended here, told apart by the name that the client asks for.
+    Tls(Vec<GatewaySni>),
+}
+
+/// Where a client goes that asks for a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GatewaySni {
+    /// The name, exact or `*.suffix`; `None`: any, and none.
+    pub name: Option<Arc<str>>,
+    /// To one of these clusters; to none, if there are none.
+    pub clusters: Vec<Share>,
 }
 
 /// What a client that asks for a name is answered with.

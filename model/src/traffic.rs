@@ -25,8 +25,8 @@ pub use cluster::{
 };
 pub use endpoints::{EndpointSet, Health, Locality, Target};
 pub use listener::{
-    AcceptProxy, ClientCertField, EscapedSlashes, HttpOptions, Listener, ListenerKind, StripPort,
-    TcpOptions, Underscores,
+    AcceptProxy, ClientCertField, EscapedSlashes, HttpOptions, Listener, ListenerKind, SniChain,
+    StripPort, TcpOptions, Underscores,
 };
 pub use route::{
     Abort, Action, Asked, Conditions, Edits, Fault, HashPolicy, HeaderEdit, HeaderMatch,
@@ -37,7 +37,7 @@ pub use route::{
 
 pub use tls::{
     ClientCertificates, ClientTls, NameKind, NameMatch, Secret, ServerTls, TlsChain, TlsVersions,
-    Trusted, covers,
+    Trusted, covers, narrowest,
 };
 
 /// Name of an xDS resource.

@@ -76,7 +76,7 @@ impl Client {
             ListenerKind::Http { options, .. } | ListenerKind::Detect { http: options, .. } => {
                 options
             }
-            ListenerKind::Tcp { .. } => &NONE,
+            ListenerKind::Tcp { .. } | ListenerKind::Passthrough { .. } => &NONE,
         }
     }
 }

@@ -2,6 +2,7 @@
 //! that it names, and handshakes by them.
 
 mod client;
+mod hello;
 mod names;
 mod server;
 
@@ -16,6 +17,7 @@ use rustls::sign::CertifiedKey;
 use rustls::{CertificateError, Error, OtherError, RootCertStore, SupportedProtocolVersion};
 
 pub(crate) use client::{Above, Dialer, Settings};
+pub(crate) use hello::hello;
 pub(crate) use server::{Terminators, accept};
 
 fn provider() -> Arc<CryptoProvider> {

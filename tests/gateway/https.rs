@@ -28,7 +28,7 @@ fn secret(namespace: &str, name: &str, Issued { chain, key }: &Issued) -> String
     )
 }
 
-async fn connect(
+pub(crate) async fn connect(
     at: SocketAddr,
     name: &str,
     client: &Arc<ClientConfig>,

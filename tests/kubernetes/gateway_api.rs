@@ -12,12 +12,13 @@ use crate::support::apiserver::{ApiServer, Fault};
 use crate::world::{World, populate, service};
 
 /// The kinds that are watched of it.
-const KINDS: [&str; 8] = [
+const KINDS: [&str; 9] = [
     "GatewayClass",
     "Gateway",
     "HTTPRoute",
     "GRPCRoute",
     "TCPRoute",
+    "TLSRoute",
     "ReferenceGrant",
     "BackendTLSPolicy",
     "AccessPolicy",

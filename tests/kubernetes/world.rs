@@ -36,6 +36,7 @@ pub(crate) const KINDS_WITH_PODS: &[&str] = &[
     "HTTPRoute",
     "GRPCRoute",
     "TCPRoute",
+    "TLSRoute",
     "ReferenceGrant",
     "BackendTLSPolicy",
     "AccessPolicy",

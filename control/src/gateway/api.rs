@@ -21,7 +21,7 @@ pub use route::{
     BackendRef, Filter, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule,
     Header, HeaderMatch, HeaderModifier, HttpRoute, HttpRouteMatch, HttpRouteRule, Mirror,
     ParentReference, PathMatch, PathModifier, Redirect, Retry, Rewrite, TcpRoute, TcpRouteRule,
-    Timeouts,
+    Timeouts, TlsRoute,
 };
 
 pub use secret::Secret;

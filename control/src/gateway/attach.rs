@@ -93,6 +93,7 @@ pub(super) fn kinds(listener: &ListenerDraft) -> (Vec<GroupKind>, Vec<String>) {
     let fitting: &[Kind] = match &*listener.protocol {
         "HTTP" | "HTTPS" => &[Kind::HttpRoute, Kind::GrpcRoute],
         "TCP" => &[Kind::TcpRoute],
+        "TLS" => &[Kind::TlsRoute],
         _ => &[],
     };
     let fits = |group: &str, name: &str| {
@@ -108,7 +109,7 @@ pub(super) fn kinds(listener: &ListenerDraft) -> (Vec<GroupKind>, Vec<String>) {
 }
 
 fn hosts(listener: &ListenerDraft, route: &RouteDraft) -> Vec<Host> {
-    if !route.is_http() || route.hostnames.is_empty() {
+    if route.hostnames.is_empty() {
         return vec![listener.hostname.clone()];
     }
     let mut hosts: Vec<Host> = Vec::new();

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use portolan_model::traffic::{Route, Share, VirtualHost};
 use portolan_model::{
-    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, Scope, Service, ServiceAccess,
-    ServiceKey, ServiceRoutes,
+    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, Scope, Service,
+    ServiceAccess, ServiceKey, ServiceRoutes,
 };
 
 use super::api::GROUP;
@@ -64,6 +64,8 @@ struct Site<'a> {
     hosts: Vec<BTreeMap<Host, (Kind, Vec<Ranked>)>>,
     /// By listener: where connections go.
     shares: Vec<Option<Vec<Share>>>,
+    /// By listener: where connections within TLS go, by name.
+    names: Vec<BTreeMap<Host, Vec<Share>>>,
     /// Which routes have a place at which listener.
     taken: BTreeSet<(usize, Kind, usize)>,
 }
@@ -297,12 +299,23 @@ impl<'a> Site<'a> {
         let listeners = listeners::judge(draft, resolver);
         let hosts = listeners.iter().map(|_| BTreeMap::new()).collect();
         let shares = listeners.iter().map(|_| None).collect();
-        Self { draft, listeners, hosts, shares, taken: BTreeSet::new() }
+        let names = listeners.iter().map(|_| BTreeMap::new()).collect();
+        Self { draft, listeners, hosts, shares, names, taken: BTreeSet::new() }
     }
 
     /// Puts a route in; whether it has a place. Of routes of two kinds the older one has a host, and
     /// of two for connections the older one has the listener.
     fn put(&mut self, attached: &attach::Attached, place: &Place<'_>, rules: &Rules) -> bool {
+        if place.route.kind == Kind::TlsRoute {
+            let names = &mut self.names[attached.listener];
+            let mut taken = false;
+            for host in &attached.hosts {
+                let free = !names.contains_key(host);
+                names.entry(host.clone()).or_insert_with(|| rules.shares.clone());
+                taken |= free;
+            }
+            return taken;
+        }
         if !place.route.is_http() {
             let shares = &mut self.shares[attached.listener];
             let free = shares.is_none();
@@ -323,7 +336,7 @@ impl<'a> Site<'a> {
     }
 
     fn finish(self, key: &GatewayKey) -> (Option<Gateway>, Status) {
-        let Self { draft, listeners, hosts, shares, .. } = self;
+        let Self { draft, listeners, hosts, shares, names, .. } = self;
         let mut ports: BTreeMap<u16, GatewayPort> = BTreeMap::new();
         let valid = listeners.iter().zip(&draft.listeners).filter(|(judged, _)| judged.valid);
         let mut certificates = BTreeMap::new();
@@ -331,14 +344,28 @@ impl<'a> Site<'a> {
         for (_, listener) in valid {
             of_port.entry(listener.port).or_default().push(listener.hostname.clone());
         }
-        let content = listeners.iter().zip(&draft.listeners).zip(hosts.into_iter().zip(shares));
-        for ((judged, listener), (mut hosts, shares)) in content {
+        let content = hosts.into_iter().zip(shares.into_iter().zip(names));
+        let content = listeners.iter().zip(&draft.listeners).zip(content);
+        for ((judged, listener), (mut hosts, (shares, mut names))) in content {
             if !judged.valid {
                 continue;
             }
             if &*listener.protocol == "TCP" {
                 if let Some(shares) = shares.filter(|shares| !shares.is_empty()) {
                     ports.insert(listener.port, GatewayPort::Tcp(shares));
+                }
+                continue;
+            }
+            let beside = &of_port[&listener.port];
+            if &*listener.protocol == "TLS" {
+                // What is for the listener and has no route goes nowhere, not to a wider one.
+                names.entry(listener.hostname.clone()).or_default();
+                let nearest = |host: &Host| host::nearest(beside.iter(), host);
+                let own =
+                    names.into_iter().filter(|(host, _)| nearest(host) == Some(&listener.hostname));
+                let place = ports.entry(listener.port);
+                if let GatewayPort::Tls(chains) = place.or_insert(GatewayPort::Tls(Vec::new())) {
+                    chains.extend(own.map(|(name, clusters)| GatewaySni { name, clusters }));
                 }
                 continue;
             }
@@ -355,9 +382,8 @@ impl<'a> Site<'a> {
                     certificates.extend(judged.certificates.iter().cloned());
                     hosts
                 }
-                GatewayPort::Tcp(_) => continue,
+                GatewayPort::Tcp(_) | GatewayPort::Tls(_) => continue,
             };
-            let beside = &of_port[&listener.port];
             for (host, (_, ranked)) in hosts {
                 // A request belongs to the narrowest listener, and to no other.
                 if host::nearest(beside.iter(), &host) == Some(&listener.hostname) {

@@ -28,7 +28,7 @@ pub use access::access;
 pub use backend_tls::{authorities, policy};
 pub use gateway::convert as gateway;
 pub use rollback::faults as rollback_faults;
-pub use routes::{grpc, http, tcp};
+pub use routes::{grpc, http, tcp, tls};
 
 /// Converts a class.
 ///

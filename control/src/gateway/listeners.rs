@@ -30,6 +30,7 @@ fn family(protocol: &str) -> Option<&'static str> {
         "HTTP" => Some("HTTP"),
         "HTTPS" => Some("HTTPS"),
         "TCP" => Some("TCP"),
+        "TLS" => Some("TLS"),
         _ => None,
     }
 }
@@ -58,7 +59,14 @@ fn one(
 ) -> Judged {
     let conflict = conflict(listener, beside);
     let (good, bad) = kinds(listener);
-    let supported = family(&listener.protocol).is_some();
+    let ends_tls = !listener.tls.as_ref().is_some_and(|tls| tls.passthrough);
+    let unsupported = match &*listener.protocol {
+        "TLS" if ends_tls => Some("TLS with any mode but Passthrough is not supported".to_owned()),
+        protocol if family(protocol).is_none() => {
+            Some(format!("protocol {protocol} is not supported"))
+        }
+        _ => None,
+    };
     let (certificates, unresolved) = match &*listener.protocol {
         "HTTPS" => match certificates(gateway, listener, resolver) {
             Ok(certificates) => (certificates, None),
@@ -66,14 +74,12 @@ fn one(
         },
         _ => (Vec::new(), None),
     };
-    let valid = conflict.is_none() && supported && !good.is_empty() && unresolved.is_none();
-    let accepted = match (&conflict, supported) {
+    let valid =
+        conflict.is_none() && unsupported.is_none() && !good.is_empty() && unresolved.is_none();
+    let accepted = match (&conflict, unsupported) {
         (Some((reason, text)), _) => Condition::no("Accepted", reason, text.clone()),
-        (None, false) => {
-            let text = format!("protocol {} is not supported", listener.protocol);
-            Condition::no("Accepted", "UnsupportedProtocol", text)
-        }
-        (None, true) => Condition::yes("Accepted", "Accepted"),
+        (None, Some(text)) => Condition::no("Accepted", "UnsupportedProtocol", text),
+        (None, None) => Condition::yes("Accepted", "Accepted"),
     };
     let conflicted = match &conflict {
         Some((reason, text)) => {

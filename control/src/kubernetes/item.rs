@@ -31,7 +31,7 @@ macro_rules! watched {
 }
 
 watched!(Namespace, Node, Pod, Service, ServiceImport, EndpointSlice);
-watched!(GatewayClass, Gateway, HttpRoute, GrpcRoute, TcpRoute, ReferenceGrant);
+watched!(GatewayClass, Gateway, HttpRoute, GrpcRoute, TcpRoute, TlsRoute, ReferenceGrant);
 watched!(BackendTlsPolicy, AccessPolicy, Secret, ConfigMap);
 
 /// What became of an object.

@@ -63,6 +63,8 @@ pub enum Kind {
     GrpcRoute,
     /// `gateway.networking.k8s.io/v1alpha2` TCPRoute.
     TcpRoute,
+    /// `gateway.networking.k8s.io/v1` TLSRoute.
+    TlsRoute,
     /// `gateway.networking.k8s.io/v1beta1` ReferenceGrant.
     ReferenceGrant,
     /// `gateway.networking.k8s.io/v1` BackendTLSPolicy.
@@ -84,7 +86,7 @@ impl Serialize for Kind {
 
 impl Kind {
     /// All of them, in the order of application.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::Namespace,
         Self::Node,
         Self::Pod,
@@ -96,6 +98,7 @@ impl Kind {
         Self::HttpRoute,
         Self::GrpcRoute,
         Self::TcpRoute,
+        Self::TlsRoute,
         Self::ReferenceGrant,
         Self::BackendTlsPolicy,
         Self::AccessPolicy,
@@ -118,6 +121,7 @@ impl Kind {
             Self::HttpRoute => "HTTPRoute",
             Self::GrpcRoute => "GRPCRoute",
             Self::TcpRoute => "TCPRoute",
+            Self::TlsRoute => "TLSRoute",
             Self::ReferenceGrant => "ReferenceGrant",
             Self::BackendTlsPolicy => "BackendTLSPolicy",
             Self::AccessPolicy => "AccessPolicy",
@@ -141,6 +145,7 @@ impl Kind {
             Self::HttpRoute => "httproutes",
             Self::GrpcRoute => "grpcroutes",
             Self::TcpRoute => "tcproutes",
+            Self::TlsRoute => "tlsroutes",
             Self::ReferenceGrant => "referencegrants",
             Self::BackendTlsPolicy => "backendtlspolicies",
             Self::AccessPolicy => "accesspolicies",
@@ -165,6 +170,7 @@ impl Kind {
             | Self::Gateway
             | Self::HttpRoute
             | Self::GrpcRoute
+            | Self::TlsRoute
             | Self::BackendTlsPolicy => (api::GROUP, "v1"),
             Self::AccessPolicy => (api::OWN_GROUP, "v1alpha1"),
             Self::TcpRoute => (api::GROUP, "v1alpha2"),
@@ -178,6 +184,7 @@ impl Kind {
             Self::GatewayClass | Self::Gateway | Self::HttpRoute => &["v1beta1"],
             Self::TcpRoute | Self::ReferenceGrant => &["v1"],
             Self::BackendTlsPolicy => &["v1alpha3"],
+            Self::TlsRoute => &["v1alpha2", "v1alpha3"],
             _ => &[],
         }
     }

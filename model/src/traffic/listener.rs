@@ -1,6 +1,7 @@
 //! Sockets to accept on, and what is done with what arrives.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -183,6 +184,14 @@ pub enum ListenerKind {
         /// What is asked of the streams.
         options: TcpOptions,
     },
+    /// TLS as it comes, not ended here: to a cluster by the name that the client asks for (SNI,
+    /// RFC 6066 §3). What does not begin with TLS is not served.
+    Passthrough {
+        /// Where clients go, by name: the narrowest that fits.
+        chains: Vec<SniChain>,
+        /// What is asked of the streams.
+        options: TcpOptions,
+    },
     /// What the first bytes say: HTTP by this route table, or bytes to this cluster.
     Detect {
         /// Name of the route table.
@@ -194,6 +203,16 @@ pub enum ListenerKind {
         /// What is asked of other streams.
         tcp: TcpOptions,
     },
+}
+
+/// Where clients go that ask for some names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SniChain {
+    /// Names, exact or `*.suffix`, in lower case; empty: any, and none.
+    pub names: Vec<Arc<str>>,
+    /// The clusters, for each connection one, as often as their weights say.
+    pub clusters: Vec<Share>,
 }
 
 impl Listener {
@@ -209,7 +228,7 @@ impl ListenerKind {
     pub fn routes(&self) -> Option<&ResourceName> {
         match self {
             Self::Http { routes, .. } | Self::Detect { routes, .. } => Some(routes),
-            Self::Tcp { .. } => None,
+            Self::Tcp { .. } | Self::Passthrough { .. } => None,
         }
     }
 }

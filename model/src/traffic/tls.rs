@@ -183,6 +183,24 @@ pub fn covers(wide: &str, narrow: &str) -> bool {
     }
 }
 
+/// Of lists of names, each exact or `*.suffix` in lower case and empty for any, the one that a client
+/// is for who asks for this name, if for any.
+#[must_use]
+pub fn narrowest<'a>(
+    lists: impl Iterator<Item = &'a [Arc<str>]>,
+    asked: Option<&str>,
+) -> Option<usize> {
+    // An exact name before all with a star, the longer before the shorter, and any last.
+    let fits = |names: &[Arc<str>]| -> Option<(u8, usize)> {
+        let by_name = names.iter().filter(|name| asked.is_some_and(|a| covers(name, a)));
+        let by_name = by_name.map(|name| (if name.starts_with('*') { 1 } else { 2 }, name.len()));
+        by_name.max().or_else(|| names.is_empty().then_some((0, 0)))
+    };
+    let ranked = lists.enumerate().filter_map(|(i, names)| Some((fits(names)?, i)));
+    // Of equals the first.
+    ranked.max_by_key(|(rank, i)| (*rank, std::cmp::Reverse(*i))).map(|(_, i)| i)
+}
+
 impl ClientTls {
     /// Names of all secrets it needs.
     pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
@@ -223,16 +241,7 @@ impl ServerTls {
     /// The chain for the name that a client asks for, in lower case.
     #[must_use]
     pub fn chain(&self, asked: Option<&str>) -> Option<usize> {
-        // An exact name before all with a star, the longer before the shorter, and any last.
-        let fits = |chain: &TlsChain| -> Option<(u8, usize)> {
-            let by_name = chain.names.iter().filter(|name| asked.is_some_and(|a| covers(name, a)));
-            let by_name =
-                by_name.map(|name| (if name.starts_with('*') { 1 } else { 2 }, name.len()));
-            by_name.max().or_else(|| chain.names.is_empty().then_some((0, 0)))
-        };
-        let ranked = self.chains.iter().enumerate().filter_map(|(i, c)| Some((fits(c)?, i)));
-        // Of equals the first.
-        ranked.max_by_key(|(rank, i)| (*rank, std::cmp::Reverse(*i))).map(|(_, i)| i)
+        narrowest(self.chains.iter().map(|chain| &*chain.names), asked)
     }
 
     /// Names of all secrets it needs.

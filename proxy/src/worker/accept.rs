@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind, pick};
+use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind, narrowest, pick};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -259,6 +259,21 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
                     Box::pin(tcp::serve(&origin, &share.cluster, options, start)).await;
                 }
                 None => start.reset(),
+            }
+        }
+        ListenerKind::Passthrough { chains, options } => {
+            let Some((start, asked)) = Box::pin(tls::hello(&origin, start)).await else { return };
+            let names = chains.iter().map(|chain| &*chain.names);
+            let chain = narrowest(names, asked.as_deref()).and_then(|at| chains.get(at));
+            let share = chain.and_then(|chain| pick(&chain.clusters, origin.shared.random().0));
+            match share {
+                Some(share) => {
+                    Box::pin(tcp::serve(&origin, &share.cluster, options, start)).await;
+                }
+                None => {
+                    origin.count_local(Reason::TlsHandshake);
+                    start.reset();
+                }
             }
         }
         ListenerKind::Detect { cluster, tcp, .. } => {

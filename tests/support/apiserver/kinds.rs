@@ -51,6 +51,7 @@ pub(crate) const KINDS: &[Kind] = &[
     gateway_api("v1", "HTTPRoute", "httproutes"),
     gateway_api("v1", "GRPCRoute", "grpcroutes"),
     gateway_api("v1alpha2", "TCPRoute", "tcproutes"),
+    gateway_api("v1", "TLSRoute", "tlsroutes"),
     gateway_api("v1beta1", "ReferenceGrant", "referencegrants"),
     gateway_api("v1", "BackendTLSPolicy", "backendtlspolicies"),
     Kind {

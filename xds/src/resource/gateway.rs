@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
 use portolan_model::traffic::{Secret, Share};
-use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort};
+use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni};
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::UpgradeConfig;
 use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch, Listener};
 use portolan_proto::envoy::protobuf::{Any, BoolValue};
@@ -19,6 +19,8 @@ use super::listener::{self, HTTP_FILTER, TCP_FILTER};
 use super::{Encoded, ResourceType, pack, route, secret};
 use crate::catalog::Name;
 
+/// Where what is for nobody is sent.
+const NOWHERE: &str = "nowhere";
 /// What names of listeners and route tables of Gateways begin with.
 pub const PREFIX: &str = "gateway/";
 
@@ -70,7 +72,7 @@ fn sockets(gateway: &Gateway, port: u16, default: IpAddr) -> Vec<(Name, SocketAd
 #[must_use]
 pub fn names(gateway: &Gateway, default: IpAddr) -> BTreeSet<(ResourceType, Name)> {
     let of_ports = gateway.ports.iter().flat_map(|(port, content)| {
-        let table = (!matches!(content, GatewayPort::Tcp(_)))
+        let table = (!matches!(content, GatewayPort::Tcp(_) | GatewayPort::Tls(_)))
             .then(|| (ResourceType::Route, name(&gateway.key, *port)));
         let listeners = sockets(gateway, *port, default).into_iter();
         table.into_iter().chain(listeners.map(|(name, _)| (ResourceType::Listener, name)))
@@ -142,6 +144,8 @@ fn socket(
             (HTTP_FILTER, pack(&manager))
         }
         GatewayPort::Tcp(shares) => (TCP_FILTER, pack(&tcp_proxy(name, shares))),
+        // Each chain has its own.
+        GatewayPort::Tls(_) => (TCP_FILTER, Any::default()),
     };
     Listener {
         name: name.to_string(),
@@ -151,10 +155,13 @@ fn socket(
                 chains.iter().map(|chain| secured(chain, key, filter, &config)).collect()
             }
             GatewayPort::Http(_) | GatewayPort::Tcp(_) => vec![listener::chain(filter, config)],
+            GatewayPort::Tls(chains) => {
+                chains.iter().map(|chain| passed_through(name, chain)).collect()
+            }
         },
         // By which Envoy finds the name that the client asks for.
         listener_filters: match content {
-            GatewayPort::Https(..) => vec![listener::tls_inspector()],
+            GatewayPort::Https(..) | GatewayPort::Tls(_) => vec![listener::tls_inspector()],
             GatewayPort::Http(_) | GatewayPort::Tcp(_) => Vec::new(),
         },
         ..Listener::default()
@@ -172,6 +179,22 @@ fn secured(chain: &GatewayChain, key: &GatewayKey, filter: &str, config: &Any) -
         filter_chain_match: matched,
         transport_socket: Some(listener::tls_socket(names.collect(), listener::HTTP_ALPN, None)),
         ..listener::chain(filter, config.clone())
+    }
+}
+
+/// A chain for clients that ask for its name, whose TLS is ended elsewhere.
+fn passed_through(name: &Name, chain: &GatewaySni) -> FilterChain {
+    let names = chain.name.iter().map(|name| name.to_string());
+    let nowhere = [Share::all(NOWHERE.into())];
+    // No cluster has this name: whoever is for nobody goes no further than to a chain of his own.
+    let clusters = if chain.clusters.is_empty() { &nowhere[..] } else { &chain.clusters };
+    FilterChain {
+        filter_chain_match: Some(FilterChainMatch {
+            server_names: names.collect(),
+            transport_protocol: "tls".to_owned(),
+            ..FilterChainMatch::default()
+        }),
+        ..listener::chain(TCP_FILTER, pack(&tcp_proxy(name, clusters)))
     }
 }
 

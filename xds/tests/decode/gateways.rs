@@ -8,9 +8,9 @@ use portolan_model::policy::{BackOff, HashOn, Retries, RetryOn};
 use portolan_model::traffic::{
     Action, Conditions, Edits, HashPolicy, HeaderEdit, HeaderMatch, HeaderTest, ListenerKind,
     Mirror, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Respond, Route, RouteTable, Share,
-    Substitution, TextMatch, TextTest, VirtualHost,
+    SniChain, Substitution, TextMatch, TextTest, VirtualHost,
 };
-use portolan_model::{Gateway, GatewayKey, GatewayPort};
+use portolan_model::{Gateway, GatewayKey, GatewayPort, GatewaySni};
 use portolan_xds::client::decode;
 use portolan_xds::resource::gateway::Made;
 use portolan_xds::resource::{ResourceType, gateway};
@@ -206,7 +206,18 @@ fn every_port_and_address_has_a_listener() {
         || vec![share("shop/a:1", 3, Edits::default()), share("shop/b:1", 1, Edits::default())];
     let gateway = Gateway {
         addresses: vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()],
-        ports: [(80, GatewayPort::Http(Vec::new())), (90, GatewayPort::Tcp(shares()))].into(),
+        ports: [
+            (80, GatewayPort::Http(Vec::new())),
+            (90, GatewayPort::Tcp(shares())),
+            (
+                443,
+                GatewayPort::Tls(vec![
+                    GatewaySni { name: Some("a.test".into()), clusters: shares() },
+                    GatewaySni { name: None, clusters: Vec::new() },
+                ]),
+            ),
+        ]
+        .into(),
         ..of(GatewayPort::Tcp(Vec::new()))
     };
     let read = |gateway: &Gateway| -> Vec<(String, String, ListenerKind)> {
@@ -236,6 +247,8 @@ fn every_port_and_address_has_a_listener() {
             ("gateway/shop/web#2:80", "10.0.0.2:80"),
             ("gateway/shop/web:90", "10.0.0.1:90"),
             ("gateway/shop/web#2:90", "10.0.0.2:90"),
+            ("gateway/shop/web:443", "10.0.0.1:443"),
+            ("gateway/shop/web#2:443", "10.0.0.2:443"),
         ]
     );
     let ListenerKind::Http { routes, options } = &found[1].2 else { panic!("{:?}", found[1]) };
@@ -243,6 +256,13 @@ fn every_port_and_address_has_a_listener() {
     assert!(options.normalize_path && !options.trust_forwarded);
     let ListenerKind::Tcp { clusters, .. } = &found[3].2 else { panic!("{:?}", found[3]) };
     assert_eq!(*clusters, shares());
+    let ListenerKind::Passthrough { chains, .. } = &found[5].2 else { panic!("{:?}", found[5]) };
+    let chain = |names: &[&str], clusters| SniChain {
+        names: names.iter().map(|name| (*name).into()).collect(),
+        clusters,
+    };
+    let nowhere = vec![Share::all("nowhere".into())];
+    assert_eq!(*chains, [chain(&["a.test"], shares()), chain(&[], nowhere)]);
     let anywhere = Gateway { addresses: Vec::new(), ..gateway };
     assert_eq!(read(&anywhere)[0].1, "127.0.0.1:80");
 }

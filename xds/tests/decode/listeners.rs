@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
-    AcceptProxy, EscapedSlashes, HttpOptions, Listener as Taken, ListenerKind, Share, StripPort,
-    TcpOptions, Underscores,
+    AcceptProxy, EscapedSlashes, HttpOptions, Listener as Taken, ListenerKind, Share, SniChain,
+    StripPort, TcpOptions, Underscores,
 };
 use portolan_proto::envoy::accesslog::AccessLog;
 use portolan_proto::envoy::core::HttpProtocolOptions;
@@ -241,6 +241,71 @@ fn a_proxy_header_may_or_must_come_first() {
     }
 }
 
+/// TLS as it comes, of clients that ask for these names.
+fn asked(names: &[&str], transport: &str, config: Any) -> FilterChain {
+    let matched = FilterChainMatch {
+        server_names: names.iter().map(|name| (*name).to_owned()).collect(),
+        transport_protocol: transport.into(),
+        ..FilterChainMatch::default()
+    };
+    FilterChain { filter_chain_match: Some(matched), ..chain(config) }
+}
+
+#[test]
+fn tls_that_is_not_ended_goes_by_name() {
+    let to = |cluster: &str| TcpProxy {
+        cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.into())),
+        ..TcpProxy::default()
+    };
+    let chains = vec![
+        asked(&["A.test", "*.b.test"], "", any(&to("a"))),
+        asked(&["c.test"], "tls", any(&to("c"))),
+        asked(&[], "tls", any(&to("rest"))),
+    ];
+    let sni = |names: &[&str], cluster: &str| SniChain {
+        names: names.iter().map(|name| (*name).into()).collect(),
+        clusters: vec![Share::all(cluster.into())],
+    };
+    let expected = ListenerKind::Passthrough {
+        chains: vec![sni(&["a.test", "*.b.test"], "a"), sni(&["c.test"], "c"), sni(&[], "rest")],
+        options: TcpOptions::default(),
+    };
+    assert_eq!(taken(&listener(chains.clone())).map(|l| l.kind), Ok(expected));
+    let refused = |more: FilterChain| {
+        let all = chains.iter().cloned().chain([more]).collect();
+        taken(&listener(all)).expect_err("it cannot be done")
+    };
+    let idle = TcpProxy { idle_timeout: secs(1), ..to("d") };
+    for (chain, text) in [
+        (
+            chain(any(&to("d"))),
+            "l: filter_chains[3].filter_chain_match: only chains for TLS are supported beside one for it \
+             that does not end it",
+        ),
+        (
+            asked(&["d.test"], "tls", any(&manager())),
+            "l: filter_chains[3].filters: of TLS that is not ended there is no HTTP",
+        ),
+        (
+            asked(&["d.test"], "tls", any(&idle)),
+            "l: filter_chains[3].filters: with other options than filter_chains[0]",
+        ),
+        (
+            FilterChain {
+                filter_chain_match: Some(FilterChainMatch {
+                    server_names: vec!["d.test".into()],
+                    application_protocols: vec!["h2".into()],
+                    ..FilterChainMatch::default()
+                }),
+                ..chain(any(&to("d")))
+            },
+            "l: filter_chains[3].filter_chain_match: only server_names are supported within TLS",
+        ),
+    ] {
+        assert_eq!(refused(chain), text);
+    }
+}
+
 /// HTTP where this is found.
 fn found(protocols: &[&str], transport: &str) -> FilterChain {
     let matched = FilterChainMatch {
@@ -273,7 +338,6 @@ fn the_first_bytes_choose_between_http_and_tcp() {
     }
     for (about, listener) in [
         ("some HTTP here, some there", listener(vec![found(&["http/1.1"], ""), tcp()])),
-        ("TLS", listener(vec![found(&ALL, "tls"), tcp()])),
         ("HTTP twice", listener(vec![found(&ALL, ""), found(&ALL, "")])),
         ("three", listener(vec![found(&ALL, ""), tcp(), tcp()])),
         ("HTTP alone", listener(vec![found(&ALL, "")])),
@@ -281,6 +345,8 @@ fn the_first_bytes_choose_between_http_and_tcp() {
         let error = taken(&inspected(listener)).expect_err(about);
         assert!(error.starts_with("l: filter_chains: choosing among several"), "{error}");
     }
+    let within_tls = inspected(listener(vec![found(&ALL, "tls"), tcp()]));
+    assert!(taken(&within_tls).expect_err("HTTP in TLS").contains("only server_names"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! `HTTPRoute`, `GRPCRoute` and `TCPRoute`.
+//! `HTTPRoute`, `GRPCRoute`, `TCPRoute` and `TLSRoute`.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -19,6 +19,11 @@ object!(
     /// Where connections go.
     TcpRoute,
     TcpRouteSpec
+);
+object!(
+    /// Where connections within TLS go, by the name that is asked for.
+    TlsRoute,
+    TlsRouteSpec
 );
 
 /// `spec` of an [`HttpRoute`].
@@ -60,6 +65,23 @@ pub struct TcpRouteSpec {
     /// What it attaches to.
     #[serde(default)]
     pub parent_refs: Vec<ParentReference>,
+    /// Its rules.
+    #[serde(default)]
+    pub rules: Vec<TcpRouteRule>,
+    /// Passed over.
+    pub use_default_gateways: Option<String>,
+}
+
+/// `spec` of a [`TlsRoute`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct TlsRouteSpec {
+    /// What it attaches to.
+    #[serde(default)]
+    pub parent_refs: Vec<ParentReference>,
+    /// The names it is for.
+    #[serde(default)]
+    pub hostnames: Vec<String>,
     /// Its rules.
     #[serde(default)]
     pub rules: Vec<TcpRouteRule>,
@@ -127,7 +149,7 @@ pub struct GrpcRouteRule {
     pub session_persistence: Option<Value>,
 }
 
-/// A rule of a [`TcpRoute`].
+/// A rule of a [`TcpRoute`] or a [`TlsRoute`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct TcpRouteRule {

@@ -87,12 +87,28 @@ pub fn grpc(route: &api::GrpcRoute) -> Result<GatewayApiDraft, Fault> {
 /// The first field that forbids it.
 pub fn tcp(route: &api::TcpRoute) -> Result<GatewayApiDraft, Fault> {
     let spec = &route.spec;
-    if spec.rules.len() != 1 {
-        let reason = format!("{} rules, there must be one", spec.rules.len());
+    of_streams(head(Kind::TcpRoute, &route.metadata, &spec.parent_refs, &[])?, &spec.rules)
+}
+
+/// Converts a TLSRoute.
+///
+/// # Errors
+/// The first field that forbids it.
+pub fn tls(route: &api::TlsRoute) -> Result<GatewayApiDraft, Fault> {
+    let spec = &route.spec;
+    if spec.hostnames.is_empty() {
+        return Err(Fault::rejected("spec.hostnames", "missing"));
+    }
+    let draft = head(Kind::TlsRoute, &route.metadata, &spec.parent_refs, &spec.hostnames)?;
+    of_streams(draft, &spec.rules)
+}
+
+fn of_streams(draft: RouteDraft, said: &[api::TcpRouteRule]) -> Result<GatewayApiDraft, Fault> {
+    if said.len() != 1 {
+        let reason = format!("{} rules, there must be one", said.len());
         return Err(Fault::rejected("spec.rules", reason));
     }
-    let draft = head(Kind::TcpRoute, &route.metadata, &spec.parent_refs, &[])?;
-    with_rules(draft, &spec.rules, |field, said, namespace| {
+    with_rules(draft, said, |field, said, namespace| {
         let parts = Parts {
             name: said.name.as_deref(),
             filters: &[],
@@ -126,13 +142,14 @@ fn head(
     }
     let hostnames = hosts.iter().enumerate();
     let hostnames = hostnames.map(|(i, host)| hostname(&format!("spec.hostnames[{i}]"), host));
+    let is_http = matches!(kind, Kind::HttpRoute | Kind::GrpcRoute);
     Ok(RouteDraft {
         kind,
         hostnames: hostnames.collect::<Result<_, _>>()?,
         parents: read,
         rules: Vec::new(),
         // Of connections nobody knows whether they ended well.
-        rollback: rollback::read(metadata).0.filter(|_| kind != Kind::TcpRoute),
+        rollback: rollback::read(metadata).0.filter(|_| is_http),
         meta,
     })
 }

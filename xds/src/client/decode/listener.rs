@@ -7,7 +7,7 @@ use std::sync::Arc;
 use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
     AcceptProxy, HttpOptions, Listener as Socket, ListenerKind, ResourceName, RouteTable,
-    ServerTls, Share, TcpOptions, TlsChain,
+    ServerTls, Share, SniChain, TcpOptions, TlsChain,
 };
 use portolan_proto::envoy::connection_hash_policy::PolicySpecifier;
 use portolan_proto::envoy::core::{TransportSocket, transport_socket};
@@ -130,6 +130,10 @@ fn chains(listener: &Listener, name: &ResourceName, inspected: bool) -> Result<C
     if listed.iter().any(|(_, chain)| !is_raw(chain.transport_socket.as_ref())) {
         return secured(&listed, name, headed);
     }
+    if listed.iter().any(|(_, chain)| is_for_tls(chain)) {
+        let kind = passed_through(&listed, name)?;
+        return Ok(Chains { kind, table: None, headed, tls: None });
+    }
     let (kind, table) = match &listed[..] {
         [] => return Err("filter_chains: missing".to_owned()),
         [only] if matching(only) == Match::All => match of(only)? {
@@ -201,6 +205,33 @@ fn secured(listed: &[Listed<'_>], name: &ResourceName, headed: bool) -> Result<C
     }
     let Some((kind, table)) = above else { return Err("filter_chains: missing".to_owned()) };
     Ok(Chains { kind, table, headed, tls: Some(ServerTls { chains, permissive }) })
+}
+
+/// Whether a chain is for what begins with TLS, by its conditions.
+fn is_for_tls(chain: &FilterChain) -> bool {
+    let said = chain.filter_chain_match.as_ref();
+    said.is_some_and(|said| said.transport_protocol == "tls" || !said.server_names.is_empty())
+}
+
+/// Chains for TLS that is ended elsewhere, told apart by the name that the client asks for.
+fn passed_through(listed: &[Listed<'_>], name: &ResourceName) -> Result<ListenerKind, String> {
+    let mut chains = Vec::with_capacity(listed.len());
+    let mut common: Option<TcpOptions> = None;
+    for (field, chain) in listed {
+        if !is_for_tls(chain) {
+            let what = "only chains for TLS are supported beside one for it that does not end it";
+            return Err(format!("{field}.filter_chain_match: {what}"));
+        }
+        let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
+        let End::Tcp(clusters, options) = filters(field, chain, name)? else {
+            return Err(format!("{field}.filters: of TLS that is not ended there is no HTTP"));
+        };
+        if common.get_or_insert_with(|| options.clone()) != &options {
+            return Err(format!("{field}.filters: with other options than {}", listed[0].0));
+        }
+        chains.push(SniChain { names, clusters });
+    }
+    Ok(ListenerKind::Passthrough { chains, options: common.unwrap_or_default() })
 }
 
 /// Whether a chain is for whatever does not begin with TLS.
