@@ -60,6 +60,36 @@ async fn both_sides_prove_who_they_are_and_nobody_else_gets_in() {
     assert!(answer.body.contains(reason), "{answer:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_proxy_that_cannot_prove_who_it_is_serves_nobody_once_it_has_to() {
+    let off = "'off'";
+    let world = World::start_as(Front::Portolan, Front::Portolan, off, 3600, None).await;
+    let world = world.expect("ours");
+    let deadline = Instant::now() + PATIENCE;
+    let answers = async |status: u16| {
+        while plain(world.inbound(), "/").await != status {
+            assert!(Instant::now() < deadline, "{status}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    answers(200).await;
+    // What it served before is no thing to fall back to.
+    world.annotate("mtls: 'off'", "mtls: strict");
+    answers(0).await;
+    assert_eq!(plain(world.inbound(), "/").await, 0);
+    world.annotate("mtls: strict", "mtls: 'off'");
+    answers(200).await;
+    // What cannot be read leaves what was good in force.
+    world.annotate("mtls: 'off'", "mtls: Strict");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    answers(200).await;
+    world.annotate("mtls: Strict", "mtls: strict");
+    answers(0).await;
+    world.annotate("mtls: strict", "mtls: None");
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    answers(0).await;
+}
+
 /// Method, path, and what the cart and another account get.
 type Case = (&'static str, &'static str, u16, u16);
 
@@ -86,6 +116,7 @@ spec:
   action: Deny
   rules:
   - {paths: [/all/admin*]}
+  - {methods: [PURGE]}
 ";
 
 const CASES: &[Case] = &[
@@ -100,6 +131,7 @@ const CASES: &[Case] = &[
     ("GET", "/all//admin", 403, 403),
     ("GET", "/all/%61dmin", 403, 403),
     ("GET", "/all/x%2f..%2fadmin", 400, 400),
+    ("PURGE", "/all/x", 403, 403),
     ("GET", "/", 403, 403),
 ];
 
@@ -137,6 +169,10 @@ async fn policies_say_who_may_do_what_and_may_be_tried_out_before() {
                 assert_eq!(answer.status, expected, "{about}");
                 assert_eq!(answer.endpoint.is_empty(), expected != 200, "{about}");
             }
+        }
+        if server == Front::Portolan {
+            // An Envoy refuses methods that nobody knows.
+            assert_eq!(world.ask(CART, "purge", "/all/x").await.status, 403);
         }
         world.remove(ALLOW);
         world.remove(DENY);

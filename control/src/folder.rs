@@ -8,6 +8,7 @@ pub mod watch;
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -136,11 +137,19 @@ impl Folder {
                 reloaded.await.map_err(|source| FolderError::Broken { path: root, source })?;
             self = folder;
             self.publish(&mut outlet, &snapshot, touched, report, started);
-            tokio::select! {
-                () = watch.changed(POLL_INTERVAL) => {}
-                () = outlet.wake() => {}
-                told = loads.next() => self.index.on_loads(told, Instant::now()),
-                () = lifecycle.draining() => return Ok(()),
+            let mut changed = pin!(watch.changed(POLL_INTERVAL));
+            loop {
+                tokio::select! {
+                    () = &mut changed => break,
+                    () = outlet.wake() => break,
+                    told = loads.next() => {
+                        self.index.on_loads(told, Instant::now());
+                        if self.index.is_touched() {
+                            break;
+                        }
+                    }
+                    () = lifecycle.draining() => return Ok(()),
+                }
             }
         }
     }

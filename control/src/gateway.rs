@@ -162,7 +162,7 @@ impl GatewayApi {
         };
         let Compiled { gateways, routes, backend_tls, access, statuses, splits, asked } =
             compile::compile(&known);
-        self.judge.watch(splits);
+        self.is_stale |= self.judge.watch(splits);
         self.asked = asked.services;
         self.asked_secrets = asked.secrets;
         self.asked_authorities = asked.authorities;

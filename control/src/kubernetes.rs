@@ -180,6 +180,7 @@ impl Kubernetes {
         watches.spawn(watch::run::<item::Service>(client.clone(), limits, sender.clone()));
         watches.spawn(watch::run::<item::ServiceImport>(client.clone(), limits, sender.clone()));
         watches.spawn(watch::run::<item::EndpointSlice>(client.clone(), limits, sender.clone()));
+        watches.spawn(watch::run::<item::AccessPolicy>(client.clone(), limits, sender.clone()));
         if self.gateway_api {
             let (client, sender) = (|| client.clone(), || sender.clone());
             watches.spawn(watch::run::<item::GatewayClass>(client(), limits, sender()));
@@ -190,7 +191,6 @@ impl Kubernetes {
             watches.spawn(watch::run::<item::TlsRoute>(client(), limits, sender()));
             watches.spawn(watch::run::<item::ReferenceGrant>(client(), limits, sender()));
             watches.spawn(watch::run::<item::BackendTlsPolicy>(client(), limits, sender()));
-            watches.spawn(watch::run::<item::AccessPolicy>(client(), limits, sender()));
             watches.spawn(watch::run::<item::Secret>(client(), limits, sender()));
             watches.spawn(watch::run::<item::ConfigMap>(client(), limits, sender()));
         }

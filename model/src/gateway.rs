@@ -36,6 +36,9 @@ pub struct Gateway {
     pub certificates: BTreeMap<Arc<str>, Arc<Secret>>,
 }
 
+/// A cluster that there never is: what is sent there is refused.
+pub const NOWHERE: &str = "nowhere";
+
 /// What is done with what arrives on a port.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]

@@ -8,10 +8,6 @@ use portolan_model::traffic::{ClusterTotals, ResourceName};
 use crate::metrics::ProxyMetrics;
 use crate::metrics::cluster::ClusterMetrics;
 
-/// gRPC statuses that are errors of the server: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
-/// UNAVAILABLE and DATA_LOSS. They are those that Envoy maps to a status of 5xx.
-const SERVER_ERRORS: [usize; 6] = [2, 4, 12, 13, 14, 15];
-
 /// Reads the counters of a proxy. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct LoadHandle(pub(crate) Arc<ProxyMetrics>);
@@ -29,13 +25,17 @@ impl LoadHandle {
 }
 
 fn read(cluster: &ClusterMetrics) -> [u64; 6] {
-    let [_, answered @ .., failed] = cluster.responses.each_ref().map(|tally| tally.get());
-    let of_grpc: u64 = SERVER_ERRORS.iter().map(|status| cluster.grpc[*status].get()).sum();
-    let good = answered.iter().sum::<u64>().saturating_sub(of_grpc);
     let timed = cluster.head.buckets.iter().map(|bucket| bucket.get()).sum();
     let mut active = 0_u64;
     cluster.each_endpoint(|_, endpoint| active = active.wrapping_add(endpoint.active.get()));
-    [cluster.requests.get(), good, failed + of_grpc, timed, cluster.head.micros.get(), active]
+    [
+        cluster.requests.get(),
+        cluster.good.get(),
+        cluster.bad.get(),
+        timed,
+        cluster.head.micros.get(),
+        active,
+    ]
 }
 
 #[cfg(test)]
@@ -55,19 +55,21 @@ mod tests {
             (0, 200, Some(0)),
             (0, 200, Some(5)),
             (1, 200, Some(14)),
+            // Once, whichever way it is said.
+            (1, 503, Some(14)),
             // The client left.
             (1, 0, None),
         ] {
             let cluster = metrics.workers[worker].cluster(&"shop/web:80".into());
             cluster.requests.add(1);
             cluster.on_request(status, Duration::from_millis(5), head.filter(|_| status > 0));
-            grpc.into_iter().for_each(|status| cluster.on_grpc(status));
+            cluster.on_ended(status, grpc);
         }
         let cluster = metrics.workers[1].cluster(&"shop/web:80".into());
         cluster.endpoint(([10, 0, 0, 1], 80).into(), 1, 1).active.add(1);
         let totals = LoadHandle(metrics).totals();
         let expected =
-            ClusterTotals { issued: 7, good: 4, bad: 2, timed: 6, micros: 18_000, active: 1 };
+            ClusterTotals { issued: 8, good: 4, bad: 3, timed: 7, micros: 21_000, active: 1 };
         assert_eq!(totals, BTreeMap::from([("shop/web:80".into(), expected)]));
     }
 }

@@ -219,7 +219,12 @@ async fn over_http2(
     for (name, value) in fields {
         request = request.header(*name, *value);
     }
-    let request = request.body(Empty::<Bytes>::new()).expect("valid");
+    let mut request = request.body(Empty::<Bytes>::new()).expect("valid");
+    if method == "CONNECT" {
+        // RFC 8441; the server has to have said first that it takes this.
+        request.extensions_mut().insert(hyper::ext::Protocol::from_static("websocket"));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
     match sender.send_request(request).await {
         Ok(response) => {
             let status = response.status().as_u16();
@@ -318,6 +323,12 @@ async fn requests_pass_by_identity_method_and_path_whatever_is_tried() {
         over_http2(stream, "GET", "/cart/1", &[("x-envoy-original-path", "/open/x")]).await,
         403
     );
+    // What becomes an upgrade is the GET that it will be to the endpoint.
+    for (path, denied) in [("/open/x", false), ("/cart/1", true)] {
+        let stream = over_tls(at, &h2.other).await.expect("TLS");
+        let status = over_http2(stream, "CONNECT", path, &[]).await;
+        assert!(status != 0 && (status == 403) == denied, "{path}: {status}");
+    }
     // Nobody: without a certificate, of another authority, and in the clear.
     assert!(refused(over_tls(at, &h1.nobody).await, "GET /open/x").await);
     let theirs = Authority::new("theirs");

@@ -52,6 +52,7 @@ const ASKS: &[(&str, Option<&str>)] = &[
     ("other.test", None),
     ("empty.test", None),
     ("nobody.test", None),
+    ("within.test", None),
 ];
 
 const STATUSES: &[&str] = &[
@@ -59,6 +60,7 @@ const STATUSES: &[&str] = &[
     "TLSRoute b Gateway $NS/gw below: Accepted=True ResolvedRefs=True",
     "TLSRoute late Gateway $NS/gw all: Accepted=Conflicted",
     "TLSRoute nobody Gateway $NS/gw all: Accepted=True ResolvedRefs=BackendNotFound",
+    "TLSRoute within Gateway $NS/gw all: Accepted=True ResolvedRefs=UnsupportedValue",
     "TLSRoute elsewhere Gateway $NS/gw below: Accepted=NoMatchingListenerHostname",
     "HTTPRoute http Gateway $NS/gw all: Accepted=NotAllowedByListeners",
 ];
@@ -66,7 +68,16 @@ const STATUSES: &[&str] = &[
 #[tokio::test(flavor = "multi_thread")]
 async fn a_connection_goes_by_the_name_it_asks_for_and_as_it_is() {
     let authority = Authority::new("ours");
-    let names = ["a.test", "*.b.test", "b.test", "*.x.b.test", "other.test", "empty.test"];
+    let names = [
+        "a.test",
+        "*.b.test",
+        "b.test",
+        "*.x.b.test",
+        "other.test",
+        "empty.test",
+        "within.test",
+        "nobody.test",
+    ];
     let issued = authority.issue(&names);
     let tls = || Some(issued.server(None, &["http/1.1"]));
     let (one, two) = (Backend::within("one", tls()).await, Backend::within("two", tls()).await);
@@ -79,6 +90,12 @@ async fn a_connection_goes_by_the_name_it_asks_for_and_as_it_is() {
         route("b-star", "below", "star.b.test", "{name: one, port: 443}"),
         route("late", "all", "a.test", "{name: two, port: 443}"),
         route("nobody", "all", "nobody.test", "{name: nobody, port: 443}"),
+        route("within", "all", "within.test", "{name: secured, port: 443}"),
+        service("secured", &one),
+        "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: BackendTLSPolicy, metadata: {name: p, \
+         namespace: $NS}, spec: {targetRefs: [{group: '', kind: Service, name: secured}], validation: \
+         {hostname: a.test, wellKnownCACertificates: System}}}\n"
+            .to_owned(),
         route("elsewhere", "below", "c.test", "{name: two, port: 443}"),
         "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: http, \
          namespace: $NS}, spec: {parentRefs: [{name: gw, sectionName: all}], rules: [{backendRefs: \
@@ -139,11 +156,11 @@ async fn a_connection_goes_by_the_name_it_asks_for_and_as_it_is() {
         };
         let ok = |routes: i32| (None, routes.into());
         let refused = |reason: &str| (Some(reason.to_owned()), 0.into());
-        assert_eq!(listener("all"), ok(2), "{about}");
+        assert_eq!(listener("all"), ok(3), "{about}");
         assert_eq!(listener("below"), ok(2));
         assert_eq!(listener("empty"), ok(0));
-        assert_eq!(listener("ends"), refused("UnsupportedProtocol"));
-        assert_eq!(listener("no-tls"), refused("UnsupportedProtocol"));
+        assert_eq!(listener("ends"), refused("UnsupportedValue"));
+        assert_eq!(listener("no-tls"), refused("UnsupportedValue"));
         assert_eq!(listener("both-tls"), refused("ProtocolConflict"));
         assert_eq!(listener("both-https"), refused("ProtocolConflict"));
     }

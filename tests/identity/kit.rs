@@ -105,6 +105,17 @@ impl World {
         mode: &str,
         lifetime: u64,
     ) -> Option<Self> {
+        Self::start_as(client, server, mode, lifetime, Some("shop/web")).await
+    }
+
+    /// The same, the proxy in front of the application being of this account, or of none.
+    pub(crate) async fn start_as(
+        client: Front,
+        server: Front,
+        mode: &str,
+        lifetime: u64,
+        account: Option<&str>,
+    ) -> Option<Self> {
         static NEXT: AtomicU8 = AtomicU8::new(10);
         let envoy = match client == Front::Envoy || server == Front::Envoy {
             false => None,
@@ -192,7 +203,7 @@ impl World {
             ],
             Front::Envoy => vec!["--serves".to_owned(), "shop/web".to_owned()],
         };
-        let server = start(server, Some("shop/web"), &serves);
+        let server = start(server, account, &serves);
         let mut clients = Vec::new();
         let accounts: &[Option<&'static str>] =
             if client == Front::Envoy { &[CART] } else { &[CART, OTHER, None] };

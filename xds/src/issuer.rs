@@ -9,6 +9,7 @@ use std::fmt;
 use std::io::{self, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::{Duration, SystemTime};
 
@@ -66,6 +67,8 @@ pub struct Issuer {
     authority: ArcSwap<Authority>,
     held: Mutex<HashMap<Arc<str>, Weak<Held>>>,
     changed: watch::Sender<u64>,
+    /// Some of all could not be renewed when all had to be.
+    unfinished: AtomicBool,
     issued: Counter,
     failures: Counter,
 }
@@ -139,7 +142,8 @@ impl Issuer {
             failures.clone(),
         );
         let (held, changed) = (Mutex::default(), watch::Sender::new(0));
-        Ok(Arc::new(Self { config, authority, held, changed, issued, failures }))
+        let unfinished = AtomicBool::new(false);
+        Ok(Arc::new(Self { config, authority, held, changed, unfinished, issued, failures }))
     }
 
     /// The trust domain.
@@ -175,7 +179,7 @@ impl Issuer {
                 () = tokio::time::sleep(every) => {}
                 () = lifecycle.draining() => return,
             }
-            let all = self.follow();
+            let all = self.follow() | self.unfinished.swap(false, Ordering::Relaxed);
             if self.renew(all) {
                 self.changed.send_modify(|number| *number += 1);
             }
@@ -216,6 +220,8 @@ impl Issuer {
             if let Some(issued) = self.issue(&held.identity) {
                 held.issued.store(issued);
                 any = true;
+            } else if all {
+                self.unfinished.store(true, Ordering::Relaxed);
             }
         }
         any

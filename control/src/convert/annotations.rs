@@ -89,12 +89,15 @@ const PROTOCOL_OF_PORT: &str = "protocol.";
 
 /// Reads the policy, and the protocols that override those of the ports. `targets` are the numbers of
 /// `targetPort`, by port.
+///
+/// # Errors
+/// A setting without which more would be let in than was meant.
 pub(super) fn convert<'a>(
     annotations: impl Iterator<Item = (&'a String, &'a String)>,
     ports: &mut [ServicePort],
     targets: &[Option<u16>],
     warnings: &mut Vec<Fault>,
-) -> Policy {
+) -> Result<Policy, Fault> {
     let mut settings = Settings { values: BTreeMap::new(), warnings };
     for (name, value) in annotations {
         if let Some(setting) = name.strip_prefix(PREFIX) {
@@ -102,13 +105,13 @@ pub(super) fn convert<'a>(
         }
     }
     if settings.values.is_empty() {
-        return Policy::default();
+        return Ok(Policy::default());
     }
     settings.refuse_unknown();
     settings.protocols(ports);
     let (balancer, hash_on) = settings.balancing();
     let (circuit_breaker, retry_budget) = settings.limits();
-    Policy {
+    Ok(Policy {
         tuning: settings.tuning(balancer, hash_on.is_some()),
         balancer,
         hash_on,
@@ -124,9 +127,9 @@ pub(super) fn convert<'a>(
         retry_budget,
         adaptive_concurrency: settings.adaptive_concurrency(),
         connections: settings.connections(),
-        mutual_tls: settings.mutual_tls(),
+        mutual_tls: settings.mutual_tls()?,
         inbound: settings.inbound(ports, targets),
-    }
+    })
 }
 
 struct Settings<'a, 'w> {

@@ -72,7 +72,7 @@ pub fn convert(service: &K8sService) -> Result<(ServiceDraft, Vec<Fault>), Fault
     let traffic = traffic::convert(service, spec, &mut warnings)?;
     let annotations = service.metadata.annotations.iter().flatten();
     let targets = port::targets(spec.ports.as_deref().unwrap_or_default());
-    let policy = annotations::convert(annotations, &mut ports, &targets, &mut warnings);
+    let policy = annotations::convert(annotations, &mut ports, &targets, &mut warnings)?;
     let publish_not_ready = spec.publish_not_ready_addresses.unwrap_or(false);
     Ok((ServiceDraft { key, kind, ports, publish_not_ready, traffic, policy }, warnings))
 }

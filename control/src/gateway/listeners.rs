@@ -61,9 +61,12 @@ fn one(
     let (good, bad) = kinds(listener);
     let ends_tls = !listener.tls.as_ref().is_some_and(|tls| tls.passthrough);
     let unsupported = match &*listener.protocol {
-        "TLS" if ends_tls => Some("TLS with any mode but Passthrough is not supported".to_owned()),
+        "TLS" if ends_tls => Some((
+            "UnsupportedValue",
+            "TLS with any mode but Passthrough is not supported".to_owned(),
+        )),
         protocol if family(protocol).is_none() => {
-            Some(format!("protocol {protocol} is not supported"))
+            Some(("UnsupportedProtocol", format!("protocol {protocol} is not supported")))
         }
         _ => None,
     };
@@ -78,7 +81,7 @@ fn one(
         conflict.is_none() && unsupported.is_none() && !good.is_empty() && unresolved.is_none();
     let accepted = match (&conflict, unsupported) {
         (Some((reason, text)), _) => Condition::no("Accepted", reason, text.clone()),
-        (None, Some(text)) => Condition::no("Accepted", "UnsupportedProtocol", text),
+        (None, Some((reason, text))) => Condition::no("Accepted", reason, text),
         (None, None) => Condition::yes("Accepted", "Accepted"),
     };
     let conflicted = match &conflict {

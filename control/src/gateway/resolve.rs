@@ -10,7 +10,8 @@ use super::Name;
 use super::api::GROUP;
 use super::compile::Known;
 use super::draft::{
-    AuthoritiesDraft, GatewayDraft, GrantDraft, RouteDraft, SecretDraft, TargetRef,
+    AuthoritiesDraft, BackendTlsDraft, GatewayDraft, GrantDraft, PolicyTargetDraft, RouteDraft,
+    SecretDraft, TargetRef,
 };
 use super::rollback::Judge;
 use crate::object::{Kind, TLS_SECRET};
@@ -31,6 +32,7 @@ pub(super) struct Resolver<'a> {
     secrets: &'a BTreeMap<Name, SecretDraft>,
     authorities: &'a BTreeMap<Name, AuthoritiesDraft>,
     judge: &'a Judge,
+    policies: Vec<&'a BackendTlsDraft>,
     /// What was asked for.
     pub(super) looked: Looked,
 }
@@ -51,8 +53,24 @@ impl<'a> Resolver<'a> {
             secrets: known.secrets,
             authorities: known.authorities,
             judge: known.judge,
+            policies: known.policies.clone(),
             looked: Looked::default(),
         }
+    }
+
+    /// Whether a BackendTLSPolicy is about a port, whatever comes of it.
+    pub(super) fn has_policy(&self, service: &Service, port: u16) -> bool {
+        let key = &service.key;
+        let named = service.ports.iter().find(|known| known.port == port);
+        let named = named.and_then(|port| port.name.as_deref());
+        let is_it = |target: &PolicyTargetDraft| {
+            (&*target.group, &*target.kind, &*target.name) == ("", "Service", key.name())
+                && target.section.as_deref().is_none_or(|section| Some(section) == named)
+        };
+        key.scope() == Scope::Cluster
+            && self.policies.iter().any(|policy| {
+                policy.meta.namespace == *key.namespace() && policy.targets.iter().any(is_it)
+            })
     }
 
     /// Which backends have lost their weight.

@@ -5,7 +5,7 @@
 //! that was rolled back stays so until the backends of its rule, or what the route asks for here, are
 //! others; it is not kept anywhere else.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -21,6 +21,11 @@ use crate::object::Kind;
 const CONDITION: &str = "portolan.dev/RolledBack";
 /// Most rules that are watched; those past it say so.
 const MAX_SPLITS: usize = 1000;
+/// Most loads that are kept apart; of a long window several become one.
+const MAX_TOLD: u32 = 60;
+/// After a change so many loads are about what was before: that of the interval it was made in, and the
+/// one after, since clients count in intervals of their own.
+const LAG: u8 = 2;
 
 /// A rule of a route.
 pub(super) type RuleId = (Kind, Name, usize);
@@ -55,7 +60,7 @@ pub(super) struct Judge {
     pub(super) is_told: bool,
     watched: BTreeMap<RuleId, Watched>,
     /// Rules past the bound.
-    left_out: usize,
+    left_out: BTreeSet<RuleId>,
     /// Loads of the clusters of all rules, the oldest first.
     told: VecDeque<(Instant, Loads)>,
 }
@@ -63,54 +68,79 @@ pub(super) struct Judge {
 #[derive(Debug)]
 struct Watched {
     split: Split,
-    /// Since when it is as it is; what was told before is about something else. `None`: from the next
-    /// loads on.
+    /// Loads that are still about what it was before.
+    lag: u8,
+    /// Since when what is told is about it as it is.
     since: Option<Instant>,
     rolled: BTreeMap<usize, RolledBack>,
+}
+
+/// What is known of a rule that asks for this and has these backends: under its number, or under
+/// another one, if rules were put in or taken out.
+fn known<'a>(
+    watched: &'a BTreeMap<RuleId, Watched>,
+    id: &RuleId,
+    wanted: &RollbackDraft,
+    backends: &[BackendDraft],
+) -> Option<&'a Watched> {
+    let same = |known: &&Watched| known.split.wanted == *wanted && known.split.backends == backends;
+    let (kind, name, _) = id;
+    let route = (*kind, name.clone(), 0)..=(*kind, name.clone(), usize::MAX);
+    let others = || watched.range(route).map(|(_, known)| known).find(same);
+    watched.get(id).filter(same).or_else(others)
 }
 
 impl Judge {
     /// Backends of a rule that have lost their weight, by their place, if the rule is as it was then.
     pub(super) fn rolled(&self, route: &RouteDraft, rule: usize) -> BTreeMap<usize, RolledBack> {
-        let name = (Arc::clone(&route.meta.namespace), Arc::clone(&route.meta.name));
-        let found = self.watched.get(&(route.kind, name, rule));
-        let same = |watched: &&Watched| {
-            Some(&watched.split.wanted) == route.rollback.as_ref()
-                && route.rules.get(rule).is_some_and(|now| now.backends == watched.split.backends)
+        let (Some(wanted), Some(now)) = (&route.rollback, route.rules.get(rule)) else {
+            return BTreeMap::new();
         };
-        found.filter(same).map(|watched| watched.rolled.clone()).unwrap_or_default()
+        let name = (Arc::clone(&route.meta.namespace), Arc::clone(&route.meta.name));
+        let found = known(&self.watched, &(route.kind, name, rule), wanted, &now.backends);
+        found.map(|watched| watched.rolled.clone()).unwrap_or_default()
     }
 
-    /// Watches these rules and no others.
-    pub(super) fn watch(&mut self, splits: Vec<Split>) {
-        let mut before = std::mem::take(&mut self.watched);
-        self.left_out = splits.len().saturating_sub(MAX_SPLITS);
+    /// Watches these rules and no others; whether something else is to be said of some for it.
+    pub(super) fn watch(&mut self, splits: Vec<Split>) -> bool {
+        let before = std::mem::take(&mut self.watched);
+        let left_out = splits.iter().skip(MAX_SPLITS).map(|split| split.id.clone()).collect();
         for split in splits.into_iter().take(MAX_SPLITS) {
-            let same = |known: &Watched| {
-                (&known.split.wanted, &known.split.backends) == (&split.wanted, &split.backends)
+            let kept = known(&before, &split.id, &split.wanted, &split.backends);
+            let (lag, since, rolled) = match kept {
+                Some(known) => (known.lag, known.since, known.rolled.clone()),
+                None => (LAG, None, BTreeMap::new()),
             };
-            let kept = before.remove(&split.id).filter(same);
-            let (since, rolled) = kept.map(|known| (known.since, known.rolled)).unwrap_or_default();
-            self.watched.insert(split.id.clone(), Watched { split, since, rolled });
+            self.watched.insert(split.id.clone(), Watched { split, lag, since, rolled });
         }
+        let differs = self.left_out != left_out;
+        self.left_out = left_out;
+        differs
     }
 
     /// Takes the loads of an interval that ends now; whether a backend loses its weight for them.
     pub(super) fn on_loads(&mut self, mut loads: Loads, now: Instant) -> bool {
         let clusters = self.watched.values().flat_map(|w| w.split.clusters.iter().flatten());
-        let clusters: std::collections::BTreeSet<&ResourceName> = clusters.collect();
+        let clusters: BTreeSet<&ResourceName> = clusters.collect();
         loads.retain(|cluster, _| clusters.contains(cluster));
-        self.told.push_back((now, loads));
         let longest = self.watched.values().map(|watched| watched.split.wanted.window).max();
         let longest = longest.unwrap_or_default();
+        match self.told.back_mut().filter(|(at, _)| now.duration_since(*at) < longest / MAX_TOLD) {
+            Some((_, last)) => {
+                for (cluster, load) in loads {
+                    last.entry(cluster).or_default().add(&load);
+                }
+            }
+            None => self.told.push_back((now, loads)),
+        }
         while self.told.front().is_some_and(|(at, _)| now.duration_since(*at) >= longest) {
             self.told.pop_front();
         }
         let mut any = false;
         for watched in self.watched.values_mut() {
-            // Of the interval in which a rule became what it is a part is about what it was.
             let Some(since) = watched.since else {
-                watched.since = Some(now);
+                watched.lag -= 1;
+                watched.since = (watched.lag == 0).then_some(now);
                 continue;
             };
             let window = watched.split.wanted.window;
@@ -132,9 +162,13 @@ impl Judge {
         let all = (0..route.rules.len()).flat_map(|rule| self.rolled(route, rule).into_values());
         let all: Vec<RolledBack> = all.collect();
         let Some(first) = all.first() else {
-            return match self.left_out {
-                0 => no("Watching", ""),
-                _ => no("TooMany", "more rules ask for it than are watched"),
+            let is_own = |(kind, name, _): &&RuleId| {
+                *kind == route.kind
+                    && (&name.0, &name.1) == (&route.meta.namespace, &route.meta.name)
+            };
+            return match self.left_out.iter().find(is_own) {
+                None => no("Watching", ""),
+                Some(_) => no("TooMany", "more rules ask for it than are watched"),
             };
         };
         let texts: Vec<&str> = all.iter().map(|rolled| rolled.text.as_str()).collect();

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use portolan_model::Service;
+use portolan_model::gateway::NOWHERE;
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{
     Action, Edits, HashPolicy, Mirror, Redirect, Respond, Route, Share, cluster_name,
@@ -59,6 +60,12 @@ pub(super) fn compile(route: &RouteDraft, at: At, resolver: &mut Resolver<'_>) -
             rules.ranked.push((one.rank, made));
         }
         rules.shares = found.shares;
+        let going: u64 = rules.shares.iter().map(|share| u64::from(share.weight)).sum();
+        let lost = u32::try_from(found.weights - going).unwrap_or(u32::MAX);
+        if !route.is_http() && lost > 0 && going > 0 {
+            // The connections of backends that cannot be used are refused (`TCPRouteRule.backendRefs`).
+            rules.shares.push(Share { weight: lost, ..Share::all(NOWHERE.into()) });
+        }
     }
     rules
 }
@@ -123,6 +130,13 @@ fn backends<'a>(
         let weight = if rolled.contains_key(&i) { 0 } else { backend.weight };
         found.weights += u64::from(weight);
         match resolver.backend(route, &backend.target) {
+            // Its connections are begun with TLS by whoever goes there.
+            Ok((service, port))
+                if route.kind == Kind::TlsRoute && resolver.has_policy(service, port) =>
+            {
+                let message = format!("{}:{port} has a BackendTLSPolicy", service.key);
+                unresolved.push(Unresolved { reason: "UnsupportedValue", message });
+            }
             Ok((service, port)) if weight > 0 => {
                 found.first = found.first.or(Some(service));
                 let cluster = cluster_name(&service.key, port);

@@ -99,7 +99,7 @@ fn cause(kind: Kind, error: &Error, status: Option<&Status>) -> Cause {
             Cause::Unserved
         }
         (Error::InitialListFailed(_) | Error::WatchStartFailed(_), 403)
-            if kind.is_for_gateways() =>
+            if kind.is_for_gateways() || kind.is_custom() =>
         {
             Cause::Ungranted
         }

@@ -139,6 +139,10 @@ impl Watch {
                 Err(error) => {
                     let trouble = Trouble::new(self.kind, &error);
                     let cause = trouble.cause;
+                    // Of policies nobody may take it that there are none.
+                    let is_done_without = cause == Cause::Ungranted
+                        && self.absences.is_none()
+                        && (self.kind.is_for_gateways() || self.is_undefined(client).await);
                     match cause {
                         Cause::NoStreamingLists if self.lists == Lists::Streamed && !begun => {
                             self.lists = Lists::Paged;
@@ -147,7 +151,7 @@ impl Watch {
                             self.send(Message::Event(self.kind, Event::Unserved)).await?;
                             self.pause(UNSERVED_WAIT).await?;
                         }
-                        Cause::Ungranted if self.absences.is_none() => {
+                        Cause::Ungranted if is_done_without => {
                             self.send(Message::Event(self.kind, Event::Unserved)).await?;
                             self.wait(trouble).await?;
                         }
@@ -163,6 +167,17 @@ impl Watch {
                     }
                 }
             }
+        }
+    }
+
+    /// Whether the server says that it has no such kind, where it says nothing of its objects: what
+    /// kinds there are, everybody may know.
+    async fn is_undefined(&self, client: &Client) -> bool {
+        let (group, version) = self.kind.group_version();
+        match client.list_api_group_resources(&format!("{group}/{version}")).await {
+            Ok(list) => !list.resources.iter().any(|known| known.name == self.kind.plural()),
+            Err(kube::Error::Api(status)) => status.code == 404,
+            Err(_) => false,
         }
     }
 

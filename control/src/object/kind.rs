@@ -204,7 +204,7 @@ impl Kind {
     /// Whether it is of use to Gateways alone, which do without it where it may not be read.
     #[must_use]
     pub fn is_for_gateways(self) -> bool {
-        self.is_gateway_api() || matches!(self, Self::Secret | Self::ConfigMap | Self::AccessPolicy)
+        self.is_gateway_api() || matches!(self, Self::Secret | Self::ConfigMap)
     }
 
     /// Whether its objects stand in namespaces.

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::{Access, ResourceName, ServerTls, Share};
+use super::{Access, ResourceName, ServerTls, Share, TlsChain};
 use crate::policy::HashOn;
 
 /// A socket to accept on and what to do with what arrives.
@@ -216,6 +216,24 @@ pub struct SniChain {
 }
 
 impl Listener {
+    /// Whether it lets in other clients than another one does, or fewer: then what that one let in is
+    /// no thing to fall back to.
+    #[must_use]
+    pub fn admits_otherwise(&self, other: &Self) -> bool {
+        let demands = |tls: &ServerTls| -> Vec<_> {
+            let of = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
+            tls.chains.iter().map(of).collect()
+        };
+        let by_tls = match (&self.tls, &other.tls) {
+            (None, _) => false,
+            (Some(_), None) => true,
+            (Some(own), Some(other)) => {
+                (!own.permissive && other.permissive) || demands(own) != demands(other)
+            }
+        };
+        by_tls || self.kind.access() != other.kind.access()
+    }
+
     /// Names of the secrets that it needs.
     pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
         self.tls.iter().flat_map(ServerTls::secrets)
@@ -223,6 +241,15 @@ impl Listener {
 }
 
 impl ListenerKind {
+    /// What requests, and what streams, have to pass.
+    fn access(&self) -> [&[Access]; 2] {
+        match self {
+            Self::Http { options, .. } => [&options.access, &[]],
+            Self::Tcp { options, .. } | Self::Passthrough { options, .. } => [&[], &options.access],
+            Self::Detect { http, tcp, .. } => [&http.access, &tcp.access],
+        }
+    }
+
     /// Name of the route table, where there is one.
     #[must_use]
     pub fn routes(&self) -> Option<&ResourceName> {

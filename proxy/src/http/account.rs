@@ -152,6 +152,7 @@ impl Account {
         self.connected.set(None);
         self.tries.set(self.tries.get().saturating_add(1));
         self.head.set(None);
+        self.grpc_status.set(None);
     }
 
     /// The head of a response is there.
@@ -237,6 +238,7 @@ impl Account {
         let metrics = &cluster.metrics;
         metrics.on_request(status, took, self.head.get());
         metrics.on_bytes(received, sent);
+        metrics.on_ended(status, self.grpc_status.get());
         if let Some(status) = self.grpc_status.get() {
             metrics.on_grpc(status);
         }

@@ -92,6 +92,9 @@ impl traffic::Asked for View<'_> {
 
     fn field(&self, name: &str) -> Option<Cow<'_, [u8]>> {
         match name {
+            // What becomes an upgrade on its way (RFC 8441 §5) is a GET to who looks at it, as it will
+            // be to the endpoint.
+            ":method" if self.head.protocol().is_some() => return Some(Cow::Borrowed(b"GET")),
             ":method" => return Some(Cow::Borrowed(self.head.method())),
             ":path" => return Some(Cow::Borrowed(self.head.path())),
             ":authority" | "host" => return Some(Cow::Borrowed(&self.asked.host)),

@@ -15,6 +15,10 @@ use crate::http::local::Reason;
 /// gRPC statuses that have a name, and one for all others.
 pub(crate) const GRPC_STATUSES: usize = 18;
 
+/// gRPC statuses that are errors of the server: UNKNOWN, DEADLINE_EXCEEDED, UNIMPLEMENTED, INTERNAL,
+/// UNAVAILABLE and DATA_LOSS. They are those that Envoy maps to a status of 5xx.
+const SERVER_ERRORS: [u32; 6] = [2, 4, 12, 13, 14, 15];
+
 /// How a retry ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Retried {
@@ -44,6 +48,10 @@ impl Retried {
 pub(crate) struct ClusterMetrics {
     /// Requests and streams.
     pub(crate) requests: Tally,
+    /// Requests that ended without an error of the server, and with one; nothing of those that the client
+    /// left.
+    pub(crate) good: Tally,
+    pub(crate) bad: Tally,
     /// Requests by the first digit of the status; index 0 for those without one.
     pub(crate) responses: [Tally; 6],
     /// gRPC requests by their status.
@@ -127,6 +135,16 @@ impl ClusterMetrics {
     pub(crate) fn on_bytes(&self, bytes_in: u64, bytes_out: u64) {
         self.bytes_in.add(bytes_in);
         self.bytes_out.add(bytes_out);
+    }
+
+    /// A request ended: whether that was for want of a working server.
+    pub(crate) fn on_ended(&self, status: u16, grpc: Option<u32>) {
+        let is_bad = status >= 500 || grpc.is_some_and(|status| SERVER_ERRORS.contains(&status));
+        match status {
+            0 => {}
+            _ if is_bad => self.bad.add(1),
+            _ => self.good.add(1),
+        }
     }
 
     pub(crate) fn on_grpc(&self, status: u32) {

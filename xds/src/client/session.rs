@@ -93,7 +93,8 @@ impl Session {
 
     /// What may be in force after `last` was: the configuration, but for listeners and clusters
     /// that refer to something that is still missing. Those stay as they were, with what they
-    /// referred to (Envoy's warming).
+    /// referred to (Envoy's warming); but not a listener that lets in other clients now: without its
+    /// certificate it serves nobody.
     #[must_use]
     pub fn in_force(&self, last: &TrafficConfig) -> TrafficConfig {
         let mut config = self.config.clone();
@@ -102,7 +103,10 @@ impl Session {
         for (name, listener) in &self.config.listeners {
             let cold =
                 listener.kind.routes().is_some_and(is_cold) || listener.secrets().any(is_missing);
-            let Some(old) = last.listeners.get(name).filter(|_| cold) else { continue };
+            let old = last.listeners.get(name);
+            let Some(old) = old.filter(|old| cold && !listener.admits_otherwise(old)) else {
+                continue;
+            };
             if let Some(routes) = old.kind.routes().filter(|routes| is_cold(routes)) {
                 let Some(table) = last.routes.get(routes) else { continue };
                 config.routes.insert(routes.clone(), Arc::clone(table));

@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 
+use portolan_model::gateway::NOWHERE;
 use portolan_model::traffic::{Secret, Share};
 use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni};
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::UpgradeConfig;
@@ -19,8 +20,6 @@ use super::listener::{self, HTTP_FILTER, TCP_FILTER};
 use super::{Encoded, ResourceType, pack, route, secret};
 use crate::catalog::Name;
 
-/// Where what is for nobody is sent.
-const NOWHERE: &str = "nowhere";
 /// What names of listeners and route tables of Gateways begin with.
 pub const PREFIX: &str = "gateway/";
 

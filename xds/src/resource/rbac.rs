@@ -1,6 +1,6 @@
 //! Who may do what, as Envoy's RBAC filters: what is denied before what is allowed.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 
 use portolan_model::{AccessEntry, AccessList, IdentityMatch, PathPattern};
 use portolan_proto::envoy::http_connection_manager::{HttpFilter, http_filter};
@@ -10,27 +10,24 @@ use portolan_proto::envoy::matcher::path_matcher::Rule as PathRule;
 use portolan_proto::envoy::matcher::string_matcher::MatchPattern;
 use portolan_proto::envoy::matcher::{PathMatcher, StringMatcher};
 use portolan_proto::envoy::network_rbac::Rbac as NetworkRbac;
+use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::rbac::permission::Rule;
 use portolan_proto::envoy::rbac::principal::{Authenticated, Identifier};
 use portolan_proto::envoy::rbac::rbac::Action;
 use portolan_proto::envoy::rbac::{Permission, Policy, Principal, Rbac, permission};
 use portolan_proto::envoy::route::HeaderMatcher;
 use portolan_proto::envoy::route::header_matcher::HeaderMatchSpecifier;
-
-use super::pack;
+use prost::Message;
 
 const HTTP: &str = "envoy.filters.http.rbac";
 const NETWORK: &str = "envoy.filters.network.rbac";
 
 /// The filters before HTTP.
 pub(super) fn http(lists: &[AccessList], domain: &str) -> Vec<HttpFilter> {
-    let filter = |(rules, shadow_rules)| HttpFilter {
+    let of = |(rules, shadow_rules)| HttpRbac { rules, shadow_rules, ..HttpRbac::default() };
+    let filter = |both| HttpFilter {
         name: HTTP.to_owned(),
-        config_type: Some(http_filter::ConfigType::TypedConfig(pack(&HttpRbac {
-            rules,
-            shadow_rules,
-            ..HttpRbac::default()
-        }))),
+        config_type: Some(http_filter::ConfigType::TypedConfig(in_order(both, of))),
         ..HttpFilter::default()
     };
     filters(lists, domain, true).map(filter).collect()
@@ -39,20 +36,40 @@ pub(super) fn http(lists: &[AccessList], domain: &str) -> Vec<HttpFilter> {
 /// The filters before bytes, of which neither method nor path is known: what is allowed by these is not
 /// allowed, and what is denied by them is denied all the same.
 pub(super) fn network(lists: &[AccessList], domain: &str) -> Vec<Filter> {
-    let filter = |(rules, shadow_rules)| Filter {
+    let of = |(rules, shadow_rules)| NetworkRbac {
+        rules,
+        shadow_rules,
+        stat_prefix: "access".to_owned(),
+        ..NetworkRbac::default()
+    };
+    let filter = |both| Filter {
         name: NETWORK.to_owned(),
-        config_type: Some(filter::ConfigType::TypedConfig(pack(&NetworkRbac {
-            rules,
-            shadow_rules,
-            stat_prefix: "access".to_owned(),
-            ..NetworkRbac::default()
-        }))),
+        config_type: Some(filter::ConfigType::TypedConfig(in_order(both, of))),
     };
     filters(lists, domain, false).map(filter).collect()
 }
 
 /// Rules that are enforced and rules that are only counted, of a filter.
 type Both = (Option<Rbac>, Option<Rbac>);
+
+/// The message of a filter, its policies in the order of their names: the same on every replica, which
+/// that of a map is not. Written policy by policy: what is written one after the other is read as one
+/// message (Protocol Buffers, "Last One Wins": embedded messages and maps are merged).
+fn in_order<M: Message + prost::Name>((rules, shadow): Both, of: impl Fn(Both) -> M) -> Any {
+    let mut value = Vec::new();
+    let mut put = |both| value.extend(of(both).encode_to_vec());
+    rules.into_iter().flat_map(parts).for_each(|part| put((Some(part), None)));
+    shadow.into_iter().flat_map(parts).for_each(|part| put((None, Some(part))));
+    Any { type_url: M::type_url(), value }
+}
+
+/// A message without policies, and one for each of them.
+fn parts(whole: Rbac) -> impl Iterator<Item = Rbac> {
+    let policies: BTreeMap<String, Policy> = whole.policies.into_iter().collect();
+    let one = |(name, policy)| Rbac { policies: [(name, policy)].into(), ..Rbac::default() };
+    let first = Rbac { action: whole.action, ..Rbac::default() };
+    std::iter::once(first).chain(policies.into_iter().map(one))
+}
 
 fn filters(lists: &[AccessList], domain: &str, http: bool) -> impl Iterator<Item = Both> {
     let make = |denies: bool, log_only: bool| -> Option<Rbac> {
@@ -89,7 +106,7 @@ fn policy(entry: &AccessEntry, denies: bool, domain: &str, http: bool) -> Policy
     let one_of = |rules: Vec<Permission>| permission_of(Rule::OrRules(permission::Set { rules }));
     let mut parts = Vec::new();
     if http && !entry.methods.is_empty() {
-        parts.push(one_of(entry.methods.iter().map(|name| method(name)).collect()));
+        parts.push(one_of(entry.methods.iter().map(|name| method(name, denies)).collect()));
     }
     if http && !entry.paths.is_empty() {
         parts.push(one_of(entry.paths.iter().map(|pattern| path(pattern, denies)).collect()));
@@ -115,8 +132,9 @@ fn text(pattern: MatchPattern, ignore_case: bool) -> StringMatcher {
     StringMatcher { match_pattern: Some(pattern), ignore_case }
 }
 
-fn method(name: &str) -> Permission {
-    let exact = text(MatchPattern::Exact(name.to_owned()), false);
+/// As with paths.
+fn method(name: &str, denies: bool) -> Permission {
+    let exact = text(MatchPattern::Exact(name.to_owned()), denies);
     permission_of(Rule::Header(HeaderMatcher {
         name: ":method".to_owned(),
         header_match_specifier: Some(HeaderMatchSpecifier::StringMatch(exact)),

@@ -52,8 +52,13 @@ impl Streams {
             _ => None,
         };
         let secrets = remote.as_ref().is_some_and(|remote| may_have_keys(remote, &identity));
-        let own = identity.as_ref().filter(|_| secrets).and_then(|identity| self.own(identity));
-        let own = own.or_else(|| self.own_by_certificate(remote.as_ref()?).filter(|_| secrets));
+        let known = match (&identity, &remote) {
+            (Some(identity), _) => Some(identity.clone()),
+            (None, Some(remote)) => self.by_certificate(remote),
+            (None, None) => None,
+        };
+        let own =
+            known.filter(|_| secrets).map(|identity| self.own(&identity)).transpose()?.flatten();
         let viewer = Viewer { namespaces, secrets, own: Own(own), ..Viewer::default() };
         // Of clients of which nothing is asked, those may say who they are that this process would
         // believe anything.
@@ -66,18 +71,20 @@ impl Streams {
         Ok((Peer { address, identity, viewer, names_itself }, body))
     }
 
-    /// The certificate of a service account, where there is an issuer.
-    pub(super) fn own(&self, identity: &Identity) -> Option<Arc<Held>> {
-        let issuer = self.issuer.as_ref()?;
+    /// The certificate of a service account, where there is an issuer. Without it the client would be
+    /// told to speak in the clear: it is to come again.
+    pub(super) fn own(&self, identity: &Identity) -> Result<Option<Arc<Held>>, Status> {
+        let Some(issuer) = &self.issuer else { return Ok(None) };
         let Identity { namespace, account } = identity;
-        issuer.hold(&spiffe(issuer.trust_domain(), namespace, account))
+        let held = issuer.hold(&spiffe(issuer.trust_domain(), namespace, account));
+        let none = || Status::unavailable(format!("no certificate can be issued to {identity}"));
+        held.map(Some).ok_or_else(none)
     }
 
-    /// The same of one that shows a certificate, though none is asked for.
-    fn own_by_certificate(&self, remote: &Remote) -> Option<Arc<Held>> {
+    /// Who shows a certificate of a service account, though none is asked for.
+    fn by_certificate(&self, remote: &Remote) -> Option<Identity> {
         let domain = self.issuer.as_ref()?.trust_domain();
-        let known = remote.identities.iter().find_map(|uri| Identity::from_spiffe(uri, domain))?;
-        self.own(&known)
+        remote.identities.iter().find_map(|uri| Identity::from_spiffe(uri, domain))
     }
 
     /// Whether a client may see everything, and so what others do.

@@ -243,7 +243,8 @@ impl<T: Open> Stream<T> {
             self.client.name(&node);
             if self.names_itself {
                 let said = text(&node, IDENTITY).and_then(Identity::parse);
-                self.proven.own = Own(said.and_then(|said| self.streams.own(&said)));
+                let own = said.map(|said| self.streams.own(&said)).transpose()?;
+                self.proven.own = Own(own.flatten());
             }
             self.session.on_viewer(viewer(&self.proven, &node));
         }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use portolan_model::policy::{Account, Inbound, MutualTls, TlsMode};
 use portolan_model::traffic::{
     Access, AccessAction, AccessTest, ClientCertField, ClientCertificates, EscapedSlashes,
-    HttpOptions, Listener, ListenerKind, NameKind, RouteTable, TextTest,
+    HeaderTest, HttpOptions, Listener, ListenerKind, NameKind, RouteTable, TextTest,
 };
 use portolan_model::{
     AccessEntry, AccessList, AppProtocol, Balancer, IdentityMatch, PathPattern, ServiceAccess,
@@ -78,7 +78,10 @@ fn texts(test: &AccessTest, found: &mut Vec<String>) {
     };
     match test {
         AccessTest::Proven(Some(text)) | AccessTest::Path(text) => say(text),
-        AccessTest::Header(header) => found.push(header.name.to_string()),
+        AccessTest::Header(header) => match &header.test {
+            HeaderTest::Text(text) => say(text),
+            other => panic!("{other:?}"),
+        },
         AccessTest::Proven(None) => found.push("*".to_owned()),
         AccessTest::All(tests) | AccessTest::OneOf(tests) => {
             tests.iter().for_each(|test| texts(test, found));
@@ -144,8 +147,7 @@ fn what_is_denied_comes_first_and_what_is_only_logged_keeps_nobody_out() {
     let (listener, _) = taken(&web(Some(TlsMode::Strict), Some(AppProtocol::Http1)), lists);
     let who = ["*", "spiffe://test/ns/shop/sa/*", "spiffe://test/ns/pay/sa/api"];
     let who: Vec<String> = [&who[..], &["spiffe://elsewhere/x"]].concat().map_texts();
-    let (plain, folded) =
-        ([":method", "/a", "/b/*"].map_texts(), [":method", "~/a", "~/b/*"].map_texts());
+    let (plain, folded) = (["GET", "/a", "/b/*"].map_texts(), ["~GET", "~/a", "~/b/*"].map_texts());
     let all: Vec<_> = http(&listener).access.iter().map(said).collect();
     let expected = [
         (AccessAction::Deny, true, folded.clone(), who.clone()),
@@ -153,6 +155,28 @@ fn what_is_denied_comes_first_and_what_is_only_logged_keeps_nobody_out() {
         (AccessAction::Allow, false, plain, who),
     ];
     assert_eq!(all, expected);
+}
+
+#[test]
+fn the_same_policies_are_the_same_bytes() {
+    let many = || (0..20).map(|_| rule()).collect::<Vec<_>>();
+    let lists = || vec![list(false, false, many()), list(false, true, many())];
+    let access = |lists| {
+        Arc::new(ServiceAccess {
+            service: entry("web", 80, &[]).service.key.clone(),
+            ports: BTreeMap::from([(80, lists)]),
+        })
+    };
+    for protocol in [Some(AppProtocol::Http1), None] {
+        let web = web(Some(TlsMode::Strict), protocol.clone());
+        let encode = || inbound::encode(&web, Some(&access(lists())), &config())[0].1.clone();
+        assert!((0..10).all(|_| encode() == encode()), "{protocol:?}");
+    }
+    let (listener, _) = taken(
+        &web(Some(TlsMode::Strict), Some(AppProtocol::Http1)),
+        vec![list(true, false, many())],
+    );
+    assert_eq!(http(&listener).access[0].rules.len(), 20);
 }
 
 #[test]

@@ -7,8 +7,9 @@ use portolan_model::name::validate_label;
 use portolan_model::policy::{Account, Inbound, MutualTls, TlsMode};
 use portolan_model::{Protocol, ServicePort};
 
-use super::Settings;
 use super::values::number;
+use super::{PREFIX, Settings};
+use crate::object::Fault;
 
 /// Most accounts that endpoints of a service may have.
 const MAX_ACCOUNTS: usize = 16;
@@ -18,15 +19,30 @@ pub(super) const APP_PORT_OF_PORT: &str = "app-port.";
 
 impl Settings<'_, '_> {
     /// How endpoints and their clients prove to each other who they are.
-    pub(super) fn mutual_tls(&mut self) -> Option<MutualTls> {
-        let accounts = self.take("service-accounts", accounts).unwrap_or_default();
-        let mode = self.take("mtls", |text| match text {
+    ///
+    /// # Errors
+    /// What cannot be read: without it more would be let in than was meant, so that the object is
+    /// refused.
+    pub(super) fn mutual_tls(&mut self) -> Result<Option<MutualTls>, Fault> {
+        let accounts = self.demand("service-accounts", accounts)?.unwrap_or_default();
+        let mode = self.demand("mtls", |text| match text {
             "off" => Ok(None),
             "permissive" => Ok(Some(TlsMode::Permissive)),
             "strict" => Ok(Some(TlsMode::Strict)),
             other => Err(format!("{other:?} is not strict, permissive or off")),
-        });
-        mode.flatten().map(|mode| MutualTls { mode, accounts })
+        })?;
+        Ok(mode.flatten().map(|mode| MutualTls { mode, accounts }))
+    }
+
+    /// The value of a setting that is not left out where it is bad.
+    fn demand<T>(
+        &mut self,
+        name: &str,
+        read: impl Fn(&str) -> Result<T, String>,
+    ) -> Result<Option<T>, Fault> {
+        let Some(text) = self.values.remove(name) else { return Ok(None) };
+        let field = format!("metadata.annotations[{PREFIX}{name}]");
+        read(text.trim()).map(Some).map_err(|reason| Fault::rejected(field, reason))
     }
 
     /// Where proxies in front of endpoints listen, and where they find the application. `targets` are

@@ -32,7 +32,7 @@ fn read(annotations: &[(&str, &str)]) -> (Policy, Vec<ServicePort>, Vec<String>)
         let name = field.strip_prefix(&prefix).and_then(|f| f.strip_suffix(']'));
         format!("{}: {}", name.expect("an annotation of ours"), w.reason)
     });
-    (policy, ports, said.collect())
+    (policy.expect("taken"), ports, said.collect())
 }
 
 #[test]

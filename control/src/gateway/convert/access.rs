@@ -117,6 +117,17 @@ fn method(said: &str) -> Result<Arc<str>, String> {
     Ok(said.into())
 }
 
+/// Whether an escape stays as it is in normalization: of something that has to be escaped, with capital
+/// digits, and none that is refused.
+fn is_kept_escape(after: &str) -> bool {
+    let digit = |b: u8| b.is_ascii_digit() || matches!(b, b'A'..=b'F');
+    let Some(digits) = after.get(..2).filter(|two| two.bytes().all(digit)) else { return false };
+    u8::from_str_radix(digits, 16).is_ok_and(|octet| {
+        let unreserved = octet.is_ascii_alphanumeric() || b"-._~".contains(&octet);
+        !unreserved && !matches!(octet, 0 | b'/' | b'\\')
+    })
+}
+
 /// A path as it is after normalization, or the rest of it would never be met.
 fn path(said: &str) -> Result<PathPattern, String> {
     let (path, is_prefix) = said.strip_suffix('*').map_or((said, false), |path| (path, true));
@@ -125,7 +136,8 @@ fn path(said: &str) -> Result<PathPattern, String> {
         && !path.contains(['*', '?', '#', '\\'])
         && path.chars().all(|c| c.is_ascii_graphic())
         && !path.contains("//")
-        && !path.split('/').any(|segment| matches!(segment, "." | ".."));
+        && !path.split('/').any(|segment| matches!(segment, "." | ".."))
+        && path.split('%').skip(1).all(is_kept_escape);
     if !normal {
         return Err(format!(
             "{said:?} is no path as it is after normalization, nor one with a * behind"

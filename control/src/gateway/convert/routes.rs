@@ -16,6 +16,8 @@ use crate::object::{Fault, Kind};
 const MAX_PARENTS: usize = 32;
 const MAX_HOSTS: usize = 16;
 const MAX_RULES: usize = 16;
+/// The same of names of a TLSRoute.
+const MAX_NAMES: usize = 1024;
 /// Most tries after the first that our policies know.
 const MAX_ATTEMPTS: i32 = 10;
 /// The longest pause between tries is as many times the shortest.
@@ -130,7 +132,8 @@ fn head(
 ) -> Result<RouteDraft, Fault> {
     let meta = meta(metadata, true)?;
     at_most("spec.parentRefs", parents.len(), MAX_PARENTS)?;
-    at_most("spec.hostnames", hosts.len(), MAX_HOSTS)?;
+    let most = if kind == Kind::TlsRoute { MAX_NAMES } else { MAX_HOSTS };
+    at_most("spec.hostnames", hosts.len(), most)?;
     let mut read: Vec<ParentRef> = Vec::new();
     for (i, said) in parents.iter().enumerate() {
         let field = format!("spec.parentRefs[{i}]");

@@ -99,13 +99,13 @@ fn what_falls_behind_its_sibling_loses_its_weight_once() {
     let cases: [Case; 9] = [
         ("as good", [(900, 9, 10.0), (100, 1, 10.0)], None),
         ("worse within the margin", [(900, 0, 10.0), (96, 4, 10.0)], None),
-        ("worse", [(900, 0, 10.0), (90, 10, 10.0)], Some((1, "SuccessRate"))),
-        ("worse, and few", [(900, 0, 10.0), (18, 2, 10.0)], Some((5, "SuccessRate"))),
+        ("worse", [(900, 0, 10.0), (90, 10, 10.0)], Some((2, "SuccessRate"))),
+        ("worse, and few", [(900, 0, 10.0), (18, 2, 10.0)], Some((6, "SuccessRate"))),
         ("too few within the window", [(900, 0, 10.0), (7, 2, 10.0)], None),
         ("nothing to compare with", [(0, 0, 10.0), (0, 100, 10.0)], None),
         ("both are bad", [(450, 450, 10.0), (50, 50, 10.0)], None),
         ("slower within the margin", [(900, 0, 10.0), (100, 0, 15.0)], None),
-        ("slower", [(900, 0, 10.0), (100, 0, 16.0)], Some((1, "Latency"))),
+        ("slower", [(900, 0, 10.0), (100, 0, 16.0)], Some((2, "Latency"))),
     ];
     for (about, all, expected) in cases {
         let route = route(&[90, 10], wanted());
@@ -126,7 +126,7 @@ fn the_backend_with_the_most_weight_stays_however_bad_it_is() {
     let route = route(&[10, 80, 10, 0], wanted());
     let mut judge = judge(&route);
     let all = [(100, 0, 1.0), (10, 90, 1.0), (0, 100, 1.0), (0, 100, 1.0)];
-    assert_eq!(after(&mut judge, Instant::now(), 5, &all), [1]);
+    assert_eq!(after(&mut judge, Instant::now(), 5, &all), [2]);
     assert_eq!(judge.rolled(&route, 0).keys().copied().collect::<Vec<_>>(), [2]);
 }
 
@@ -138,7 +138,7 @@ fn a_rule_that_is_changed_is_judged_anew_and_by_nothing_that_was_before() {
     for next in [route(&[80, 20], wanted()), route(&[90, 10], attempt)] {
         let mut judge = judge(&first);
         let begun = Instant::now();
-        assert_eq!(after(&mut judge, begun, 5, &bad), [1]);
+        assert_eq!(after(&mut judge, begun, 5, &bad), [2]);
         // The same again is no change.
         judge.watch(vec![split(&first)]);
         assert_eq!(judge.rolled(&first, 0).len(), 1);
@@ -146,20 +146,33 @@ fn a_rule_that_is_changed_is_judged_anew_and_by_nothing_that_was_before() {
         assert!(judge.rolled(&next, 0).is_empty(), "as soon as it is another one");
         judge.watch(vec![split(&next)]);
         assert_eq!(judge.all().count(), 0);
-        // The interval in which it was changed is about both.
-        assert!(!judge.on_loads(loads(&bad), begun + 5 * SECOND));
+        // The interval in which it was changed is about both, and the next may be to some clients.
+        assert!(after(&mut judge, begun + 5 * SECOND, 2, &bad).is_empty());
         let good = [(900, 0, 10.0), (100, 0, 10.0)];
-        assert!(after(&mut judge, begun + 6 * SECOND, 20, &good).is_empty());
+        assert!(after(&mut judge, begun + 7 * SECOND, 20, &good).is_empty());
         judge.watch(Vec::new());
         assert!(judge.rolled(&next, 0).is_empty(), "the route is gone");
     }
 }
 
 #[test]
+fn rules_that_come_and_go_beside_it_change_nothing() {
+    let first = route(&[90, 10], wanted());
+    let mut judge = judge(&first);
+    assert_eq!(after(&mut judge, Instant::now(), 3, &[(900, 0, 1.0), (0, 100, 1.0)]), [2]);
+    let mut next = first.clone();
+    next.rules.insert(0, RuleDraft { backends: Vec::new(), ..first.rules[0].clone() });
+    assert!(judge.rolled(&next, 0).is_empty());
+    assert_eq!(judge.rolled(&next, 1).len(), 1);
+    judge.watch(vec![Split { id: (next.kind, split(&first).id.1, 1), ..split(&first) }]);
+    assert_eq!(judge.rolled(&next, 1).len(), 1);
+}
+
+#[test]
 fn a_service_that_is_gone_for_a_while_takes_nothing_back() {
     let route = route(&[90, 10], wanted());
     let mut judge = judge(&route);
-    assert_eq!(after(&mut judge, Instant::now(), 3, &[(900, 0, 1.0), (0, 100, 1.0)]), [1]);
+    assert_eq!(after(&mut judge, Instant::now(), 3, &[(900, 0, 1.0), (0, 100, 1.0)]), [2]);
     let mut gone = split(&route);
     gone.clusters[1] = None;
     judge.watch(vec![gone]);
@@ -179,13 +192,29 @@ fn what_is_kept_and_watched_is_bounded() {
     }
     assert!(judge.told.len() <= 10, "{}", judge.told.len());
     assert!(judge.told.iter().all(|(_, loads)| loads.len() == 2));
+    let hour = RollbackDraft { window: 3600 * SECOND, ..wanted() };
+    judge.watch(vec![Split { wanted: hour, ..split(&route) }]);
+    let all = [(1, 0, 1.0), (1, 0, 1.0)];
+    after(&mut judge, begun + 1000 * SECOND, 5000, &all);
+    assert!(judge.told.len() <= 61, "{}", judge.told.len());
+    let sum: f64 = judge.told.iter().map(|(_, loads)| loads[&cluster(1)].good).sum();
+    assert!((3400.0..=3660.0).contains(&sum), "{sum}");
     let many = (0..=MAX_SPLITS).map(|at| Split {
         id: (Kind::HttpRoute, ("a".into(), format!("r{at}").into()), 0),
         ..split(&route)
     });
-    judge.watch(many.collect());
+    let many: Vec<Split> = many.collect();
+    assert!(judge.watch(many.clone()));
+    assert!(!judge.watch(many));
     assert_eq!(judge.watched.len(), MAX_SPLITS);
-    assert_eq!(judge.condition(&route).map(|condition| condition.reason), Some("TooMany"));
+    let named = |name: &str| {
+        let mut route = route.clone();
+        (route.meta.namespace, route.meta.name) = ("a".into(), name.into());
+        route
+    };
+    let reason = |name: &str| judge.condition(&named(name)).map(|condition| condition.reason);
+    assert_eq!(reason("r0"), Some("Watching"));
+    assert_eq!(reason(&format!("r{MAX_SPLITS}")), Some("TooMany"));
     judge.is_told = false;
     assert_eq!(judge.condition(&route).map(|condition| condition.reason), Some("NoLoadReports"));
 }
