@@ -38,7 +38,8 @@ async fn a_cluster_without_its_definitions_is_served_at_once() {
 async fn without_the_right_to_read_it_everything_else_goes_on_and_the_lack_is_shown() {
     let server = ApiServer::new();
     populate(&server);
-    server.fail_when(|call| KINDS.contains(&call.kind).then(Fault::forbidden));
+    let without = |kind: &str| KINDS.contains(&kind) && kind != "AccessPolicy";
+    server.fail_when(move |call| without(call.kind).then(Fault::forbidden));
     let mut world = World::start(&server);
     let settled = tokio::time::timeout(Duration::from_secs(20), world.settle("all"));
     settled.await.expect("at once");
@@ -53,6 +54,32 @@ async fn without_the_right_to_read_it_everything_else_goes_on_and_the_lack_is_sh
         assert!(tokio::time::Instant::now() < deadline, "{:?}", world.report().sources);
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
+    world.finish().await;
+}
+
+#[tokio::test]
+async fn policies_that_may_not_be_read_hold_everything_back_unless_there_are_none() {
+    let server = ApiServer::new();
+    populate(&server);
+    let forbid = |server: &ApiServer| {
+        server.fail_when(|call| (call.kind == "AccessPolicy").then(Fault::forbidden));
+    };
+    forbid(&server);
+    let mut world = World::start(&server);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(world.generation(), None, "somebody might have to be kept out");
+    let trouble = world.report().sources[&Kind::AccessPolicy].trouble.clone().expect("it is shown");
+    assert!(trouble.ends_with("deploy/rbac.yaml grants what is needed"), "{trouble}");
+    server.clear_faults();
+    world.settle("once it is granted").await;
+    world.finish().await;
+    // An API server asks for the right before it says that there is no such kind.
+    let server = ApiServer::new().without("AccessPolicy");
+    populate(&server);
+    forbid(&server);
+    let mut world = World::start(&server);
+    let settled = tokio::time::timeout(Duration::from_secs(20), world.settle("all"));
+    settled.await.expect("at once");
     world.finish().await;
 }
 

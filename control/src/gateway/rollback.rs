@@ -125,7 +125,13 @@ impl Judge {
         loads.retain(|cluster, _| clusters.contains(cluster));
         let longest = self.watched.values().map(|watched| watched.split.wanted.window).max();
         let longest = longest.unwrap_or_default();
-        match self.told.back_mut().filter(|(at, _)| now.duration_since(*at) < longest / MAX_TOLD) {
+        // What is about a rule as it is now is not put to what was before.
+        let is_new = |at: Instant| {
+            self.watched.values().any(|watched| watched.since.is_none_or(|since| since >= at))
+        };
+        let is_near = |at: Instant| now.duration_since(at) < longest / MAX_TOLD;
+        let last = self.told.back().is_some_and(|(at, _)| is_near(*at) && !is_new(*at));
+        match self.told.back_mut().filter(|_| last) {
             Some((_, last)) => {
                 for (cluster, load) in loads {
                     last.entry(cluster).or_default().add(&load);
