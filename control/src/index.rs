@@ -216,33 +216,29 @@ impl Index {
         let Some(compiled) = compiled else {
             return;
         };
-        let InForce { mut gateways, mut routes, mut backend_tls, mut access } = compiled;
-        let gone = self.snapshot.gateways().map(|gateway| gateway.key.clone());
-        let keys: BTreeSet<_> = gone.chain(gateways.keys().cloned()).collect();
+        let InForce { gateways, routes, backend_tls, access } = compiled;
+        let known = self.snapshot.gateways().map(|known| known.key.clone()).collect();
+        self.replace(known, gateways, Snapshot::set_gateway, Key::Gateway);
+        let known = self.snapshot.all_routes().map(|known| known.service.clone()).collect();
+        self.replace(known, routes, Snapshot::set_routes, Key::Routes);
+        let known = self.snapshot.all_backend_tls().map(|known| known.service.clone()).collect();
+        self.replace(known, backend_tls, Snapshot::set_backend_tls, Key::BackendTls);
+        let known = self.snapshot.all_access().map(|known| known.service.clone()).collect();
+        self.replace(known, access, Snapshot::set_access, Key::Access);
+    }
+
+    /// Puts all of something in the place of what there was.
+    fn replace<K: Ord + Clone, V>(
+        &mut self,
+        known: Vec<K>,
+        mut now: BTreeMap<K, V>,
+        set: fn(&mut Snapshot, &K, Option<V>) -> bool,
+        changed: fn(K) -> Key,
+    ) {
+        let keys: BTreeSet<K> = known.into_iter().chain(now.keys().cloned()).collect();
         for key in keys {
-            if self.snapshot.set_gateway(&key, gateways.remove(&key)) {
-                self.touched.insert(Key::Gateway(key));
-            }
-        }
-        let gone = self.snapshot.all_routes().map(|routes| routes.service.clone());
-        let keys: BTreeSet<_> = gone.chain(routes.keys().cloned()).collect();
-        for key in keys {
-            if self.snapshot.set_routes(&key, routes.remove(&key)) {
-                self.touched.insert(Key::Routes(key));
-            }
-        }
-        let gone = self.snapshot.all_backend_tls().map(|tls| tls.service.clone());
-        let keys: BTreeSet<_> = gone.chain(backend_tls.keys().cloned()).collect();
-        for key in keys {
-            if self.snapshot.set_backend_tls(&key, backend_tls.remove(&key)) {
-                self.touched.insert(Key::BackendTls(key));
-            }
-        }
-        let gone = self.snapshot.all_access().map(|access| access.service.clone());
-        let keys: BTreeSet<_> = gone.chain(access.keys().cloned()).collect();
-        for key in keys {
-            if self.snapshot.set_access(&key, access.remove(&key)) {
-                self.touched.insert(Key::Access(key));
+            if set(&mut self.snapshot, &key, now.remove(&key)) {
+                self.touched.insert(changed(key));
             }
         }
     }

@@ -353,17 +353,9 @@ impl Guard {
 fn sorted(touched: BTreeSet<Key>) -> (BTreeSet<ServiceKey>, BTreeSet<Key>) {
     let (mut services, mut others) = (BTreeSet::new(), BTreeSet::new());
     for key in touched {
-        match key {
-            Key::Service(key) => _ = services.insert(key),
-            Key::Namespace(_)
-            | Key::Node(_)
-            | Key::Pod(..)
-            | Key::Gateway(_)
-            | Key::Routes(_)
-            | Key::BackendTls(_)
-            | Key::Access(_) => {
-                _ = others.insert(key);
-            }
+        match key.service() {
+            Some(service) => _ = services.insert(service.clone()),
+            None => _ = others.insert(key),
         }
     }
     (services, others)

@@ -236,8 +236,10 @@ pub fn changed_services(
 ) -> Vec<ServiceKey> {
     let keys: Vec<ServiceKey> = match changed {
         Changes::Nothing => Vec::new(),
-        Changes::Keys(keys) => keys.iter().filter_map(service).collect(),
-        Changes::Everything => old.differences(new).iter().filter_map(service).collect(),
+        Changes::Keys(keys) => keys.iter().filter_map(Key::service).cloned().collect(),
+        Changes::Everything => {
+            old.differences(new).iter().filter_map(Key::service).cloned().collect()
+        }
     };
     keys.into_iter().filter(|key| filter.takes(key)).collect()
 }
@@ -256,19 +258,6 @@ pub fn changes_of<R: Row>(old: &Snapshot, new: &Snapshot, key: &ServiceKey) -> V
 pub fn changes<R: Row>(old: &Snapshot, new: &Snapshot, filter: &Filter) -> Vec<Change<R>> {
     let keys = changed_services(old, new, &Changes::Everything, filter);
     keys.iter().flat_map(|key| changes_of(old, new, key)).collect()
-}
-
-fn service(key: &Key) -> Option<ServiceKey> {
-    match key {
-        Key::Service(key) => Some(key.clone()),
-        Key::Namespace(_)
-        | Key::Node(_)
-        | Key::Pod(..)
-        | Key::Gateway(_)
-        | Key::Routes(_)
-        | Key::BackendTls(_)
-        | Key::Access(_) => None,
-    }
 }
 
 fn between<R: Row>(

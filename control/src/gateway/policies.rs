@@ -2,8 +2,11 @@
 
 use std::sync::Arc;
 
+use portolan_model::{Protocol, Scope, Service, ServiceKey, ServicePort};
+
 use super::draft::{Meta, ParentRef, PolicyTargetDraft};
-use super::status::{Of, ParentStatus, RouteStatus, Status};
+use super::resolve::Resolver;
+use super::status::{Condition, Of, ParentStatus, RouteStatus, Status};
 use crate::object::Kind;
 
 /// A target as a status names it.
@@ -17,6 +20,38 @@ pub(super) fn parent(meta: &Meta, target: &PolicyTargetDraft) -> ParentRef {
         section: target.section.clone(),
         port: None,
     }
+}
+
+/// The Service that a target is, and its TCP ports that are meant.
+///
+/// # Errors
+/// The condition that says that there is none.
+pub(super) fn place<'a>(
+    meta: &Meta,
+    target: &PolicyTargetDraft,
+    resolver: &mut Resolver<'a>,
+) -> Result<(&'a Arc<Service>, Vec<&'a ServicePort>), Condition> {
+    let refuse = |text: String| Err(Condition::no("Accepted", "TargetNotFound", text));
+    let (namespace, name) = (&meta.namespace, &target.name);
+    if (&*target.group, &*target.kind) != ("", "Service") {
+        return refuse(format!("{} {namespace}/{name}: only Services are", target.kind));
+    }
+    let key = ServiceKey::new(namespace, name).map(|key| key.within(Scope::Cluster));
+    let Some(service) = key.ok().and_then(|key| resolver.service(&key)) else {
+        return refuse(format!("Service {namespace}/{name}: there is none"));
+    };
+    let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
+    let ports: Vec<&ServicePort> = tcp.filter(|port| is_meant(target, port)).collect();
+    if ports.is_empty() {
+        let section = target.section.as_deref().unwrap_or_default();
+        return refuse(format!("Service {namespace}/{name} has no such TCP port: {section}"));
+    }
+    Ok((service, ports))
+}
+
+/// Whether a target is a port of its Service: that of its name, or any if it names none.
+pub(super) fn is_meant(target: &PolicyTargetDraft, port: &ServicePort) -> bool {
+    target.section.is_none() || port.name.as_deref() == target.section.as_deref()
 }
 
 /// The status of a policy.

@@ -4,9 +4,8 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
 use portolan_model::traffic::Secret;
-use portolan_model::{Protocol, Scope, Service, ServiceKey, ServiceKind};
+use portolan_model::{Protocol, Scope, Service, ServiceKey, ServiceKind, ServicePort};
 
-use super::Name;
 use super::api::GROUP;
 use super::compile::Known;
 use super::draft::{
@@ -14,6 +13,7 @@ use super::draft::{
     SecretDraft, TargetRef,
 };
 use super::rollback::Judge;
+use super::{Name, policies};
 use crate::object::{Kind, TLS_SECRET};
 
 /// Why a reference leads nowhere.
@@ -61,11 +61,11 @@ impl<'a> Resolver<'a> {
     /// Whether a BackendTLSPolicy is about a port, whatever comes of it.
     pub(super) fn has_policy(&self, service: &Service, port: u16) -> bool {
         let key = &service.key;
-        let named = service.ports.iter().find(|known| known.port == port);
-        let named = named.and_then(|port| port.name.as_deref());
+        let is_port = |known: &&ServicePort| known.protocol == Protocol::Tcp && known.port == port;
+        let Some(port) = service.ports.iter().find(is_port) else { return false };
         let is_it = |target: &PolicyTargetDraft| {
             (&*target.group, &*target.kind, &*target.name) == ("", "Service", key.name())
-                && target.section.as_deref().is_none_or(|section| Some(section) == named)
+                && policies::is_meant(target, port)
         };
         key.scope() == Scope::Cluster
             && self.policies.iter().any(|policy| {
