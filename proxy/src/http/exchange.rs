@@ -73,6 +73,8 @@ pub(super) async fn run<'a>(
     let mut answer =
         Answering::new(outgoing, meta.speaks, head.method() == b"HEAD", meta.keep_alive);
     let result = proxy(client, timer, head, meta, &account, &mut source, &mut answer).await;
+    // What an endpoint had of the body is no part of the next request, whatever became of this one.
+    source.settle();
     let cut = result.is_err() && answer.begun;
     let (ended, local) = match result {
         Ok(()) if answer.keep_alive && source.is_over() => (Ended::KeepAlive, None),

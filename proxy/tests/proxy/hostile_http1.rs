@@ -3,6 +3,7 @@
 //! What is refused is refused with a status and the connection closes; the endpoint sees nothing
 //! of it, and nothing after it is taken for a request.
 
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use super::kit::*;
@@ -465,4 +466,38 @@ async fn a_body_that_stalls_ends_with_the_stream_idle_timeout() {
     wire.rest().await;
     assert!(tap.whole().is_empty());
     proxy.finish().await;
+}
+
+#[tokio::test]
+async fn a_body_whose_request_failed_is_not_taken_for_the_next_request() {
+    let body = "GET /smuggled HTTP/1.1\r\nhost: web.shop\r\n\r\n";
+    let silence = Duration::from_secs(60);
+    for (name, quiet, status) in
+        [("says nothing", silence, 504), ("closes", Duration::from_millis(50), 502)]
+    {
+        let seen = Arc::<Mutex<Vec<String>>>::default();
+        let record = Arc::clone(&seen);
+        let backend = RawBackend::start(move |mut wire, _| {
+            let record = Arc::clone(&record);
+            async move {
+                let Some(request) = wire.request().await else { return };
+                record.lock().expect("no panic").push(request.start().to_owned());
+                tokio::time::sleep(quiet).await;
+            }
+        })
+        .await;
+        let limit = Duration::from_millis(200);
+        let plan = Plan::http(&[backend.address]).tune_route(|route| route.timeout = Some(limit));
+        let proxy = start(plan).await;
+        let mut wire = Wire::connect(proxy.web()).await;
+        let length = format!("content-length: {}", body.len());
+        wire.send(post_with(&length, body)).await;
+        let first = wire.answer("POST").await;
+        assert_eq!(first.status(), status, "{name}");
+        wire.send("GET /next HTTP/1.1\r\nhost: web.shop\r\nconnection: close\r\n\r\n").await;
+        let (_, _) = wire.rest().await;
+        let seen = seen.lock().expect("no panic").clone();
+        assert!(!seen.iter().any(|start| start.contains("smuggled")), "{name}: {seen:?}");
+        proxy.finish().await;
+    }
 }
