@@ -14,6 +14,7 @@ mod detect;
 mod edits;
 mod exchange;
 mod forward;
+mod grpc_web;
 mod mirror;
 mod over_http1;
 mod over_http2;

@@ -71,6 +71,8 @@ pub struct HttpOptions {
     pub access: Vec<Access>,
     /// What is said to endpoints of the client's certificate (`x-forwarded-client-cert`).
     pub client_cert: ClientCertField,
+    /// Requests of gRPC-Web become requests of gRPC, and are answered in the form they came in.
+    pub grpc_web: bool,
 }
 
 impl HttpOptions {
@@ -90,6 +92,7 @@ impl HttpOptions {
         underscores: Underscores::Allow,
         access: Vec::new(),
         client_cert: ClientCertField::Remove,
+        grpc_web: false,
     };
 }
 

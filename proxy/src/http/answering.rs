@@ -5,6 +5,7 @@
 use bytes::Bytes;
 
 use super::body::Outgoing;
+use super::grpc_web::{self, Form};
 use super::local::Local;
 use super::passing;
 use crate::http1::Length;
@@ -31,14 +32,17 @@ pub(super) struct Answering<'a> {
     /// The end of the body is the end of the connection.
     pub(super) unframed: bool,
     pub(super) status: u16,
+    /// The form of gRPC-Web in which the client takes it, and once the head was queued, in which its
+    /// body goes.
+    pub(super) web: Option<Form>,
     /// Bytes of the body that the proxy wrote itself.
     pub(super) local_bytes: u64,
 }
 
 impl<'a> Answering<'a> {
     pub(super) fn new(out: Outgoing<'a>, speaks: Speaks, no_body: bool, keep_alive: bool) -> Self {
-        let (begun, unframed, status, local_bytes) = (false, false, 0, 0);
-        Self { out, speaks, no_body, keep_alive, begun, unframed, status, local_bytes }
+        let (begun, unframed, status, web, local_bytes) = (false, false, 0, None, 0);
+        Self { out, speaks, no_body, keep_alive, begun, unframed, status, web, local_bytes }
     }
 
     /// Queues an interim response, if the client understands those.
@@ -56,6 +60,7 @@ impl<'a> Answering<'a> {
         self.begun = true;
         self.status = head.status;
         let bodiless = self.no_body || head.status == 204 || head.status == 304;
+        let length = self.web(head, length);
         match &mut self.out {
             Outgoing::Http1(out) => {
                 let length = match length {
@@ -89,6 +94,18 @@ impl<'a> Answering<'a> {
             }
             Outgoing::Nowhere => {}
         }
+    }
+
+    /// Puts the head of a response into the form of gRPC-Web, if that is asked for and it is one of
+    /// gRPC. Where there is a head alone it says the status, and there is no body to say it again.
+    fn web(&mut self, head: &mut ResponseHead, length: Length) -> Length {
+        let Some(form) = self.web.take() else { return length };
+        if !grpc_web::answer(form, &mut head.fields) || length == Length::None {
+            return length;
+        }
+        self.web = Some(form);
+        head.fields.remove(Known::ContentLength);
+        Length::Chunked
     }
 
     /// Queues the head that turns the connection, or the stream, into a tunnel.

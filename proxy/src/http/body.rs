@@ -12,6 +12,7 @@ use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 
+use super::grpc_web::{Decoder, NotBase64};
 use crate::http1::{self, Length};
 use crate::http2;
 use crate::message::Fields;
@@ -26,6 +27,8 @@ pub(crate) enum ReadError {
     Http1(#[from] http1::ReadError),
     #[error("{0}")]
     Http2(#[from] http2::StreamError),
+    #[error("{0}")]
+    Text(#[from] NotBase64),
 }
 
 /// Why a body could not be written.
@@ -50,6 +53,16 @@ pub(crate) enum Incoming<'a> {
     Http2(http2::RecvStream),
     /// What is read of another body.
     Copied(copied::Copied),
+    /// What another body says in base64.
+    OfText(Box<OfText<'a>>),
+}
+
+/// The body of a request of gRPC-Web in text.
+pub(crate) struct OfText<'a> {
+    text: Incoming<'a>,
+    decoder: Decoder,
+    /// Bytes of text that went on, and that the sender may send again.
+    owed: usize,
 }
 
 /// A body to write.
@@ -69,7 +82,21 @@ pub(crate) struct Http2Out {
     ended: bool,
 }
 
-impl Incoming<'_> {
+impl<'a> Incoming<'a> {
+    /// What this body says in base64.
+    pub(crate) fn of_text(self) -> Self {
+        Self::OfText(Box::new(OfText { text: self, decoder: Decoder::default(), owed: 0 }))
+    }
+
+    /// The connection that it comes by, if that is one of HTTP/1.1.
+    fn http1(&self) -> Option<&http1::Receiving<'a>> {
+        match self {
+            Self::Http1(body) => Some(body),
+            Self::OfText(body) => body.text.http1(),
+            Self::Http2(_) | Self::Copied(_) => None,
+        }
+    }
+
     /// The next piece; `None` at the end.
     pub(crate) fn poll_data(
         &mut self,
@@ -79,6 +106,7 @@ impl Incoming<'_> {
             Self::Http1(body) => body.poll_data(cx).map_err(ReadError::Http1),
             Self::Http2(body) => body.poll_data(cx).map(|piece| Ok(piece.transpose()?)),
             Self::Copied(body) => body.poll_data(cx).map_err(ReadError::Http1),
+            Self::OfText(body) => body.poll_data(cx),
         }
     }
 
@@ -86,7 +114,7 @@ impl Incoming<'_> {
     pub(crate) fn whole(&self) -> Option<&[u8]> {
         match self {
             Self::Http1(body) => body.whole(),
-            Self::Http2(_) | Self::Copied(_) => None,
+            Self::Http2(_) | Self::Copied(_) | Self::OfText(_) => None,
         }
     }
 
@@ -98,8 +126,10 @@ impl Incoming<'_> {
 
     /// A piece of so many bytes went on: the sender may send as much again.
     fn release(&mut self, n: usize) {
-        if let Self::Http2(body) = self {
-            body.release(n);
+        match self {
+            Self::Http2(body) => body.release(n),
+            Self::OfText(body) => body.text.release(std::mem::take(&mut body.owed)),
+            Self::Http1(_) | Self::Copied(_) => {}
         }
     }
 
@@ -108,6 +138,7 @@ impl Incoming<'_> {
             Self::Http1(body) => body.is_over(),
             Self::Http2(body) => body.is_end(),
             Self::Copied(body) => body.is_over(),
+            Self::OfText(body) => body.text.is_over(),
         }
     }
 
@@ -120,6 +151,10 @@ impl Incoming<'_> {
                 n => Length::Known(n),
             }),
             Self::Copied(body) => body.length(),
+            Self::OfText(body) => match body.text.length() {
+                Length::None => Length::None,
+                _ => Length::Chunked,
+            },
         }
     }
 
@@ -128,6 +163,7 @@ impl Incoming<'_> {
             Self::Http1(body) => body.take_trailers(),
             Self::Http2(body) => body.trailers(),
             Self::Copied(body) => body.take_trailers(),
+            Self::OfText(body) => body.text.take_trailers(),
         }
     }
 
@@ -136,6 +172,7 @@ impl Incoming<'_> {
     fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         match self {
             Self::Http1(body) => body.poll_gone(cx),
+            Self::OfText(body) => body.text.poll_gone(cx),
             Self::Http2(_) | Self::Copied(_) => Poll::Pending,
         }
     }
@@ -143,6 +180,23 @@ impl Incoming<'_> {
     pub(crate) fn begin_tunnel(&mut self) {
         if let Self::Http1(body) = self {
             body.begin_tunnel();
+        }
+    }
+}
+
+impl OfText<'_> {
+    fn poll_data(&mut self, cx: &mut Context<'_>) -> Poll<Result<Option<Bytes>, ReadError>> {
+        loop {
+            let Some(piece) = ready!(self.text.poll_data(cx))? else {
+                self.decoder.end()?;
+                return Poll::Ready(Ok(None));
+            };
+            self.owed += piece.len();
+            let decoded = self.decoder.decode(&piece)?;
+            if !decoded.is_empty() {
+                return Poll::Ready(Ok(Some(decoded)));
+            }
+            self.text.release(std::mem::take(&mut self.owed));
         }
     }
 }

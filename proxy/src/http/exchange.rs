@@ -18,6 +18,7 @@ use super::answering::{Answering, Speaks};
 use super::asked::Asked;
 use super::body::{Incoming, LOOK, Outgoing, Source};
 use super::forward::Forward;
+use super::grpc_web::{self, Form, Web};
 use super::local::{Local, Reason};
 use super::passing::{self, Passage};
 use super::routing::Routed;
@@ -68,10 +69,17 @@ pub(super) async fn run<'a>(
 ) -> Ended {
     let shared = &client.origin.shared;
     let _counted = shared.begin_request();
+    let web = if client.options().grpc_web { grpc_web::begin(head) } else { None };
+    // Whoever speaks gRPC-Web takes trailers, in the form that is his.
+    let meta = Meta { trailers: meta.trailers || web.is_some(), ..meta };
     let account = Account::new(passing::is_grpc(&head.fields));
-    let mut source = Source::new(incoming);
+    let mut source = Source::new(match web {
+        Some(Web { asked: Form::Text, .. }) => incoming.of_text(),
+        _ => incoming,
+    });
     let mut answer =
         Answering::new(outgoing, meta.speaks, head.method() == b"HEAD", meta.keep_alive);
+    answer.web = web.map(|web| web.answered);
     let result = proxy(client, timer, head, meta, &account, &mut source, &mut answer).await;
     // What an endpoint had of the body is no part of the next request, whatever became of this one.
     source.settle();
@@ -114,7 +122,11 @@ async fn finish(
     if !answer.begun {
         answer.keep_alive &= source.is_over();
         answer.local(local, grpc, request_id);
-    } else if grpc && matches!(answer.out, Outgoing::Http2(_)) && !answer.out.is_full() {
+    } else if grpc
+        && answer.web.is_none()
+        && matches!(answer.out, Outgoing::Http2(_))
+        && !answer.out.is_full()
+    {
         answer.out.finish(Some(&local.trailers()));
     } else if answer.unframed || matches!(answer.out, Outgoing::Http2(_)) {
         return Ended::Abort;

@@ -4,6 +4,7 @@
 use portolan_model::traffic::{ClientCertField, NameKind};
 use smallvec::SmallVec;
 
+use super::grpc_web;
 use crate::admit::Proof;
 use crate::http1::tokens;
 use crate::message::{Fields, Known, RequestHead};
@@ -217,11 +218,7 @@ fn is_request_id(value: &[u8]) -> bool {
 
 /// Whether a request is gRPC: `application/grpc`, alone or with a suffix.
 pub(super) fn is_grpc(fields: &Fields) -> bool {
-    let rest = fields.get(Known::ContentType).and_then(|kind| {
-        let (start, rest) = kind.split_at_checked(b"application/grpc".len())?;
-        start.eq_ignore_ascii_case(b"application/grpc").then_some(rest)
-    });
-    rest.is_some_and(|rest| matches!(rest.first(), None | Some(b'+' | b';' | b' ')))
+    fields.get(Known::ContentType).and_then(grpc_web::grpc_format).is_some()
 }
 
 /// A UUID of version 4 (RFC 9562 §5.4) of these bits.

@@ -58,7 +58,7 @@ pub(super) struct Talk<'f, 'a, 't> {
 enum Waited {
     Head(Got),
     Read(ReadError),
-    Client,
+    Over(Fail),
 }
 
 impl Talk<'_, '_, '_> {
@@ -99,7 +99,7 @@ impl Talk<'_, '_, '_> {
                 None => waiting.await,
             };
             match waited {
-                Waited::Client => return Err(Ended::Over(Fail::Client)),
+                Waited::Over(fail) => return Err(Ended::Over(fail)),
                 Waited::Read(error) => {
                     return Err(self.unanswered(&error, unwritten.as_ref(), &to));
                 }
@@ -191,12 +191,14 @@ impl Talk<'_, '_, '_> {
             if matches!(answer.out.poll_flush(cx), Poll::Ready(Err(_)))
                 || answer.out.poll_refused(cx).is_ready()
             {
-                return Poll::Ready(Waited::Client);
+                return Poll::Ready(Waited::Over(Fail::Client));
             }
             if unwritten.is_none() && !upload.is_done() {
                 let before = source.bytes;
                 match upload.poll(cx, source, to) {
-                    Poll::Ready(Err(PumpError::Read(_))) => return Poll::Ready(Waited::Client),
+                    Poll::Ready(Err(PumpError::Read(error))) => {
+                        return Poll::Ready(Waited::Over(unread(&error)));
+                    }
                     // The endpoint may have said why before it stopped reading.
                     Poll::Ready(Err(PumpError::Write(error))) => *unwritten = Some(error),
                     Poll::Ready(Ok(())) | Poll::Pending => {}
@@ -209,7 +211,7 @@ impl Talk<'_, '_, '_> {
                 }
             }
             if upload.is_done() && source.poll_gone(cx).is_ready() {
-                return Poll::Ready(Waited::Client);
+                return Poll::Ready(Waited::Over(Fail::Client));
             }
             from.poll_head(cx, limits, method, head).map(|read| match read {
                 Ok(got) => Waited::Head(got),
@@ -230,15 +232,15 @@ impl Talk<'_, '_, '_> {
         keep_alive: bool,
     ) -> Result<Reuse, Ended> {
         let pulse = &self.forward.account.pulse;
-        let mut download = Download::new(from, self.forward.trailers);
+        let mut download = Download::new(from, self.forward.trailers).in_form(answer.web);
         let mut unread = false;
         let moved = poll_fn(|cx| {
             let before = (download.bytes, source.bytes);
             let moved = download.poll(cx, &mut answer.out);
             if moved.is_pending() && !unread {
                 match upload.poll(cx, source, &mut to) {
-                    Poll::Ready(Err(PumpError::Read(_))) => {
-                        return Poll::Ready(Err(Fail::Client));
+                    Poll::Ready(Err(PumpError::Read(error))) => {
+                        return Poll::Ready(Err(self::unread(&error)));
                     }
                     // The endpoint wants no more of it; its answer may be whole all the same.
                     Poll::Ready(Err(PumpError::Write(_))) => unread = true,
@@ -342,6 +344,8 @@ impl Talk<'_, '_, '_> {
                 _ => Cause::Closed,
             },
             ReadError::Http2(error) => h2_cause(error),
+            // No response is read so.
+            ReadError::Text(_) => Cause::Invalid,
         };
         self.failed(cause, error.to_string())
     }
@@ -349,6 +353,14 @@ impl Talk<'_, '_, '_> {
 
 fn grpc_status(fields: &Fields) -> Option<u32> {
     std::str::from_utf8(fields.get(Known::GrpcStatus)?).ok()?.parse().ok()
+}
+
+/// A request's body that cannot be read: the client is gone, or did not keep to what it said it is.
+fn unread(error: &ReadError) -> Fail {
+    match error {
+        ReadError::Text(error) => Fail::Local(Local::new(Reason::BadRequest, error.to_string())),
+        ReadError::Http1(_) | ReadError::Http2(_) => Fail::Client,
+    }
 }
 
 fn h2_cause(error: &http2::StreamError) -> Cause {

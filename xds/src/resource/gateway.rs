@@ -133,7 +133,7 @@ fn socket(
 ) -> Listener {
     let (filter, config) = match content {
         GatewayPort::Http(_) | GatewayPort::Https(..) => {
-            let mut manager = listener::connection_manager(name, listener::rds(table));
+            let mut manager = listener::proxy_manager(name, listener::rds(table));
             manager.normalize_path = Some(BoolValue { value: true });
             manager.use_remote_address = Some(BoolValue { value: true });
             manager.upgrade_configs = vec![UpgradeConfig {

@@ -8,6 +8,7 @@ use std::time::Duration;
 use portolan_model::traffic::{AcceptProxy, NameKind};
 use portolan_model::{DnsName, ServiceKey};
 use portolan_proto::envoy::core::{HttpProtocolOptions, TransportSocket, transport_socket};
+use portolan_proto::envoy::grpc_web::GrpcWeb;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
     CodecType, RouteSpecifier, UpgradeConfig,
 };
@@ -46,6 +47,7 @@ use crate::config::{ListenerSpec, ListenerTarget, ListenerTls};
 pub(super) const HTTP_FILTER: &str = "envoy.filters.network.http_connection_manager";
 pub(super) const TCP_FILTER: &str = "envoy.filters.network.tcp_proxy";
 const ROUTER_FILTER: &str = "envoy.filters.http.router";
+const GRPC_WEB_FILTER: &str = "envoy.filters.http.grpc_web";
 
 /// What the HTTP inspector finds in bytes that are not encrypted.
 pub const HTTP_PROTOCOLS: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
@@ -140,7 +142,7 @@ fn http_manager(spec: &ListenerSpec) -> HttpConnectionManager {
         // Which Envoy takes as the default, and our own proxy only where it is said.
         use_remote_address: options.trust_forwarded.then_some(BoolValue { value: false }),
         upgrade_configs: upgrades.collect(),
-        ..connection_manager(&spec.name, rds(HTTP_ROUTES))
+        ..proxy_manager(&spec.name, rds(HTTP_ROUTES))
     }
 }
 
@@ -296,17 +298,25 @@ pub(super) fn connection_manager(
         codec_type: CodecType::Auto.into(),
         route_specifier: Some(routes),
         // A connection manager without the router filter is refused by gRPC (gRFC A39).
-        http_filters: vec![HttpFilter {
-            name: ROUTER_FILTER.to_owned(),
-            config_type: Some(http_filter::ConfigType::TypedConfig(router())),
-            ..HttpFilter::default()
-        }],
+        http_filters: vec![http_filter(ROUTER_FILTER, pack(&Router::default()))],
         ..HttpConnectionManager::default()
     }
 }
 
-fn router() -> Any {
-    pack(&Router::default())
+/// A connection manager of a proxy, for clients that may be browsers. gRPC clients and servers would
+/// refuse what it has beside the router.
+pub(super) fn proxy_manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
+    let mut manager = connection_manager(stat_prefix, routes);
+    manager.http_filters.insert(0, http_filter(GRPC_WEB_FILTER, pack(&GrpcWeb {})));
+    manager
+}
+
+fn http_filter(name: &str, config: Any) -> HttpFilter {
+    HttpFilter {
+        name: name.to_owned(),
+        config_type: Some(http_filter::ConfigType::TypedConfig(config)),
+        ..HttpFilter::default()
+    }
 }
 
 pub(super) fn by_source_ip() -> ConnectionHashPolicy {

@@ -177,6 +177,7 @@ fn http_filters_that_do_nothing_or_may_be_left_out_are_passed_over() {
     let cases = [
         ("the router", filter("envoy.extensions.filters.http.router.v3.Router", &[0x08, 0]), true),
         ("cors", filter(cors, &[]), true),
+        ("gRPC-Web", filter("envoy.extensions.filters.http.grpc_web.v3.GrpcWeb", &[]), true),
         ("fault without a fault", filter(fault, &[]), true),
         ("fault", filter(fault, &[0x12, 0]), false),
         ("statistics", filter("envoy.extensions.filters.http.grpc_stats.v3.FilterConfig", &[0x08, 1]), true),

@@ -315,6 +315,8 @@ fn what_the_configuration_asks_of_a_listener_arrives() {
         max_requests: Some(1000),
         upgrades: vec!["connect".into()],
     };
+    // Proxies have browsers among their clients.
+    let plain = || HttpOptions { grpc_web: true, ..HttpOptions::default() };
     let http = HttpOptions {
         idle_timeout: Some(60 * SECOND),
         stream_idle_timeout: Some(30 * SECOND),
@@ -323,7 +325,7 @@ fn what_the_configuration_asks_of_a_listener_arrives() {
         max_requests: Some(1000),
         trust_forwarded: true,
         upgrades: vec!["connect".into()],
-        ..HttpOptions::default()
+        ..plain()
     };
     let tcp = TcpOptions {
         idle_timeout: Some(60 * SECOND),
@@ -339,12 +341,12 @@ fn what_the_configuration_asks_of_a_listener_arrives() {
     let none = ListenerOptions::default;
     #[rustfmt::skip]
     let cases = [
-        (ListenerTarget::Http, none(), ListenerKind::Http { routes: routes(), options: HttpOptions::default() }),
+        (ListenerTarget::Http, none(), ListenerKind::Http { routes: routes(), options: plain() }),
         (ListenerTarget::Http, options(), ListenerKind::Http { routes: routes(), options: http.clone() }),
         (to(), none(), ListenerKind::Tcp { clusters: vec![Share::all(cluster())], options: by_address() }),
         (to(), options(), ListenerKind::Tcp { clusters: vec![Share::all(cluster())], options: tcp.clone() }),
         (detect(), none(), ListenerKind::Detect {
-            routes: routes(), cluster: cluster(), http: HttpOptions::default(), tcp: by_address(),
+            routes: routes(), cluster: cluster(), http: plain(), tcp: by_address(),
         }),
         (detect(), options(), ListenerKind::Detect { routes: routes(), cluster: cluster(), http, tcp }),
     ];

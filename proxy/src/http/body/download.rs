@@ -2,6 +2,7 @@
 
 use std::task::{Context, Poll, ready};
 
+use super::super::grpc_web::{self, Form};
 use super::super::passing;
 use super::{Incoming, Outgoing, PumpError, WriteError};
 use crate::http1;
@@ -21,6 +22,8 @@ pub(crate) struct Download<'a> {
     /// Trailers are passed on.
     trailers: bool,
     tunnel: bool,
+    /// The form of gRPC-Web in which it goes.
+    web: Option<Form>,
     /// Moves what is left of a long body from socket to socket.
     pump: Option<Box<Pump>>,
     /// Bytes so far.
@@ -74,10 +77,16 @@ impl<'a> Download<'a> {
             ending: false,
             trailers,
             tunnel: false,
+            web: None,
             pump: None,
             bytes: 0,
             seen: None,
         }
+    }
+
+    /// The same in a form of gRPC-Web, if there is one.
+    pub(crate) fn in_form(self, web: Option<Form>) -> Self {
+        Self { web, ..self }
     }
 
     pub(crate) fn tunnel(mut from: Incoming<'a>) -> Self {
@@ -93,6 +102,7 @@ impl<'a> Download<'a> {
         to: &mut Outgoing<'_>,
     ) -> Poll<Result<(), PumpError>> {
         if !self.finished
+            && self.web.is_none()
             && let Some(whole) = self.from.whole()
         {
             self.bytes += u64::try_from(whole.len()).unwrap_or(0);
@@ -115,7 +125,9 @@ impl<'a> Download<'a> {
                 self.finished = true;
                 continue;
             }
-            if let Some(moved) = long(&mut self.pump, &mut self.from, to, cx, &mut self.bytes) {
+            if self.web.is_none()
+                && let Some(moved) = long(&mut self.pump, &mut self.from, to, cx, &mut self.bytes)
+            {
                 ready!(moved)?;
                 continue;
             }
@@ -126,15 +138,22 @@ impl<'a> Download<'a> {
                 }
                 Poll::Ready(Err(error)) => return Poll::Ready(Err(PumpError::Read(error))),
                 Poll::Ready(Ok(Some(piece))) => {
-                    self.bytes += u64::try_from(piece.len()).unwrap_or(0);
                     self.held += piece.len();
+                    let piece = match self.web {
+                        Some(form) => grpc_web::encode(form, piece),
+                        None => piece,
+                    };
+                    self.bytes += u64::try_from(piece.len()).unwrap_or(0);
                     to.data(piece);
                 }
                 Poll::Ready(Ok(None)) if self.tunnel => self.finished = true,
                 Poll::Ready(Ok(None)) => {
                     self.seen = self.from.take_trailers();
                     self.seen.iter_mut().for_each(passing::trailers);
-                    self.ending = self.trailers && self.seen.is_some();
+                    if let Some(form) = self.web {
+                        to.data(grpc_web::trailers(form, self.seen.as_ref()));
+                    }
+                    self.ending = self.web.is_none() && self.trailers && self.seen.is_some();
                     if !self.ending {
                         to.finish(None);
                         self.finished = true;

@@ -90,7 +90,7 @@ impl<'a> Source<'a> {
         self.incoming.length()
     }
 
-    /// An answer is there: there will be no other try.
+    /// There will be no other try: an answer is there, or there will be none.
     pub(crate) fn settle(&mut self) {
         self.spent = true;
         self.kept = Vec::new();
@@ -107,7 +107,7 @@ impl<'a> Source<'a> {
     /// Whether a client whose body is not read has ended its side or reset it. Over HTTP/2 the
     /// stream says so.
     pub(crate) fn has_left(&self) -> bool {
-        let Incoming::Http1(body) = &self.incoming else { return false };
+        let Some(body) = self.incoming.http1() else { return false };
         body.look(|socket| {
             if is_reset(socket) {
                 return true;
@@ -277,7 +277,7 @@ impl Upload {
 
     /// Completes when a client that is held back has reset its connection.
     fn poll_reset(&mut self, cx: &mut Context<'_>, source: &Source<'_>) -> Poll<PumpError> {
-        let Incoming::Http1(body) = &source.incoming else { return Poll::Pending };
+        let Some(body) = source.incoming.http1() else { return Poll::Pending };
         let look = self.look.get_or_insert_with(|| Box::pin(tokio::time::sleep(LOOK)));
         while look.as_mut().poll(cx).is_ready() {
             if !source.is_over() && body.look(is_reset) {

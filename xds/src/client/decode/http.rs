@@ -30,9 +30,10 @@ pub(super) fn convert(
     manager: &HttpConnectionManager,
     listener: &ResourceName,
 ) -> Result<Decoded, String> {
-    let access = http_filters::check(&manager.http_filters)?;
+    let filters = http_filters::read(&manager.http_filters)?;
     unsupported(manager)?;
-    let options = HttpOptions { access, ..options(manager)? };
+    let options =
+        HttpOptions { access: filters.access, grpc_web: filters.grpc_web, ..options(manager)? };
     match &manager.route_specifier {
         Some(RouteSpecifier::Rds(rds)) if !rds.route_config_name.is_empty() => {
             Ok((rds.route_config_name.as_str().into(), None, options))

@@ -1,7 +1,8 @@
-//! HTTP filters: who may do what, the router, those that do nothing as they stand, and those that may
+//! HTTP filters: who may do what, gRPC-Web, the router, those that do nothing as they stand, and those that may
 //! be left out. Any other is refused; what routes ask of them is read by `asked`.
 
 use portolan_model::traffic::Access;
+use portolan_proto::envoy::grpc_web::GrpcWeb;
 use portolan_proto::envoy::http_connection_manager::HttpFilter;
 use portolan_proto::envoy::http_connection_manager::http_filter::ConfigType;
 use portolan_proto::envoy::http_rbac::Rbac;
@@ -29,12 +30,21 @@ const IDLE_WHEN_EMPTY: [&str; 2] = [
 /// Messages as JSON, with the type inside.
 const TYPED_STRUCTS: [&str; 2] = ["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"];
 
-/// What requests have to pass, by the filters of a connection manager.
+/// What the filters of a connection manager do.
+#[derive(Debug, Default)]
+pub(super) struct Filters {
+    /// What requests have to pass.
+    pub(super) access: Vec<Access>,
+    /// Requests of gRPC-Web become requests of gRPC.
+    pub(super) grpc_web: bool,
+}
+
+/// Reads the filters of a connection manager.
 ///
 /// # Errors
 /// The first filter that would be missed.
-pub(super) fn check(filters: &[HttpFilter]) -> Result<Vec<Access>, String> {
-    let mut passes = Vec::new();
+pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, String> {
+    let mut read = Filters::default();
     for (i, filter) in filters.iter().enumerate() {
         if let Some(ConfigType::TypedConfig(any)) = &filter.config_type
             && any.type_url == Rbac::type_url()
@@ -42,7 +52,13 @@ pub(super) fn check(filters: &[HttpFilter]) -> Result<Vec<Access>, String> {
         {
             let field = format!("http_filters[{i}]");
             let rbac = message(any).map_err(|error| format!("{field}: {error}"))?;
-            passes.extend(access::http(&field, &rbac)?);
+            read.access.extend(access::http(&field, &rbac)?);
+            continue;
+        }
+        if let Some(ConfigType::TypedConfig(any)) = &filter.config_type
+            && any.type_url == GrpcWeb::type_url()
+        {
+            read.grpc_web |= !filter.disabled;
             continue;
         }
         let harmless = match &filter.config_type {
@@ -53,7 +69,7 @@ pub(super) fn check(filters: &[HttpFilter]) -> Result<Vec<Access>, String> {
             return Err(format!("http_filters[{i}]: {:?} is not supported", filter.name));
         }
     }
-    Ok(passes)
+    Ok(read)
 }
 
 fn is_harmless(config: &Any) -> bool {
