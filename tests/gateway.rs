@@ -27,6 +27,8 @@ mod kit;
 mod passthrough;
 #[path = "gateway/rollouts.rs"]
 mod rollouts;
+#[path = "gateway/sessions.rs"]
+mod sessions;
 
 use cases::{CASES, Case};
 use kit::{Front, Version, World, ask};

@@ -29,10 +29,10 @@ pub use listener::{
     StripPort, TcpOptions, Underscores,
 };
 pub use route::{
-    Abort, Action, Asked, Conditions, Edits, Fault, HashPolicy, HeaderEdit, HeaderMatch,
-    HeaderTest, InvalidRoutes, Mirror, PathEdit, PathMatch, Pattern, QueryMatch, RateLimit,
-    Redirect, Respond, Route, RouteTable, Share, Substitution, TextMatch, TextTest, VirtualHost,
-    falls_in, pick,
+    Abort, Action, Asked, Conditions, Cors, CorsVerdict, Edits, Fault, HashPolicy, HeaderEdit,
+    HeaderMatch, HeaderTest, InvalidRoutes, Mirror, PathEdit, PathMatch, Pattern, QueryMatch,
+    RateLimit, Redirect, Respond, Route, RouteTable, Session, SessionBy, Share, Substitution,
+    TextMatch, TextTest, VirtualHost, falls_in, pick,
 };
 
 pub use tls::{

@@ -22,6 +22,7 @@ mod passing;
 mod paths;
 mod retrying;
 mod routing;
+mod session;
 mod talk;
 mod timer;
 mod trying;

@@ -208,7 +208,7 @@ fn choice(options: &TcpOptions, peer: SocketAddr) -> Choice<'static> {
         }
         _ => None,
     };
-    Choice { hash, labels: None }
+    Choice { hash, ..Choice::default() }
 }
 
 /// Passes bytes until the end, which is counted; resets both unless it was whole.

@@ -10,6 +10,7 @@ use portolan_proto::envoy::core::{
 use portolan_proto::envoy::fault::FaultDelay;
 use portolan_proto::envoy::fault::fault_delay::FaultDelaySecifier;
 use portolan_proto::envoy::http_codec::{FractionalPercent, TokenBucket};
+use portolan_proto::envoy::http_cors::CorsPolicy;
 use portolan_proto::envoy::http_fault::fault_abort::ErrorType;
 use portolan_proto::envoy::http_fault::{FaultAbort, HttpFault};
 use portolan_proto::envoy::local_ratelimit::LocalRateLimit;
@@ -548,5 +549,59 @@ async fn faults_meet_the_requests_they_are_for() {
         }
         // 500, with a standard deviation of 16: six of those once in 500 million runs.
         assert!((405..=595).contains(&failed), "{version}: {failed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_of_other_origins_may_read_what_a_route_lets_them() {
+    let cors = CorsPolicy {
+        allow_origin_string_match: vec![text(MatchPattern::Exact("https://a.test".into()))],
+        allow_methods: "GET".into(),
+        ..CorsPolicy::default()
+    };
+    let marked = |path: &str, said: Action| Route {
+        typed_per_filter_config: asked(&[("cors", any(&cors))]),
+        action: Some(said),
+        ..on(under(path), action("a"))
+    };
+    let gone = RouteAction {
+        cluster_specifier: Some(ClusterSpecifier::Cluster("nobody".into())),
+        ..RouteAction::default()
+    };
+    let away = RedirectAction { host_redirect: "b.test".into(), ..RedirectAction::default() };
+    let routes = vec![
+        marked("/there", Action::Route(action("a"))),
+        marked("/gone", Action::Route(gone)),
+        marked("/away", Action::Redirect(away)),
+        route("/", action("b")),
+    ];
+    let (world, _backends) = world(routes).await;
+    let own = world.http;
+    for (version, client) in clients() {
+        // What the proxy answers itself is read by pages, too.
+        for (path, origin, status, allowed) in [
+            ("/there", "https://a.test", 200, true),
+            ("/gone", "https://a.test", 503, true),
+            ("/away", "https://a.test", 301, true),
+            ("/there", "https://b.test", 200, false),
+            ("/", "https://a.test", 200, false),
+        ] {
+            let request = client.get(format!("http://{own}{path}")).header("origin", origin);
+            let answer = request.send().await.expect("one");
+            let said = answer.headers().get("access-control-allow-origin");
+            let said = said.and_then(|said| said.to_str().ok());
+            let seen = (answer.status().as_u16(), said);
+            assert_eq!(seen, (status, allowed.then_some(origin)), "{version} {path} {origin}");
+        }
+        // By Envoy's default a preflight of another origin is the endpoint's to answer.
+        for (origin, by) in [("https://a.test", None), ("https://b.test", Some("a"))] {
+            let url = format!("http://{own}/there");
+            let request = client.request(Method::OPTIONS, url).header("origin", origin);
+            let request = request.header("access-control-request-method", "GET");
+            let answer = request.send().await.expect("one");
+            assert_eq!(answer.status(), 200, "{version} {origin}");
+            let endpoint = answer.headers().get(ENDPOINT).and_then(|name| name.to_str().ok());
+            assert_eq!(endpoint, by, "{version} {origin}");
+        }
     }
 }

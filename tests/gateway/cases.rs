@@ -425,6 +425,46 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "HTTPCORSFilter: preflights are answered, answers marked for origins that are allowed",
+        manifests: http!("r", "rules: [
+            {matches: [{path: {value: /some}}], filters: [{type: CORS, cors: {allowOrigins: ['https://a.test', 'https://*.b.test:8443'], allowMethods: [PUT], allowHeaders: [x-a], exposeHeaders: [x-b], maxAge: 60}}], backendRefs: [{name: v1, port: 8080}]},
+            {matches: [{path: {value: /any}}], filters: [{type: CORS, cors: {allowOrigins: ['*'], allowMethods: ['*'], allowHeaders: ['*']}}], backendRefs: [{name: v1, port: 8080}]},
+            {matches: [{path: {value: /with}}], filters: [{type: CORS, cors: {allowOrigins: ['https://a.test'], allowCredentials: true, allowMethods: [POST]}}], backendRefs: [{name: v1, port: 8080}]},
+            {matches: [{path: {value: /away}}], filters: [{type: CORS, cors: {allowOrigins: ['https://a.test']}}, {type: RequestRedirect, requestRedirect: {hostname: c.test}}]},
+            {backendRefs: [{name: v2, port: 8080}]}]"),
+        asks: &[
+            (
+                "OPTIONS web.test/some | origin: https://a.test | access-control-request-method: PUT | access-control-request-headers: x-a",
+                "200 <access-control-allow-origin=https://a.test <access-control-allow-methods=PUT <access-control-allow-headers=x-a <access-control-max-age=60 !<access-control-allow-credentials !<x-backend",
+            ),
+            (
+                "OPTIONS web.test/some | origin: https://x.y.b.test:8443 | access-control-request-method: PUT",
+                "200 <access-control-allow-origin=https://x.y.b.test:8443 !<x-backend",
+            ),
+            (
+                "OPTIONS web.test/some | origin: https://evil.test | access-control-request-method: PUT",
+                "200 !<access-control-allow-origin !<x-backend",
+            ),
+            ("OPTIONS web.test/some | origin: https://a.test", "200 v1 <access-control-allow-origin=https://a.test method=OPTIONS"),
+            ("GET web.test/some | origin: https://a.test", "200 v1 origin=https://a.test <access-control-allow-origin=https://a.test <access-control-expose-headers=x-b !<access-control-allow-methods"),
+            ("GET web.test/some | origin: https://b.test:8443", "200 v1 !<access-control-allow-origin"),
+            ("GET web.test/some", "200 v1 !<access-control-allow-origin"),
+            (
+                "OPTIONS web.test/any | origin: null | access-control-request-method: PATCH | access-control-request-headers: x-a,x-b",
+                "200 <access-control-allow-origin=null <access-control-allow-methods=PATCH <access-control-allow-headers=x-a,x-b <access-control-max-age=5 !<x-backend",
+            ),
+            (
+                "OPTIONS web.test/with | origin: https://a.test | access-control-request-method: POST",
+                "200 <access-control-allow-credentials=true <access-control-allow-methods=POST !<access-control-allow-headers",
+            ),
+            ("GET web.test/with | origin: https://a.test", "200 v1 <access-control-allow-credentials=true"),
+            ("GET web.test/away | origin: https://a.test", "302"),
+            ("OPTIONS web.test/ | origin: https://a.test | access-control-request-method: PUT", "200 v2"),
+        ],
+        statuses: &["HTTPRoute r Gateway $NS/gw: Accepted=True ResolvedRefs=True"],
+        ..CASE
+    },
+    Case {
         name: "HTTPBackendRef.weight: nothing for zero, and shares of all in proportion",
         manifests: http!("r", "rules: [
             {matches: [{path: {value: /zero}}], backendRefs: [{name: v1, port: 8080, weight: 0}, {name: v2, port: 8080, weight: 5}]},

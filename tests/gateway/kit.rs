@@ -2,8 +2,8 @@
 //! proxy or a real Envoy in front, and a client that asks.
 //!
 //! Each case has a namespace of its own (`$NS`, and `$NS-other`), with services `v1`, `v2` and `v3`
-//! on port 8080, and a port of its own (`$PORT`), on which its Gateway listens unless it brings
-//! another.
+//! on port 8080 (whose endpoints' ports are `$V1`, `$V2` and `$V3`), and a port of its own (`$PORT`), on
+//! which its Gateway listens unless it brings another.
 
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
@@ -154,6 +154,10 @@ fn manifests(
                  $ADDRESS}], listeners: [{name: http, port: $PORT, protocol: HTTP}]}}\n";
     }
     text += case.manifests;
+    for (name, backend) in SERVICES.iter().zip(backends) {
+        let port = format!("${}", name.to_uppercase());
+        text = text.replace(&port, &backend.address.port().to_string());
+    }
     text.replace("$NS", &namespace)
         .replace("$ADDRESS", &address.to_string())
         .replace("$PORT", &port.to_string())
@@ -228,9 +232,14 @@ where
 }
 
 impl Answer {
+    /// A field of the answer.
+    pub(crate) fn header(&self, name: &str) -> Option<&str> {
+        self.headers.get(name).and_then(|value| value.to_str().ok())
+    }
+
     /// Which backend answered.
     pub(crate) fn backend(&self) -> &str {
-        self.headers.get("x-backend").and_then(|name| name.to_str().ok()).unwrap_or_default()
+        self.header("x-backend").unwrap_or_default()
     }
 
     /// Whether it is what a case expects, in words if not: a status, a backend, `path=`, `host=`,

@@ -18,10 +18,10 @@ pub use config_map::ConfigMap;
 pub use gateway::{Gateway, GatewayClass, Listener, ListenerTls, RouteNamespaces};
 pub use grant::ReferenceGrant;
 pub use route::{
-    BackendRef, Filter, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule,
+    BackendRef, Cors, Filter, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule,
     Header, HeaderMatch, HeaderModifier, HttpRoute, HttpRouteMatch, HttpRouteRule, Mirror,
-    ParentReference, PathMatch, PathModifier, Redirect, Retry, Rewrite, TcpRoute, TcpRouteRule,
-    Timeouts, TlsRoute,
+    ParentReference, PathMatch, PathModifier, Redirect, Retry, Rewrite, SessionPersistence,
+    TcpRoute, TcpRouteRule, Timeouts, TlsRoute,
 };
 
 pub use secret::Secret;

@@ -5,11 +5,13 @@
 mod access;
 mod backend_tls;
 mod backends;
+mod cors;
 mod filters;
 mod gateway;
 mod matches;
 mod rollback;
 mod routes;
+mod session;
 
 use std::sync::Arc;
 use std::time::Duration;

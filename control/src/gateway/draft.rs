@@ -6,7 +6,9 @@ use std::time::Duration;
 
 use portolan_model::AccessEntry;
 use portolan_model::policy::Retries;
-use portolan_model::traffic::{Conditions, Edits, NameKind, PathMatch, Redirect, Secret};
+use portolan_model::traffic::{
+    Conditions, Cors, Edits, NameKind, PathMatch, Redirect, Secret, Session,
+};
 
 use super::selector::Selector;
 use crate::object::Kind;
@@ -159,6 +161,10 @@ pub struct RuleDraft {
     pub redirect: Option<Redirect>,
     /// What is changed of its requests and their responses.
     pub edits: Edits,
+    /// Which pages of other origins may read its answers.
+    pub cors: Option<Arc<Cors>>,
+    /// How its clients stay with an endpoint.
+    pub session: Option<Arc<Session>>,
     /// Where copies of its requests go.
     pub mirrors: Vec<MirrorDraft>,
     /// Where its requests go.

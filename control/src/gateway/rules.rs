@@ -183,6 +183,7 @@ fn routes(
     let of = |action: Action| Route {
         conditions: (!conditions.is_empty()).then(|| Box::new(conditions.clone())),
         action,
+        cors: rule.cors.clone(),
         ..Route::to(path.clone(), "".into())
     };
     let answered = || {
@@ -211,6 +212,7 @@ fn routes(
     let mut forward = of(Action::Forward(found.shares.clone()));
     timed(rule, found, &mut forward);
     forward.mirrors.clone_from(&found.mirrors);
+    forward.session.clone_from(&rule.session);
     if going == found.weights {
         return vec![forward];
     }

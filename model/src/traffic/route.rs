@@ -2,9 +2,11 @@
 
 mod action;
 mod condition;
+mod cors;
 mod fault;
 mod index;
 mod rate_limit;
+mod session;
 mod substitution;
 
 use std::collections::BTreeMap;
@@ -22,8 +24,10 @@ pub use condition::{
     Asked, Conditions, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, TextMatch,
     TextTest, falls_in,
 };
+pub use cors::{Cors, CorsVerdict};
 pub use fault::{Abort, Fault};
 pub use rate_limit::RateLimit;
+pub use session::{Session, SessionBy};
 pub use substitution::Substitution;
 
 /// Virtual hosts, and the index that finds one by its domain.
@@ -89,6 +93,10 @@ pub struct Route {
     pub fault: Option<Arc<Fault>>,
     /// How often it may be taken.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// Which pages of other origins may read its answers; `None`: nothing is said of it here.
+    pub cors: Option<Arc<Cors>>,
+    /// How its clients stay with an endpoint; `None`: they do not.
+    pub session: Option<Arc<Session>>,
 }
 
 /// Part of what a request's hash is made of.
@@ -246,6 +254,8 @@ impl Route {
             mirrors: Vec::new(),
             fault: None,
             rate_limit: None,
+            cors: None,
+            session: None,
         }
     }
 }

@@ -171,7 +171,8 @@ impl Forward<'_> {
         last: Option<&Tried>,
     ) -> Option<Rc<Endpoint>> {
         let labels = (!self.way.labels.is_empty()).then_some(&self.way.labels);
-        let choice = Choice { hash: self.way.told.hash, labels };
+        let kept = self.way.session.as_ref().and_then(|kept| kept.endpoint);
+        let choice = Choice { hash: self.way.told.hash, labels, kept };
         let again = || match last {
             Some(last) if last.failure.cause != Cause::Connect => state.pick(choice, &[]),
             _ => None,

@@ -7,7 +7,7 @@ use std::fmt::Write as _;
 use std::sync::Arc;
 
 use http::HeaderName;
-use portolan_model::traffic::Edits;
+use portolan_model::traffic::{Edits, HeaderEdit};
 
 use super::edits;
 use crate::message::{Fields, Known, ResponseHead};
@@ -219,6 +219,8 @@ pub(crate) struct Local {
     given: Option<Box<Given>>,
     /// Changes of its fields that the route asks for.
     edits: Option<Arc<Edits>>,
+    /// What it says to pages of other origins.
+    marks: Vec<HeaderEdit>,
     /// What stands in its place where the client reads it.
     told: Option<&'static str>,
 }
@@ -236,7 +238,14 @@ pub(crate) struct Given {
 
 impl Local {
     pub(crate) fn new(reason: Reason, detail: impl Into<String>) -> Self {
-        Self { reason, detail: detail.into(), given: None, edits: None, told: None }
+        Self {
+            reason,
+            detail: detail.into(),
+            given: None,
+            edits: None,
+            marks: Vec::new(),
+            told: None,
+        }
     }
 
     /// A refusal of which the client is not told more than that.
@@ -268,6 +277,11 @@ impl Local {
         Self { edits: edits.cloned().or(self.edits), ..self }
     }
 
+    /// The same with what it says to pages of other origins.
+    pub(crate) fn marked(self, marks: Vec<HeaderEdit>) -> Self {
+        Self { marks, ..self }
+    }
+
     /// `grpc-status` of the answer.
     pub(crate) fn grpc_status(&self) -> &'static str {
         self.given.as_ref().map_or(self.reason.grpc_status(), |given| given.grpc)
@@ -279,6 +293,7 @@ impl Local {
         if let Some(edits) = &self.edits {
             edits::apply(&edits.response, &mut head.fields);
         }
+        edits::apply(&self.marks, &mut head.fields);
         if !body.is_empty() && !head.fields.contains(Known::ContentType) {
             head.fields.push(b"content-type", b"text/plain; charset=utf-8");
         }

@@ -61,6 +61,7 @@ pub(super) fn begin(
             cluster: mirror.cluster.clone(),
             retries: None,
             told: affinity::Told { hash: way.told.hash, cookie: None },
+            session: None,
             labels: way.labels.clone(),
             timeout: way.timeout,
             idle_timeout: None,

@@ -8,13 +8,14 @@ use std::time::{Duration, Instant};
 
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{
-    self, Abort, Action, Edits, ListenerKind, Mirror, PathEdit, PathMatch, RateLimit, ResourceName,
-    falls_in,
+    self, Abort, Action, CorsVerdict, Edits, HeaderEdit, ListenerKind, Mirror, PathEdit, PathMatch,
+    RateLimit, ResourceName, Share, falls_in,
 };
 
 use super::account::Account;
 use super::asked::{Asked, split_port};
 use super::local::{self, Given, Local, Reason};
+use super::session::Kept;
 use super::{Client, affinity};
 use crate::admit::{self, Proof};
 use crate::message::{Known, RequestHead, without_query};
@@ -28,6 +29,8 @@ pub(super) struct Way {
     pub(super) retries: Option<Retries>,
     /// What hashed balancers pick by.
     pub(super) told: affinity::Told,
+    /// The session that it is part of.
+    pub(super) session: Option<Kept>,
     /// Labels that the endpoint must have.
     pub(super) labels: BTreeMap<String, String>,
     pub(super) timeout: Option<Duration>,
@@ -179,10 +182,18 @@ pub(super) fn route(
         let mut routes = client.origin.routes.borrow_mut();
         account.route.get_or_init(|| routes.known(table, host, route, &client.origin.metrics));
         account.on_sought(&route.labels);
+        let marks = match route.cors.as_ref().map(|cors| cors.judge(&view)) {
+            None | Some(CorsVerdict::Unmarked) => Vec::new(),
+            Some(CorsVerdict::Marked(marks)) => marks,
+            Some(CorsVerdict::Preflight(said)) => {
+                return Some(Routed { delay: None, way: Err(preflight(said, asked)) });
+            }
+        };
         if let Some(limit) = &route.rate_limit {
             let now = u64::try_from(CLOCK.elapsed().as_nanos()).unwrap_or(u64::MAX);
             if !limit.take(now, client.origin.shared.random()) {
-                return Some(Routed { delay: None, way: Err(over(limit, asked)) });
+                let over = over(limit, asked).marked(marks);
+                return Some(Routed { delay: None, way: Err(over) });
             }
         }
         let fault = route.fault.as_ref();
@@ -191,16 +202,19 @@ pub(super) fn route(
         let way = match (abort, &route.action) {
             (Some(abort), _) => Err(aborted(abort, asked)),
             (None, Action::Forward(shares)) => {
-                let share = traffic::pick(shares, number)?;
+                let session = route.session.as_ref().and_then(|own| Kept::of(own, head));
+                let kept = session.as_ref().and_then(|kept| share_of(kept, shares, client));
+                let share = kept.or_else(|| traffic::pick(shares, number))?;
                 let rewrite = share.edits.as_ref().and_then(|edits| edits.path.as_ref());
                 Ok(Way {
                     cluster: ResourceName::clone(&share.cluster),
                     retries: route.retries.clone(),
+                    session,
                     told: affinity::tell(&route.hash, client, head),
                     labels: route.labels.clone(),
                     timeout: route.timeout,
                     idle_timeout: route.idle_timeout,
-                    edits: share.edits.clone(),
+                    edits: with_marks(share.edits.as_ref(), &marks),
                     target: rewrite.map(|edit| rewritten(edit, head, &route.path)),
                     mirrors: mirrors(&route.mirrors, client),
                 })
@@ -214,13 +228,42 @@ pub(super) fn route(
                     .edited(respond.edits.as_ref()))
             }
         };
-        Some(Routed { delay, way })
+        Some(Routed { delay, way: way.map_err(|local| local.marked(marks)) })
     });
     found.unwrap_or_else(|| {
         let path = String::from_utf8_lossy(without_query(head.path()));
         let detail = format!("{}{path}: no route", asked.lower());
         Routed { delay: None, way: Err(Local::new(Reason::NoRoute, detail)) }
     })
+}
+
+/// The share of the cluster that has the endpoint of a session. One without weight has none of its
+/// clients any more.
+fn share_of<'a>(kept: &Kept, shares: &'a [Share], client: &Client) -> Option<&'a Share> {
+    let endpoint = kept.endpoint?;
+    let [_, _, ..] = shares else { return None };
+    let has = |share: &&Share| {
+        let cluster = client.origin.shared.cluster(&share.cluster);
+        share.weight > 0 && cluster.is_some_and(|cluster| cluster.serving(endpoint, None).is_some())
+    };
+    shares.iter().find(has)
+}
+
+/// The changes of a share, and what its answers say to pages of other origins.
+fn with_marks(edits: Option<&Arc<Edits>>, marks: &[HeaderEdit]) -> Option<Arc<Edits>> {
+    if marks.is_empty() {
+        return edits.cloned();
+    }
+    let mut edits = edits.map(|edits| Edits::clone(edits)).unwrap_or_default();
+    edits.response.extend_from_slice(marks);
+    Some(Arc::new(edits))
+}
+
+/// What a page is told that asks what it may do.
+fn preflight(said: Vec<HeaderEdit>, asked: &Asked) -> Local {
+    let detail = format!("{}: what pages of other origins may do", asked.lower());
+    let given = Given { body: Some(Vec::new()), ..Given::new(200) };
+    Local::given(Reason::DirectResponse, detail, given).marked(said)
 }
 
 /// Where copies of a request go, each by a throw of its own.

@@ -161,7 +161,8 @@ impl Talk<'_, '_, '_> {
         self.body(from, to, upload, source, answer, keep_alive && unwritten.is_none()).await
     }
 
-    /// What the route asks of an answer, and the cookie that its balancer gives out.
+    /// What the route asks of an answer, the cookie that its balancer gives out, and the endpoint that
+    /// the client has from now on.
     fn edit(&self, fields: &mut Fields) {
         let way = self.forward.way;
         if let Some(edits) = &way.edits {
@@ -169,6 +170,9 @@ impl Talk<'_, '_, '_> {
         }
         if let Some(cookie) = &way.told.cookie {
             fields.push_as(Known::SetCookie, b"set-cookie", cookie.as_bytes());
+        }
+        if let Some(kept) = &way.session {
+            kept.tell(self.trying.load.endpoint().address, fields);
         }
     }
 

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::traffic::{Cluster, EndpointSet};
+use portolan_model::traffic::{Cluster, EndpointSet, Health};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
@@ -34,6 +34,8 @@ pub(crate) struct Choice<'a> {
     pub(crate) hash: Option<u64>,
     /// Labels the endpoint must have.
     pub(crate) labels: Option<&'a BTreeMap<String, String>>,
+    /// The endpoint that its client has, which is taken for as long as it serves.
+    pub(crate) kept: Option<SocketAddr>,
 }
 
 pub(crate) struct ClusterState {
@@ -120,6 +122,8 @@ impl View for Members<'_> {
     }
 }
 
+static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+
 impl ClusterState {
     pub(crate) fn new(
         shared: &Shared,
@@ -192,7 +196,10 @@ impl ClusterState {
     /// The endpoint for a request that `tried` have failed: one that has not, and that took its
     /// last connection if there is such a one. `None` when there is none left.
     pub(crate) fn pick(&self, choice: Choice<'_>, tried: &[SocketAddr]) -> Option<Rc<Endpoint>> {
-        static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
+        let kept = choice.kept.filter(|kept| !tried.contains(kept));
+        if let Some(kept) = kept.and_then(|kept| self.serving(kept, choice.labels)) {
+            return Some(kept);
+        }
         let now = Instant::now();
         let mut balance = self.balance.borrow_mut();
         if let Some(health) = &self.health {
@@ -218,6 +225,25 @@ impl ClusterState {
             balance.pick(&ask, &view)
         })?;
         self.members.get(picked).cloned()
+    }
+
+    /// The endpoint of this address, if it serves: it has these labels, the control plane has not taken
+    /// it out, nor has a check or an ejection, and it took its last connection.
+    pub(crate) fn serving(
+        &self,
+        address: SocketAddr,
+        labels: Option<&BTreeMap<String, String>>,
+    ) -> Option<Rc<Endpoint>> {
+        let targets = &self.set.as_ref()?.endpoints;
+        let at = targets.iter().position(|target| target.address == address)?;
+        let (target, endpoint) = (targets.get(at)?, self.members.get(at)?);
+        let own = target.labels.as_deref().unwrap_or(&NO_LABELS);
+        let mut wanted = labels.into_iter().flatten();
+        let serves = matches!(target.health, Health::Healthy | Health::Degraded)
+            && wanted.all(|(name, value)| own.get(name) == Some(value))
+            && endpoint.is_healthy()
+            && !endpoint.is_avoided(Instant::now());
+        serves.then(|| Rc::clone(endpoint))
     }
 
     /// Counts a request, unless there are as many as may be.

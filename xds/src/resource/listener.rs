@@ -15,6 +15,7 @@ use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
 use portolan_proto::envoy::http_connection_manager::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
+use portolan_proto::envoy::http_cors::Cors;
 use portolan_proto::envoy::http_inspector::HttpInspector;
 use portolan_proto::envoy::http_router::Router;
 use portolan_proto::envoy::listener::{
@@ -27,6 +28,7 @@ use portolan_proto::envoy::route::{
     NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
     route_match::PathSpecifier,
 };
+use portolan_proto::envoy::stateful_session::StatefulSession;
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use portolan_proto::envoy::tls::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
@@ -41,6 +43,7 @@ use super::cluster::ads;
 use super::endpoints::socket_address;
 use super::policy::number;
 use super::route::HTTP_ROUTES;
+use super::route::filters::{CORS, SESSION};
 use super::{Encoded, cluster_name, duration, pack, secret, target_name};
 use crate::config::{ListenerSpec, ListenerTarget, ListenerTls};
 
@@ -307,7 +310,13 @@ pub(super) fn connection_manager(
 /// refuse what it has beside the router.
 pub(super) fn proxy_manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
     let mut manager = connection_manager(stat_prefix, routes);
-    manager.http_filters.insert(0, http_filter(GRPC_WEB_FILTER, pack(&GrpcWeb {})));
+    // The first and the last do nothing but what a route asks of them.
+    let before = [
+        http_filter(CORS, pack(&Cors {})),
+        http_filter(GRPC_WEB_FILTER, pack(&GrpcWeb {})),
+        http_filter(SESSION, pack(&StatefulSession::default())),
+    ];
+    manager.http_filters.splice(0..0, before);
     manager
 }
 

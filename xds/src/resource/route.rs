@@ -6,6 +6,7 @@
 
 mod conditions;
 mod encode;
+pub(super) mod filters;
 
 use std::sync::Arc;
 

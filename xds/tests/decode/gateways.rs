@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use portolan_model::policy::{BackOff, HashOn, Retries, RetryOn};
 use portolan_model::traffic::{
-    Action, Conditions, Edits, HashPolicy, HeaderEdit, HeaderMatch, HeaderTest, ListenerKind,
-    Mirror, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Respond, Route, RouteTable, Share,
-    SniChain, Substitution, TextMatch, TextTest, VirtualHost,
+    Action, Conditions, Cors, Edits, HashPolicy, HeaderEdit, HeaderMatch, HeaderTest, ListenerKind,
+    Mirror, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Respond, Route, RouteTable,
+    Session, SessionBy, Share, SniChain, Substitution, TextMatch, TextTest, VirtualHost,
 };
 use portolan_model::{Gateway, GatewayKey, GatewayPort, GatewaySni};
 use portolan_xds::client::decode;
@@ -159,6 +159,30 @@ fn routes_mean_the_same_to_our_proxy() {
                 Mirror { cluster: "shop/m:80".into(), millionths: 1_000_000, shadow_host: false },
                 Mirror { cluster: "shop/n:80".into(), millionths: 5, shadow_host: true },
             ],
+            ..to(under())
+        },
+        Route {
+            cors: Some(Arc::new(Cors {
+                origins: vec![
+                    text(TextTest::Exact("https://a.test".into())),
+                    text(TextTest::Regex(pattern("https://[^/:]+\\.b\\.test"))),
+                ],
+                methods: "GET, PUT".into(),
+                headers: "*".into(),
+                exposed: "x-a".into(),
+                max_age: "60".into(),
+                credentials: true,
+                forward_unmatched: false,
+            })),
+            session: Some(Arc::new(Session {
+                name: "kept".into(),
+                by: SessionBy::Cookie { path: "/".into(), ttl: Some(Duration::from_secs(3600)) },
+            })),
+            ..to(under())
+        },
+        Route {
+            cors: Some(Arc::new(Cors { forward_unmatched: true, ..Cors::default() })),
+            session: Some(Arc::new(Session { name: "x-kept".into(), by: SessionBy::Header })),
             ..to(under())
         },
     ];

@@ -7,14 +7,18 @@ use portolan_model::traffic::{
     Action, Conditions, Edits, HeaderEdit, HeaderMatch, HeaderTest, PathEdit, PathMatch, Pattern,
     QueryMatch, RateLimit, Redirect, Respond, TextMatch, TextTest,
 };
+use portolan_proto::envoy::cookie_session::CookieBasedSessionState;
 use portolan_proto::envoy::core::data_source::Specifier;
 use portolan_proto::envoy::core::header_value_option::HeaderAppendAction;
 use portolan_proto::envoy::core::{
-    DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent,
+    DataSource, HeaderValue, HeaderValueOption, RuntimeFractionalPercent, TypedExtensionConfig,
 };
+use portolan_proto::envoy::header_session::HeaderBasedSessionState;
 use portolan_proto::envoy::http_codec::{FractionalPercent, Int64Range, TokenBucket};
+use portolan_proto::envoy::http_cors::CorsPolicy;
 use portolan_proto::envoy::http_fault::fault_abort::ErrorType;
 use portolan_proto::envoy::http_fault::{FaultAbort, HttpFault};
+use portolan_proto::envoy::http_types::Cookie;
 use portolan_proto::envoy::local_ratelimit::LocalRateLimit;
 use portolan_proto::envoy::matcher::string_matcher::MatchPattern;
 use portolan_proto::envoy::matcher::{RegexMatcher, StringMatcher};
@@ -30,6 +34,9 @@ use portolan_proto::envoy::route::{
     DirectResponseAction, FilterConfig, HeaderMatcher, QueryParameterMatcher, RedirectAction,
     Route, RouteAction, RouteConfiguration, RouteMatch, WeightedCluster,
 };
+
+use portolan_proto::envoy::stateful_session::stateful_session_per_route::Override;
+use portolan_proto::envoy::stateful_session::{StatefulSession, StatefulSessionPerRoute};
 
 use crate::any;
 use crate::routes::{self, action, taken};
@@ -399,6 +406,19 @@ fn what_filters_cannot_do_is_refused_by_name() {
         change(&mut fault);
         any(&fault)
     };
+    let cors = |change: fn(&mut CorsPolicy)| {
+        let mut cors = CorsPolicy::default();
+        change(&mut cors);
+        any(&cors)
+    };
+    let session = |change: fn(&mut StatefulSession)| {
+        let mut session = StatefulSession::default();
+        change(&mut session);
+        any(&StatefulSessionPerRoute { r#override: Some(Override::StatefulSession(session)) })
+    };
+    fn state(config: Any) -> Option<TypedExtensionConfig> {
+        Some(TypedExtensionConfig { name: "s".into(), typed_config: Some(config) })
+    }
     let mut garbage = any(&limit(1));
     garbage.value = vec![0xff; 3];
     #[rustfmt::skip]
@@ -417,6 +437,20 @@ fn what_filters_cannot_do_is_refused_by_name() {
             ".abort.grpc_status: 17 is not one of 0 to 16"),
         (limited(|l| l.enable_x_ratelimit_headers = 1), ".enable_x_ratelimit_headers: not supported"),
         (any(&UInt32Value { value: 1 }), ": not supported"),
+        (cors(|c| c.allow_private_network_access = Some(BoolValue { value: true })), ".allow_private_network_access: not supported"),
+        (cors(|c| c.allow_methods = "GET\r\nx: y".into()), ".allow_methods: \"GET\\r\\nx: y\""),
+        (cors(|c| c.allow_origin_string_match = vec![Default::default()]), ".allow_origin_string_match[0]: missing"),
+        (session(|s| s.strict = true), ".stateful_session.strict: not supported"),
+        (session(|s| s.session_state = state(any(&UInt32Value { value: 1 }))),
+            ".stateful_session.session_state: type.googleapis.com/google.protobuf.UInt32Value is not supported"),
+        (session(|s| s.session_state = state(any(&HeaderBasedSessionState { name: "Host".into() }))),
+            ".stateful_session.session_state.name: host is not to be changed"),
+        (session(|s| s.session_state = state(any(&CookieBasedSessionState::default()))),
+            ".stateful_session.session_state.cookie: missing"),
+        (session(|s| s.session_state = state(any(&CookieBasedSessionState {
+            cookie: Some(Cookie { name: "a=b".into(), ..Cookie::default() }) }))),
+            ".stateful_session.session_state.cookie.name: \"a=b\" is none"),
+        (any(&StatefulSessionPerRoute::default()), ".override: missing"),
     ];
     let field = "t: virtual_hosts[0].routes[0].typed_per_filter_config[f0]";
     let with = |config: Any| {

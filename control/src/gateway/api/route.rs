@@ -127,7 +127,7 @@ pub struct HttpRouteRule {
     /// When they are sent again.
     pub retry: Option<Retry>,
     /// Whether a client stays with its endpoint.
-    pub session_persistence: Option<Value>,
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// A rule of a [`GrpcRoute`].
@@ -146,7 +146,7 @@ pub struct GrpcRouteRule {
     #[serde(default)]
     pub backend_refs: Vec<BackendRef>,
     /// Whether a client stays with its endpoint.
-    pub session_persistence: Option<Value>,
+    pub session_persistence: Option<SessionPersistence>,
 }
 
 /// A rule of a [`TcpRoute`] or a [`TlsRoute`].
@@ -239,11 +239,58 @@ pub struct Filter {
     /// `URLRewrite`.
     pub url_rewrite: Option<Rewrite>,
     /// `CORS`.
-    pub cors: Option<Value>,
+    pub cors: Option<Cors>,
     /// `ExternalAuth`.
     pub external_auth: Option<Value>,
     /// `ExtensionRef`.
     pub extension_ref: Option<Value>,
+}
+
+/// Which pages of other origins may read answers.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Cors {
+    /// Origins, with a star for the labels in front of a name, or for all of it.
+    #[serde(default)]
+    pub allow_origins: Vec<String>,
+    /// Nothing: no.
+    pub allow_credentials: Option<bool>,
+    /// Methods, or a star.
+    #[serde(default)]
+    pub allow_methods: Vec<String>,
+    /// Names of fields of requests, or a star.
+    #[serde(default)]
+    pub allow_headers: Vec<String>,
+    /// Names of fields of answers, or a star.
+    #[serde(default)]
+    pub expose_headers: Vec<String>,
+    /// In seconds; nothing: 5.
+    pub max_age: Option<i32>,
+}
+
+/// How a client stays with its endpoint.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct SessionPersistence {
+    /// Name of the cookie or the field; nothing: one is made.
+    pub session_name: Option<String>,
+    /// How long at most.
+    pub absolute_timeout: Option<String>,
+    /// How long without a request.
+    pub idle_timeout: Option<String>,
+    /// `Cookie`, which is the default, or `Header`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Of a cookie.
+    pub cookie_config: Option<CookieConfig>,
+}
+
+/// What is asked of a cookie.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CookieConfig {
+    /// `Session`, which is the default, or `Permanent`.
+    pub lifetime_type: Option<String>,
 }
 
 /// Changes of fields.

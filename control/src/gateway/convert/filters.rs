@@ -2,11 +2,11 @@
 
 use std::sync::Arc;
 
-use portolan_model::traffic::{Edits, HeaderEdit, PathEdit, PathMatch, Redirect};
+use portolan_model::traffic::{Cors, Edits, HeaderEdit, PathEdit, PathMatch, Redirect};
 
 use super::super::api::{self, Filter};
 use super::super::draft::{MatchDraft, MirrorDraft};
-use super::{at_most, backends, hostname};
+use super::{at_most, backends, cors, hostname};
 use crate::object::Fault;
 
 /// Most filters of a rule, and most changes of a list of fields (CRD).
@@ -21,6 +21,7 @@ pub(super) struct Filters {
     pub(super) edits: Edits,
     pub(super) redirect: Option<Redirect>,
     pub(super) mirrors: Vec<MirrorDraft>,
+    pub(super) cors: Option<Arc<Cors>>,
     /// The first that is not done here.
     pub(super) unsupported: Option<String>,
 }
@@ -98,6 +99,10 @@ fn one(
                 Ok(redirect) => filters.redirect = Some(redirect),
                 Err(unsupported) => filters.unsupported = Some(unsupported),
             }
+        }
+        ("CORS", Site::Http) => {
+            let said = said.cors.as_ref().ok_or_else(|| missing("cors"))?;
+            filters.cors = Some(Arc::new(cors::convert(&format!("{field}.cors"), said)?));
         }
         ("URLRewrite", Site::Http) => {
             let name = "urlRewrite";

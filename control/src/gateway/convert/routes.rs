@@ -1,5 +1,6 @@
 //! Routes -> drafts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -8,7 +9,7 @@ use portolan_model::policy::{BackOff, Retries, RetryOn};
 use super::super::api::{self, GROUP};
 use super::super::draft::{GatewayApiDraft, MatchDraft, ParentRef, RouteDraft, RuleDraft};
 use super::filters::{self, Site};
-use super::{at_most, backends, duration, hostname, matches, meta, rollback};
+use super::{at_most, backends, duration, hostname, matches, meta, rollback, session};
 use crate::convert::{check_label, check_subdomain, port_number};
 use crate::object::{Fault, Kind};
 
@@ -32,6 +33,7 @@ pub fn http(route: &api::HttpRoute) -> Result<GatewayApiDraft, Fault> {
     let default = [api::HttpRouteRule::default()];
     let rules = spec.rules.as_deref().unwrap_or(&default);
     let draft = head(Kind::HttpRoute, &route.metadata, &spec.parent_refs, &spec.hostnames)?;
+    let called = names(&draft);
     with_rules(draft, rules, |field, said, namespace| {
         let read = matches::http(&format!("{field}.matches"), &said.matches)?;
         let parts = Parts {
@@ -51,8 +53,8 @@ pub fn http(route: &api::HttpRoute) -> Result<GatewayApiDraft, Fault> {
         if let Some(said) = &said.retry {
             retries(&format!("{field}.retry"), said, &mut rule)?;
         }
-        if said.session_persistence.is_some() {
-            unsupported(&mut rule, format!("{field}.sessionPersistence: not supported"));
+        if let Some(said) = &said.session_persistence {
+            kept(&format!("{field}.sessionPersistence"), said, &called(field), &mut rule)?;
         }
         Ok(rule)
     })
@@ -67,6 +69,7 @@ pub fn grpc(route: &api::GrpcRoute) -> Result<GatewayApiDraft, Fault> {
     let default = [api::GrpcRouteRule::default()];
     let rules = spec.rules.as_deref().unwrap_or(&default);
     let draft = head(Kind::GrpcRoute, &route.metadata, &spec.parent_refs, &spec.hostnames)?;
+    let called = names(&draft);
     with_rules(draft, rules, |field, said, namespace| {
         let read = matches::grpc(&format!("{field}.matches"), &said.matches)?;
         let parts = Parts {
@@ -76,8 +79,8 @@ pub fn grpc(route: &api::GrpcRoute) -> Result<GatewayApiDraft, Fault> {
             site: Site::Grpc,
         };
         let mut rule = rule(field, read, &parts, namespace)?;
-        if said.session_persistence.is_some() {
-            unsupported(&mut rule, format!("{field}.sessionPersistence: not supported"));
+        if let Some(said) = &said.session_persistence {
+            kept(&format!("{field}.sessionPersistence"), said, &called(field), &mut rule)?;
         }
         Ok(rule)
     })
@@ -163,7 +166,7 @@ fn with_rules<T>(
     read: impl Fn(&str, &T, &str) -> Result<RuleDraft, Fault>,
 ) -> Result<GatewayApiDraft, Fault> {
     at_most("spec.rules", said.len(), MAX_RULES)?;
-    let namespace = std::sync::Arc::clone(&draft.meta.namespace);
+    let namespace = Arc::clone(&draft.meta.namespace);
     for (i, said) in said.iter().enumerate() {
         draft.rules.push(read(&format!("spec.rules[{i}]"), said, &namespace)?);
     }
@@ -222,6 +225,8 @@ fn rule(
         redirect: filters.redirect,
         edits: filters.edits,
         mirrors: filters.mirrors,
+        cors: filters.cors,
+        session: None,
         backends,
         timeout: None,
         try_timeout: None,
@@ -232,6 +237,26 @@ fn rule(
 
 fn unsupported(rule: &mut RuleDraft, text: String) {
     rule.unsupported.get_or_insert(text);
+}
+
+/// What rules of a route are called, by their field.
+fn names(draft: &RouteDraft) -> impl Fn(&str) -> String + use<> {
+    let (kind, meta) = (draft.kind, draft.meta.clone());
+    move |field| format!("{} {}/{} {field}", kind.as_str(), meta.namespace, meta.name)
+}
+
+/// How the clients of a rule stay with an endpoint. `called` is what the rule is called, among all.
+fn kept(
+    field: &str,
+    said: &api::SessionPersistence,
+    called: &str,
+    rule: &mut RuleDraft,
+) -> Result<(), Fault> {
+    match session::convert(field, said, called)? {
+        Ok(session) => rule.session = Some(Arc::new(session)),
+        Err(text) => unsupported(rule, text),
+    }
+    Ok(())
 }
 
 fn timeouts(field: &str, said: &api::Timeouts, rule: &mut RuleDraft) -> Result<(), Fault> {

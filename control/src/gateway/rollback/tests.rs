@@ -45,6 +45,8 @@ fn route(weights: &[u32], wanted: RollbackDraft) -> RouteDraft {
             matches: Vec::new(),
             redirect: None,
             edits: Default::default(),
+            cors: None,
+            session: None,
             mirrors: Vec::new(),
             backends: weights.iter().enumerate().map(backend).collect(),
             timeout: None,

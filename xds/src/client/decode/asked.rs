@@ -1,19 +1,24 @@
-//! What tables, hosts and routes ask of HTTP filters (`typed_per_filter_config`): faults and limits of
-//! rate are done here, anything else is refused unless it is off or may be left out.
+//! What tables, hosts and routes ask of HTTP filters (`typed_per_filter_config`): faults, limits of rate,
+//! leave for pages of other origins and sessions are done here, anything else is refused unless it is off or may be left out.
+
+mod cors;
+mod session;
 
 use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::traffic::{Abort, Fault, RateLimit};
+use portolan_model::traffic::{Abort, Cors, Fault, RateLimit, Route, Session};
 use portolan_proto::envoy::core::RuntimeFractionalPercent;
 use portolan_proto::envoy::fault::FaultDelay;
 use portolan_proto::envoy::fault::fault_delay::FaultDelaySecifier;
+use portolan_proto::envoy::http_cors::CorsPolicy;
 use portolan_proto::envoy::http_fault::fault_abort::ErrorType;
 use portolan_proto::envoy::http_fault::{FaultAbort, HttpFault};
 use portolan_proto::envoy::local_ratelimit::LocalRateLimit;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::route::FilterConfig;
+use portolan_proto::envoy::stateful_session::StatefulSessionPerRoute;
 use prost::Name;
 
 use super::condition;
@@ -25,6 +30,8 @@ use super::{duration, message, refuse, time};
 pub(super) struct Asked {
     fault: Option<Named<Fault>>,
     rate_limit: Option<Named<RateLimit>>,
+    cors: Option<Named<Cors>>,
+    session: Option<Named<Session>>,
 }
 
 /// What is asked of a filter, and the filter's name, by which it is switched off.
@@ -32,6 +39,12 @@ pub(super) struct Asked {
 struct Named<T> {
     name: Arc<str>,
     asked: Option<Arc<T>>,
+}
+
+impl<T> Named<T> {
+    fn content(named: Option<&Self>) -> Option<Arc<T>> {
+        named?.asked.clone()
+    }
 }
 
 impl<T> Clone for Named<T> {
@@ -59,23 +72,28 @@ impl Asked {
             if is_off(any).map_err(|error| format!("{field}: {error}"))? {
                 asked.fault.take_if(|fault| *fault.name == **name);
                 asked.rate_limit.take_if(|limit| *limit.name == **name);
+                asked.cors.take_if(|cors| *cors.name == **name);
+                asked.session.take_if(|session| *session.name == **name);
             } else {
                 own.read(&field, name, any)?;
             }
         }
         asked.fault = own.fault.or(asked.fault);
         asked.rate_limit = own.rate_limit.or(asked.rate_limit);
+        asked.cors = own.cors.or(asked.cors);
+        asked.session = own.session.or(asked.session);
         Ok(asked)
     }
 
-    /// What is done to requests, if there is anything.
-    pub(super) fn fault(&self) -> Option<Arc<Fault>> {
-        self.fault.as_ref()?.asked.clone()
-    }
-
-    /// How often requests may come, if that is limited.
-    pub(super) fn rate_limit(&self) -> Option<Arc<RateLimit>> {
-        self.rate_limit.as_ref()?.asked.clone()
+    /// A route with what is asked for it.
+    pub(super) fn on(&self, route: Route) -> Route {
+        Route {
+            fault: Named::content(self.fault.as_ref()),
+            rate_limit: Named::content(self.rate_limit.as_ref()),
+            cors: Named::content(self.cors.as_ref()),
+            session: Named::content(self.session.as_ref()),
+            ..route
+        }
     }
 
     fn read(&mut self, field: &str, name: &str, any: &Any) -> Result<(), String> {
@@ -98,6 +116,14 @@ impl Asked {
         if *url == LocalRateLimit::type_url() {
             let asked = rate_limit(field, &message(any).map_err(named)?)?.map(Arc::new);
             return once(field, &mut self.rate_limit, Named { name: name.into(), asked });
+        }
+        if *url == CorsPolicy::type_url() {
+            let asked = cors::convert(field, &message(any).map_err(named)?)?.map(Arc::new);
+            return once(field, &mut self.cors, Named { name: name.into(), asked });
+        }
+        if *url == StatefulSessionPerRoute::type_url() {
+            let asked = session::convert(field, &message(any).map_err(named)?)?.map(Arc::new);
+            return once(field, &mut self.session, Named { name: name.into(), asked });
         }
         refuse(field, true)
     }

@@ -23,9 +23,10 @@ const WATCHERS: [&str; 4] = [
     "istio.envoy.config.filter.http.alpn.v2alpha1.FilterConfig",
 ];
 /// Filters that do nothing without a configuration, but what routes ask of them.
-const IDLE_WHEN_EMPTY: [&str; 2] = [
+const IDLE_WHEN_EMPTY: [&str; 3] = [
     "envoy.extensions.filters.http.cors.v3.Cors",
     "envoy.extensions.filters.http.fault.v3.HTTPFault",
+    "envoy.extensions.filters.http.stateful_session.v3.StatefulSession",
 ];
 /// Messages as JSON, with the type inside.
 const TYPED_STRUCTS: [&str; 2] = ["xds.type.v3.TypedStruct", "udpa.type.v1.TypedStruct"];

@@ -113,14 +113,13 @@ fn convert_route(
     };
     let level = Level::of(&format!("{field}."), &said)?;
     let asked = asked.over(&format!("{field}."), &route.typed_per_filter_config)?;
-    let (fault, rate_limit) = (asked.fault(), asked.rate_limit());
     let name = (!route.name.is_empty()).then(|| route.name.as_str().into());
     let own = || edits::shared(around.with(&level, &Level::default()));
     let action = match &route.action {
         Some(Said::Route(said)) => {
             let field = format!("{field}.route");
             let forward = action::convert(&field, said, host, path, around, &level)?;
-            return Ok(Route { name, conditions, fault, rate_limit, ..forward });
+            return Ok(asked.on(Route { name, conditions, ..forward }));
         }
         Some(Said::Redirect(said)) => {
             Action::Redirect(answer::redirect(&format!("{field}.redirect"), said, own())?)
@@ -133,5 +132,5 @@ fn convert_route(
             return Err(format!("{field}: only {known} are supported"));
         }
     };
-    Ok(Route { name, conditions, action, fault, rate_limit, ..Route::to(path, "".into()) })
+    Ok(asked.on(Route { name, conditions, action, ..Route::to(path, "".into()) }))
 }

@@ -87,7 +87,7 @@ fn parameter(query: &QueryMatch) -> QueryParameterMatcher {
     }
 }
 
-fn text(text: &TextMatch) -> StringMatcher {
+pub(super) fn text(text: &TextMatch) -> StringMatcher {
     let pattern = match &text.test {
         TextTest::Exact(exact) => MatchPattern::Exact(exact.to_string()),
         TextTest::Prefix(prefix) => MatchPattern::Prefix(prefix.to_string()),

@@ -2,6 +2,8 @@
 //!
 //! Faults and limits of rate are not said: no snapshot has a route with any.
 
+use std::collections::HashMap;
+
 use portolan_model::policy::{Retries, RetryOn};
 use portolan_model::traffic::{
     self, Action as Becomes, Edits, HeaderEdit, PathEdit, PathMatch, Share, Substitution,
@@ -25,7 +27,7 @@ use portolan_proto::envoy::route::{
     WeightedCluster,
 };
 
-use super::conditions;
+use super::{conditions, filters};
 use crate::capability::Dialect;
 use crate::resource::{balancing, duration};
 
@@ -43,7 +45,15 @@ pub(in crate::resource) fn host(host: &traffic::VirtualHost) -> VirtualHost {
 pub(in crate::resource) fn route(route: &traffic::Route, dialect: Dialect) -> Route {
     let matched = conditions::encode(&route.path, route.conditions.as_deref(), dialect);
     let name = route.name.as_deref().unwrap_or_default().to_owned();
-    let mut encoded = Route { name, r#match: Some(matched), ..Route::default() };
+    let mut encoded = Route {
+        name,
+        r#match: Some(matched),
+        typed_per_filter_config: match dialect {
+            Dialect::Envoy => filters::encode(route),
+            Dialect::Grpc => HashMap::new(),
+        },
+        ..Route::default()
+    };
     match &route.action {
         Becomes::Forward(shares) => forward(route, shares, dialect, &mut encoded),
         Becomes::Redirect(redirect) => {
