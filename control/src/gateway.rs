@@ -18,6 +18,7 @@ mod resolve;
 mod rollback;
 mod rules;
 mod selector;
+mod site;
 pub mod status;
 
 use std::collections::{BTreeMap, HashMap, HashSet};

@@ -30,8 +30,8 @@ pub struct Gateway {
     pub addresses: Vec<IpAddr>,
     /// Its ports, in ascending order.
     pub ports: BTreeMap<u16, GatewayPort>,
-    /// The certificates of its ports by `namespace/name` of their Secrets. They are neither shown nor
-    /// saved.
+    /// The certificates of its ports by `namespace/name` of their Secrets, and the authorities of their
+    /// clients. They are neither shown nor saved.
     #[serde(skip)]
     pub certificates: BTreeMap<Arc<str>, Arc<Secret>>,
 }
@@ -49,7 +49,8 @@ pub enum GatewayPort {
     Https(Vec<Arc<VirtualHost>>, Vec<GatewayChain>),
     /// Bytes, to one of these clusters for each connection. Never empty.
     Tcp(Vec<Share>),
-    /// TLS that is not ended here, told apart by the name that the client asks for.
+    /// Bytes within TLS, told apart by the name that the client asks for; all of it is ended here, or
+    /// none.
     Tls(Vec<GatewaySni>),
 }
 
@@ -60,6 +61,10 @@ pub struct GatewaySni {
     pub name: Option<Arc<str>>,
     /// To one of these clusters; to none, if there are none.
     pub clusters: Vec<Share>,
+    /// Names of its certificates in [`Gateway::certificates`]; empty: TLS is not ended here.
+    pub certificates: Vec<Arc<str>>,
+    /// Name of the authorities that a client's certificate must end in; `None`: it needs none.
+    pub clients: Option<Arc<str>>,
 }
 
 /// What a client that asks for a name is answered with.
@@ -69,6 +74,8 @@ pub struct GatewayChain {
     pub name: Option<Arc<str>>,
     /// Names of its certificates in [`Gateway::certificates`]. Never empty.
     pub certificates: Vec<Arc<str>>,
+    /// Name of the authorities that a client's certificate must end in; `None`: it needs none.
+    pub clients: Option<Arc<str>>,
 }
 
 /// The routes that stand in the place of "all to its endpoints" for requests to a service (Gateway
@@ -100,6 +107,18 @@ pub struct PortTls {
     pub names: Vec<(NameKind, Arc<str>)>,
     /// Authorities, PEM; `None`: those of the system that whoever goes there runs on.
     pub authorities: Option<Arc<str>>,
+}
+
+impl GatewayPort {
+    /// Whether TLS ends there.
+    #[must_use]
+    pub fn ends_tls(&self) -> bool {
+        match self {
+            Self::Https(..) => true,
+            Self::Tls(chains) => chains.iter().any(|chain| !chain.certificates.is_empty()),
+            Self::Http(_) | Self::Tcp(_) => false,
+        }
+    }
 }
 
 impl GatewayKey {

@@ -78,7 +78,7 @@ impl Client {
             ListenerKind::Http { options, .. } | ListenerKind::Detect { http: options, .. } => {
                 options
             }
-            ListenerKind::Tcp { .. } | ListenerKind::Passthrough { .. } => &NONE,
+            ListenerKind::Tcp { .. } | ListenerKind::ByName { .. } => &NONE,
         }
     }
 }

@@ -24,7 +24,7 @@ fn service(name: &str, backend: &Backend, speaks: &str) -> String {
     )
 }
 
-fn authorities(name: &str, pem: &str) -> String {
+pub(crate) fn authorities(name: &str, pem: &str) -> String {
     let lines: String = pem.lines().map(|line| format!("    {line}\n")).collect();
     format!(
         "---\napiVersion: v1\nkind: ConfigMap\nmetadata: {{name: {name}, namespace: $NS}}\ndata:\n  \

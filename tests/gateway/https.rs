@@ -18,7 +18,7 @@ use crate::kit::{Front, Version, World, ask_over};
 use crate::support::{PATIENCE, replace};
 
 /// A Secret as a manifest, its content in base 64.
-fn secret(namespace: &str, name: &str, Issued { chain, key }: &Issued) -> String {
+pub(crate) fn secret(namespace: &str, name: &str, Issued { chain, key }: &Issued) -> String {
     let coded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
     format!(
         "---\n{{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {{name: {name}, \

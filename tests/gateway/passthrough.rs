@@ -28,7 +28,7 @@ const LISTENERS: &str = "---
   {name: all, port: $PORT, protocol: TLS, tls: {mode: Passthrough}},
   {name: below, port: $PORT, protocol: TLS, hostname: '*.b.test', tls: {mode: Passthrough}},
   {name: empty, port: $PORT, protocol: TLS, hostname: empty.test, tls: {mode: Passthrough}},
-  {name: ends, port: 1, protocol: TLS, tls: {certificateRefs: [{name: a}]}},
+  {name: ends, port: 1, protocol: TLS, tls: {certificateRefs: [{name: nobody}]}},
   {name: no-tls, port: 2, protocol: TLS},
   {name: both-tls, port: 3, protocol: TLS, tls: {mode: Passthrough}},
   {name: both-https, port: 3, protocol: HTTPS, tls: {certificateRefs: [{name: a}]}}]}, kind: Gateway}
@@ -159,8 +159,8 @@ async fn a_connection_goes_by_the_name_it_asks_for_and_as_it_is() {
         assert_eq!(listener("all"), ok(3), "{about}");
         assert_eq!(listener("below"), ok(2));
         assert_eq!(listener("empty"), ok(0));
-        assert_eq!(listener("ends"), refused("UnsupportedValue"));
-        assert_eq!(listener("no-tls"), refused("UnsupportedValue"));
+        assert_eq!(listener("ends"), refused("InvalidCertificateRef"));
+        assert_eq!(listener("no-tls"), refused("InvalidCertificateRef"));
         assert_eq!(listener("both-tls"), refused("ProtocolConflict"));
         assert_eq!(listener("both-https"), refused("ProtocolConflict"));
     }

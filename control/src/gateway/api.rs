@@ -15,7 +15,9 @@ pub use backend_tls::{
     BackendTlsPolicy, BackendTlsValidation, LocalRef, PolicyTarget, SubjectAltName,
 };
 pub use config_map::ConfigMap;
-pub use gateway::{Gateway, GatewayClass, Listener, ListenerTls, RouteNamespaces};
+pub use gateway::{
+    Frontend, FrontendTls, Gateway, GatewayClass, Listener, ListenerTls, RouteNamespaces,
+};
 pub use grant::ReferenceGrant;
 pub use route::{
     BackendRef, Cors, Filter, Fraction, GrpcMethodMatch, GrpcRoute, GrpcRouteMatch, GrpcRouteRule,

@@ -93,6 +93,7 @@ pub(super) fn kinds(listener: &ListenerDraft) -> (Vec<GroupKind>, Vec<String>) {
     let fitting: &[Kind] = match &*listener.protocol {
         "HTTP" | "HTTPS" => &[Kind::HttpRoute, Kind::GrpcRoute],
         "TCP" => &[Kind::TcpRoute],
+        "TLS" if listener.ends_tls() => &[Kind::TlsRoute, Kind::TcpRoute],
         "TLS" => &[Kind::TlsRoute],
         _ => &[],
     };

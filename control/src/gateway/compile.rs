@@ -1,12 +1,11 @@
 //! All objects of the Gateway API together -> what is in force, and the status of each. Pure.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 
-use portolan_model::traffic::{Route, Share, VirtualHost};
+use portolan_model::traffic::Route;
 use portolan_model::{
-    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, Scope, Service,
-    ServiceAccess, ServiceKey, ServiceRoutes,
+    BackendTls, Gateway, GatewayKey, Scope, Service, ServiceAccess, ServiceKey, ServiceRoutes,
 };
 
 use super::api::GROUP;
@@ -15,12 +14,11 @@ use super::draft::{
     AccessDraft, AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayDraft, GrantDraft, Meta,
     ParentRef, Rank, RouteDraft, SecretDraft,
 };
-use super::host::{self, Host};
-use super::listeners::{self, Judged};
 use super::resolve::{Looked, Resolver};
 use super::rollback::{Judge, Split};
 use super::rules::{self, At, Rules};
-use super::status::{CONTROLLER, Condition, Of, ParentStatus, RouteStatus, Status, find};
+use super::site::{Ranked, Site, in_order};
+use super::status::{CONTROLLER, Condition, Of, ParentStatus, RouteStatus, Status};
 use super::{Name, access, backends};
 use crate::object::Kind;
 
@@ -54,28 +52,6 @@ pub(super) struct Compiled {
     pub(super) splits: Vec<Split>,
     /// What this depends on.
     pub(super) asked: Looked,
-}
-
-/// A Gateway of ours while its routes are put in.
-struct Site<'a> {
-    draft: &'a GatewayDraft,
-    listeners: Vec<Judged>,
-    /// By listener: the routes of each host, and the kind that has it.
-    hosts: Vec<BTreeMap<Host, (Kind, Vec<Ranked>)>>,
-    /// By listener: where connections go.
-    shares: Vec<Option<Vec<Share>>>,
-    /// By listener: where connections within TLS go, by name.
-    names: Vec<BTreeMap<Host, Vec<Share>>>,
-    /// Which routes have a place at which listener.
-    taken: BTreeSet<(usize, Kind, usize)>,
-}
-
-/// Routes and how they stand to others: by rank, then by the age and name of their object (the
-/// position among all of its kind), then as they are written.
-struct Ranked {
-    rank: Rank,
-    age: usize,
-    routes: Vec<Route>,
 }
 
 /// Compiles it all.
@@ -154,15 +130,9 @@ fn key(meta: &Meta) -> GatewayKey {
     GatewayKey { namespace: meta.namespace.clone(), name: meta.name.clone() }
 }
 
-fn in_order(mut ranked: Vec<Ranked>) -> Vec<Route> {
-    // Stable: what is equal stays as it is written.
-    ranked.sort_by(|one, other| other.rank.cmp(&one.rank).then(one.age.cmp(&other.age)));
-    ranked.into_iter().flat_map(|ranked| ranked.routes).collect()
-}
-
 /// A route at one of its parents.
-struct Place<'a> {
-    route: &'a RouteDraft,
+pub(super) struct Place<'a> {
+    pub(super) route: &'a RouteDraft,
     parent: &'a ParentRef,
     age: usize,
 }
@@ -186,7 +156,7 @@ impl Place<'_> {
         let mut taken = 0;
         for attached in &attached {
             let listener = &site.draft.listeners[attached.listener];
-            let at = At { port: listener.port, secure: &*listener.protocol == "HTTPS" };
+            let at = At { port: listener.port, secure: listener.ends_tls() };
             rules = rules::compile(self.route, at, resolver);
             let place = (attached.listener, self.route.kind, self.age);
             if site.taken.contains(&place) {
@@ -250,7 +220,7 @@ impl Place<'_> {
         self.judged(&rules)
     }
 
-    fn ranked(&self, rules: &Rules) -> Vec<Ranked> {
+    pub(super) fn ranked(&self, rules: &Rules) -> Vec<Ranked> {
         let one = |(rank, routes): &(Rank, Vec<Route>)| Ranked {
             rank: *rank,
             age: self.age,
@@ -292,127 +262,4 @@ fn resolved(rules: &Rules) -> Condition {
     let mut texts: Vec<&str> = rules.unresolved.iter().map(|why| &*why.message).collect();
     texts.dedup();
     Condition::no("ResolvedRefs", first.reason, texts.join("; "))
-}
-
-impl<'a> Site<'a> {
-    fn of(draft: &'a GatewayDraft, resolver: &mut Resolver<'_>) -> Self {
-        let listeners = listeners::judge(draft, resolver);
-        let hosts = listeners.iter().map(|_| BTreeMap::new()).collect();
-        let shares = listeners.iter().map(|_| None).collect();
-        let names = listeners.iter().map(|_| BTreeMap::new()).collect();
-        Self { draft, listeners, hosts, shares, names, taken: BTreeSet::new() }
-    }
-
-    /// Puts a route in; whether it has a place. Of routes of two kinds the older one has a host, and
-    /// of two for connections the older one has the listener.
-    fn put(&mut self, attached: &attach::Attached, place: &Place<'_>, rules: &Rules) -> bool {
-        if place.route.kind == Kind::TlsRoute {
-            let names = &mut self.names[attached.listener];
-            let mut taken = false;
-            for host in &attached.hosts {
-                let free = !names.contains_key(host);
-                names.entry(host.clone()).or_insert_with(|| rules.shares.clone());
-                taken |= free;
-            }
-            return taken;
-        }
-        if !place.route.is_http() {
-            let shares = &mut self.shares[attached.listener];
-            let free = shares.is_none();
-            shares.get_or_insert_with(|| rules.shares.clone());
-            return free;
-        }
-        let mut taken = false;
-        for host in &attached.hosts {
-            let (kind, ranked) = self.hosts[attached.listener]
-                .entry(host.clone())
-                .or_insert_with(|| (place.route.kind, Vec::new()));
-            if *kind == place.route.kind {
-                ranked.extend(place.ranked(rules));
-                taken = true;
-            }
-        }
-        taken
-    }
-
-    fn finish(self, key: &GatewayKey) -> (Option<Gateway>, Status) {
-        let Self { draft, listeners, hosts, shares, names, .. } = self;
-        let mut ports: BTreeMap<u16, GatewayPort> = BTreeMap::new();
-        let valid = listeners.iter().zip(&draft.listeners).filter(|(judged, _)| judged.valid);
-        let mut certificates = BTreeMap::new();
-        let mut of_port: BTreeMap<u16, Vec<Host>> = BTreeMap::new();
-        for (_, listener) in valid {
-            of_port.entry(listener.port).or_default().push(listener.hostname.clone());
-        }
-        let content = hosts.into_iter().zip(shares.into_iter().zip(names));
-        let content = listeners.iter().zip(&draft.listeners).zip(content);
-        for ((judged, listener), (mut hosts, (shares, mut names))) in content {
-            if !judged.valid {
-                continue;
-            }
-            if &*listener.protocol == "TCP" {
-                if let Some(shares) = shares.filter(|shares| !shares.is_empty()) {
-                    ports.insert(listener.port, GatewayPort::Tcp(shares));
-                }
-                continue;
-            }
-            let beside = &of_port[&listener.port];
-            if &*listener.protocol == "TLS" {
-                // What is for the listener and has no route goes nowhere, not to a wider one.
-                names.entry(listener.hostname.clone()).or_default();
-                let nearest = |host: &Host| host::nearest(beside.iter(), host);
-                let own =
-                    names.into_iter().filter(|(host, _)| nearest(host) == Some(&listener.hostname));
-                let place = ports.entry(listener.port);
-                if let GatewayPort::Tls(chains) = place.or_insert(GatewayPort::Tls(Vec::new())) {
-                    chains.extend(own.map(|(name, clusters)| GatewaySni { name, clusters }));
-                }
-                continue;
-            }
-            // What is for the listener and has no route is answered 404, not by a wider one.
-            hosts.entry(listener.hostname.clone()).or_insert((Kind::HttpRoute, Vec::new()));
-            let place = ports.entry(listener.port);
-            let virtual_hosts = match place.or_insert_with(|| empty(&listener.protocol)) {
-                GatewayPort::Http(hosts) => hosts,
-                GatewayPort::Https(hosts, chains) => {
-                    chains.push(GatewayChain {
-                        name: listener.hostname.clone(),
-                        certificates: judged.certificates.iter().map(|(n, _)| n.clone()).collect(),
-                    });
-                    certificates.extend(judged.certificates.iter().cloned());
-                    hosts
-                }
-                GatewayPort::Tcp(_) | GatewayPort::Tls(_) => continue,
-            };
-            for (host, (_, ranked)) in hosts {
-                // A request belongs to the narrowest listener, and to no other.
-                if host::nearest(beside.iter(), &host) == Some(&listener.hostname) {
-                    let domain = host.unwrap_or_else(|| "*".into());
-                    let routes = in_order(ranked);
-                    let name = domain.clone();
-                    let domains = vec![domain];
-                    virtual_hosts.push(Arc::new(VirtualHost { name, domains, routes }));
-                }
-            }
-        }
-        let status =
-            listeners::of_all(draft, listeners.into_iter().map(|judged| judged.status).collect());
-        let programmed = match &status.of {
-            Of::Gateway(status) => {
-                find(&status.conditions, "Programmed").is_some_and(|condition| condition.holds)
-            }
-            _ => false,
-        };
-        let addresses = draft.addresses.clone();
-        let gateway = Gateway { key: key.clone(), addresses, ports, certificates };
-        (programmed.then_some(gateway), status)
-    }
-}
-
-/// A port of this protocol that nothing is known of yet.
-fn empty(protocol: &str) -> GatewayPort {
-    match protocol {
-        "HTTPS" => GatewayPort::Https(Vec::new(), Vec::new()),
-        _ => GatewayPort::Http(Vec::new()),
-    }
 }

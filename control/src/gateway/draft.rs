@@ -1,5 +1,6 @@
 //! Objects of the Gateway API after the checks of one object by itself: nothing is looked up yet.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -54,6 +55,19 @@ pub struct GatewayDraft {
     pub unusable: Vec<String>,
     /// Its listeners.
     pub listeners: Vec<ListenerDraft>,
+    /// What is asked of clients where TLS ends, at ports that say nothing of their own.
+    pub clients: Option<ClientsDraft>,
+    /// The same of some ports.
+    pub clients_of_ports: BTreeMap<u16, Option<ClientsDraft>>,
+}
+
+/// What is asked of clients where TLS ends.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ClientsDraft {
+    /// Where the authorities are that their certificates must end in. Never empty.
+    pub authorities: Vec<TargetRef>,
+    /// What is asked for that is not done.
+    pub unsupported: Option<String>,
 }
 
 /// A listener of a Gateway.
@@ -73,6 +87,17 @@ pub struct ListenerDraft {
     pub kinds: Vec<GroupKind>,
     /// What it proves itself with, if it says.
     pub tls: Option<TlsDraft>,
+}
+
+impl ListenerDraft {
+    /// Whether TLS ends here.
+    pub(super) fn ends_tls(&self) -> bool {
+        match &*self.protocol {
+            "HTTPS" => true,
+            "TLS" => !self.tls.as_ref().is_some_and(|tls| tls.passthrough),
+            _ => false,
+        }
+    }
 }
 
 /// What a listener proves itself with.

@@ -22,15 +22,19 @@ pub(super) struct Judged {
     pub(super) status: ListenerStatus,
     /// Its certificates, by name.
     pub(super) certificates: Vec<Certificate>,
+    /// The authorities that clients' certificates must end in, if they need one.
+    pub(super) clients: Option<Certificate>,
 }
 
-/// What speaks the same on the wire, so that listeners of both can share a port.
-fn family(protocol: &str) -> Option<&'static str> {
-    match protocol {
+/// What speaks the same on the wire and ends in the same place, so that listeners of both can share a
+/// port.
+fn family(listener: &ListenerDraft) -> Option<&'static str> {
+    match &*listener.protocol {
         "HTTP" => Some("HTTP"),
         "HTTPS" => Some("HTTPS"),
         "TCP" => Some("TCP"),
-        "TLS" => Some("TLS"),
+        "TLS" if listener.ends_tls() => Some("TLS that ends here"),
+        "TLS" => Some("TLS that is passed through"),
         _ => None,
     }
 }
@@ -59,23 +63,17 @@ fn one(
 ) -> Judged {
     let conflict = conflict(listener, beside);
     let (good, bad) = kinds(listener);
-    let ends_tls = !listener.tls.as_ref().is_some_and(|tls| tls.passthrough);
-    let unsupported = match &*listener.protocol {
-        "TLS" if ends_tls => Some((
-            "UnsupportedValue",
-            "TLS with any mode but Passthrough is not supported".to_owned(),
-        )),
-        protocol if family(protocol).is_none() => {
-            Some(("UnsupportedProtocol", format!("protocol {protocol} is not supported")))
-        }
-        _ => None,
+    let unsupported = family(listener).is_none().then(|| {
+        ("UnsupportedProtocol", format!("protocol {} is not supported", listener.protocol))
+    });
+    let mut secured = || {
+        let certificates = certificates(gateway, listener, resolver)?;
+        Ok::<_, Unresolved>((certificates, clients(gateway, listener.port, resolver)?))
     };
-    let (certificates, unresolved) = match &*listener.protocol {
-        "HTTPS" => match certificates(gateway, listener, resolver) {
-            Ok(certificates) => (certificates, None),
-            Err(why) => (Vec::new(), Some(why)),
-        },
-        _ => (Vec::new(), None),
+    let (certificates, clients, unresolved) = match listener.ends_tls().then(&mut secured) {
+        None => (Vec::new(), None, None),
+        Some(Ok((certificates, clients))) => (certificates, clients, None),
+        Some(Err(why)) => (Vec::new(), None, Some(why)),
     };
     let valid =
         conflict.is_none() && unsupported.is_none() && !good.is_empty() && unresolved.is_none();
@@ -112,7 +110,29 @@ fn one(
         routes: 0,
         conditions: vec![accepted, conflicted, resolved, programmed],
     };
-    Judged { valid, status, certificates }
+    Judged { valid, status, certificates, clients }
+}
+
+/// The authorities that the certificates of a port's clients must end in, if they need one; or why it
+/// cannot be asked for.
+fn clients(
+    gateway: &GatewayDraft,
+    port: u16,
+    resolver: &mut Resolver<'_>,
+) -> Result<Option<Certificate>, Unresolved> {
+    let own = gateway.clients_of_ports.get(&port).unwrap_or(&gateway.clients);
+    let Some(own) = own else { return Ok(None) };
+    if let Some(what) = &own.unsupported {
+        return Err(Unresolved { reason: "UnsupportedValue", message: what.clone() });
+    }
+    let mut pem = String::new();
+    for target in &own.authorities {
+        pem.push_str(&resolver.clients_authorities(gateway, target)?);
+        pem.push('\n');
+    }
+    // The colon makes it a name that no Secret has.
+    let name = format!("clients:{port}").into();
+    Ok(Some((name, Arc::new(Secret::Authorities(pem.into_bytes().into())))))
 }
 
 /// The certificates of a listener that ends TLS; or why it cannot.
@@ -146,8 +166,9 @@ fn conflict(listener: &ListenerDraft, beside: &[&ListenerDraft]) -> Option<(&'st
         .filter(|other| other.name != listener.name && is_udp(other) == is_udp(listener));
     others.into_iter().find_map(|other| {
         let (name, port) = (&other.name, listener.port);
-        if family(&other.protocol) != family(&listener.protocol) {
-            let text = format!("listener {name} speaks {} on port {port}", other.protocol);
+        if family(other) != family(listener) {
+            let spoken = family(other).unwrap_or(&other.protocol);
+            let text = format!("listener {name} speaks {spoken} on port {port}");
             Some(("ProtocolConflict", text))
         } else if other.hostname == listener.hostname {
             Some((

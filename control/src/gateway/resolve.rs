@@ -175,7 +175,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    /// The authorities that a policy's reference points at, PEM; they are of its namespace.
+    /// The authorities that a reference points at, PEM, whoever asks.
     ///
     /// # Errors
     /// Why it leads nowhere.
@@ -198,6 +198,29 @@ impl<'a> Resolver<'a> {
             Some(Err(why)) => bad(why),
             None => bad("there is none"),
         }
+    }
+
+    /// The authorities that a Gateway's reference points at, PEM.
+    ///
+    /// # Errors
+    /// Why it leads nowhere.
+    pub(super) fn clients_authorities(
+        &mut self,
+        gateway: &GatewayDraft,
+        target: &TargetRef,
+    ) -> Result<Arc<str>, Unresolved> {
+        let TargetRef { kind, namespace, name, .. } = target;
+        let from = (Kind::Gateway, &*gateway.meta.namespace);
+        if *namespace != gateway.meta.namespace && !self.grants(from, target) {
+            let message =
+                format!("{kind} {namespace}/{name}: no ReferenceGrant in {namespace} permits it");
+            return Err(Unresolved { reason: "RefNotPermitted", message });
+        }
+        self.authorities(target).map_err(|why| match why.reason {
+            // The specification has a word of its own for Gateways.
+            "InvalidKind" => Unresolved { reason: "InvalidCACertificateKind", ..why },
+            _ => why,
+        })
     }
 
     fn grants(&self, (kind, namespace): (Kind, &str), target: &TargetRef) -> bool {

@@ -52,7 +52,7 @@ pub(super) fn compile(route: &RouteDraft, at: At, resolver: &mut Resolver<'_>) -
             continue;
         }
         rules.is_any = true;
-        let found = backends(route, i, resolver, &mut rules.unresolved);
+        let found = backends(route, (i, at), resolver, &mut rules.unresolved);
         let name: Arc<str> = called(route, rule, i).into();
         for one in &rule.matches {
             let mut made = routes(route, rule, one, &found, at);
@@ -119,20 +119,22 @@ struct Found<'a> {
 
 fn backends<'a>(
     route: &RouteDraft,
-    at: usize,
+    (rule, at): (usize, At),
     resolver: &mut Resolver<'a>,
     unresolved: &mut Vec<Unresolved>,
 ) -> Found<'a> {
     let mut found = Found { shares: Vec::new(), mirrors: Vec::new(), weights: 0, first: None };
-    let rule = &route.rules[at];
-    let rolled = resolver.judge().rolled(route, at);
+    let rolled = resolver.judge().rolled(route, rule);
+    let rule = &route.rules[rule];
     for (i, backend) in rule.backends.iter().enumerate() {
         let weight = if rolled.contains_key(&i) { 0 } else { backend.weight };
         found.weights += u64::from(weight);
         match resolver.backend(route, &backend.target) {
             // Its connections are begun with TLS by whoever goes there.
             Ok((service, port))
-                if route.kind == Kind::TlsRoute && resolver.has_policy(service, port) =>
+                if route.kind == Kind::TlsRoute
+                    && !at.secure
+                    && resolver.has_policy(service, port) =>
             {
                 let message = format!("{}:{port} has a BackendTLSPolicy", service.key);
                 unresolved.push(Unresolved { reason: "UnsupportedValue", message });

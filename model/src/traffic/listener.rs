@@ -187,9 +187,9 @@ pub enum ListenerKind {
         /// What is asked of the streams.
         options: TcpOptions,
     },
-    /// TLS as it comes, not ended here: to a cluster by the name that the client asks for (SNI,
-    /// RFC 6066 §3). What does not begin with TLS is not served.
-    Passthrough {
+    /// Bytes within TLS, to a cluster by the name that the client asks for (SNI, RFC 6066 §3). TLS goes
+    /// on as it comes unless the listener has TLS of its own; what does not begin with TLS is not served.
+    ByName {
         /// Where clients go, by name: the narrowest that fits.
         chains: Vec<SniChain>,
         /// What is asked of the streams.
@@ -248,7 +248,7 @@ impl ListenerKind {
     fn access(&self) -> [&[Access]; 2] {
         match self {
             Self::Http { options, .. } => [&options.access, &[]],
-            Self::Tcp { options, .. } | Self::Passthrough { options, .. } => [&[], &options.access],
+            Self::Tcp { options, .. } | Self::ByName { options, .. } => [&[], &options.access],
             Self::Detect { http, tcp, .. } => [&http.access, &tcp.access],
         }
     }
@@ -258,7 +258,7 @@ impl ListenerKind {
     pub fn routes(&self) -> Option<&ResourceName> {
         match self {
             Self::Http { routes, .. } | Self::Detect { routes, .. } => Some(routes),
-            Self::Tcp { .. } | Self::Passthrough { .. } => None,
+            Self::Tcp { .. } | Self::ByName { .. } => None,
         }
     }
 }

@@ -319,7 +319,7 @@ fn word(kind: &ListenerKind) -> &'static str {
     match kind {
         ListenerKind::Http { .. } => "http",
         ListenerKind::Tcp { .. } => "tcp",
-        ListenerKind::Passthrough { .. } => "tls",
+        ListenerKind::ByName { .. } => "tls",
         ListenerKind::Detect { .. } => "detect",
     }
 }

@@ -261,8 +261,16 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
                 None => start.reset(),
             }
         }
-        ListenerKind::Passthrough { chains, options } => {
-            let Some((start, asked)) = Box::pin(tls::hello(&origin, start)).await else { return };
+        ListenerKind::ByName { chains, options } => {
+            let ended = start.proof.as_ref().map(|proof| proof.server_name.as_deref());
+            let found = match ended {
+                Some(asked) => {
+                    let asked = asked.map(str::to_ascii_lowercase);
+                    Some((start, asked))
+                }
+                None => Box::pin(tls::hello(&origin, start)).await,
+            };
+            let Some((start, asked)) = found else { return };
             let names = chains.iter().map(|chain| &*chain.names);
             let chain = narrowest(names, asked.as_deref()).and_then(|at| chains.get(at));
             let share = chain.and_then(|chain| pick(&chain.clusters, origin.shared.random().0));

@@ -3,10 +3,12 @@
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use portolan_model::gateway::NOWHERE;
 use portolan_model::traffic::{Secret, Share};
 use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni};
+use portolan_proto::envoy::core::TransportSocket;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::UpgradeConfig;
 use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch, Listener};
 use portolan_proto::envoy::protobuf::{Any, BoolValue};
@@ -16,7 +18,7 @@ use portolan_proto::envoy::tcp_proxy::tcp_proxy::weighted_cluster::ClusterWeight
 use portolan_proto::envoy::tcp_proxy::tcp_proxy::{ClusterSpecifier, WeightedCluster};
 
 use super::endpoints::socket_address;
-use super::listener::{self, HTTP_FILTER, TCP_FILTER};
+use super::listener::{self, Clients, HTTP_FILTER, TCP_FILTER};
 use super::{Encoded, ResourceType, pack, route, secret};
 use crate::catalog::Name;
 
@@ -98,7 +100,7 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<Made> {
             };
             put(ResourceType::Route, table.clone(), Encoded::new(&table, &config), false);
         }
-        let tls = matches!(content, GatewayPort::Https(..));
+        let tls = content.ends_tls();
         for (name, at) in sockets(gateway, *port, default) {
             let listener = socket(&name, at, content, &table, &gateway.key);
             let encoded = Encoded::new(&name, &listener);
@@ -106,11 +108,12 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<Made> {
         }
     }
     for (name, secret) in &gateway.certificates {
-        if let Secret::Certificate { chain, key, .. } = &**secret {
-            let name = secret_name(&gateway.key, name);
-            let encoded = secret::encode_certificate(&name, chain, key);
-            put(ResourceType::Secret, name, encoded, false);
-        }
+        let name = secret_name(&gateway.key, name);
+        let encoded = match &**secret {
+            Secret::Certificate { chain, key, .. } => secret::encode_certificate(&name, chain, key),
+            Secret::Authorities(pem) => secret::encode_authorities(&name, pem),
+        };
+        put(ResourceType::Secret, name, encoded, false);
     }
     made
 }
@@ -155,7 +158,7 @@ fn socket(
             }
             GatewayPort::Http(_) | GatewayPort::Tcp(_) => vec![listener::chain(filter, config)],
             GatewayPort::Tls(chains) => {
-                chains.iter().map(|chain| passed_through(name, chain)).collect()
+                chains.iter().map(|chain| by_name(name, chain, key)).collect()
             }
         },
         // By which Envoy finds the name that the client asks for.
@@ -169,20 +172,40 @@ fn socket(
 
 /// A chain for clients that ask for its name.
 fn secured(chain: &GatewayChain, key: &GatewayKey, filter: &str, config: &Any) -> FilterChain {
-    let names = chain.certificates.iter().map(|name| secret_name(key, name).to_string());
     let matched = chain.name.as_ref().map(|name| FilterChainMatch {
         server_names: vec![name.to_string()],
         ..FilterChainMatch::default()
     });
     FilterChain {
         filter_chain_match: matched,
-        transport_socket: Some(listener::tls_socket(names.collect(), listener::HTTP_ALPN, None)),
+        transport_socket: Some(ended(
+            key,
+            &chain.certificates,
+            chain.clients.as_deref(),
+            listener::HTTP_ALPN,
+        )),
         ..listener::chain(filter, config.clone())
     }
 }
 
-/// A chain for clients that ask for its name, whose TLS is ended elsewhere.
-fn passed_through(name: &Name, chain: &GatewaySni) -> FilterChain {
+/// TLS that ends here.
+fn ended(
+    key: &GatewayKey,
+    certificates: &[Arc<str>],
+    clients: Option<&str>,
+    alpn: &[&str],
+) -> TransportSocket {
+    let names = certificates.iter().map(|name| secret_name(key, name).to_string());
+    let clients =
+        clients.map(|name| Clients { authorities: secret_name(key, name).to_string(), names: &[] });
+    listener::tls_socket(names.collect(), alpn, clients)
+}
+
+/// A chain for clients that ask for its name; their TLS ends here if it has certificates, else at the
+/// endpoint.
+fn by_name(name: &Name, chain: &GatewaySni, key: &GatewayKey) -> FilterChain {
+    let own = (!chain.certificates.is_empty())
+        .then(|| ended(key, &chain.certificates, chain.clients.as_deref(), &[]));
     let names = chain.name.iter().map(|name| name.to_string());
     let nowhere = [Share::all(NOWHERE.into())];
     // No cluster has this name: whoever is for nobody goes no further than to a chain of his own.
@@ -193,6 +216,7 @@ fn passed_through(name: &Name, chain: &GatewaySni) -> FilterChain {
             transport_protocol: "tls".to_owned(),
             ..FilterChainMatch::default()
         }),
+        transport_socket: own,
         ..listener::chain(TCP_FILTER, pack(&tcp_proxy(name, clusters)))
     }
 }

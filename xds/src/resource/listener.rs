@@ -180,9 +180,9 @@ fn transport_socket(tls: &ListenerTls, target: &ListenerTarget) -> TransportSock
 /// What clients must prove.
 pub(super) struct Clients<'a> {
     /// Name of the secret with the authorities of their certificates.
-    authorities: String,
+    pub(super) authorities: String,
     /// What their certificates are for; empty: for anything.
-    names: &'a [(NameKind, Arc<str>)],
+    pub(super) names: &'a [(NameKind, Arc<str>)],
 }
 
 /// TLS with secrets that come over the same stream (SDS).

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use portolan_model::policy::{BackOff, HashOn, Retries, RetryOn};
 use portolan_model::traffic::{
-    Action, Conditions, Cors, Edits, HashPolicy, HeaderEdit, HeaderMatch, HeaderTest, ListenerKind,
-    Mirror, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Respond, Route, RouteTable,
-    Session, SessionBy, Share, SniChain, Substitution, TextMatch, TextTest, VirtualHost,
+    Action, ClientCertificates, Conditions, Cors, Edits, HashPolicy, HeaderEdit, HeaderMatch,
+    HeaderTest, ListenerKind, Mirror, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Respond,
+    Route, RouteTable, ServerTls, Session, SessionBy, Share, SniChain, Substitution, TextMatch,
+    TextTest, VirtualHost,
 };
 use portolan_model::{Gateway, GatewayKey, GatewayPort, GatewaySni};
 use portolan_xds::client::decode;
@@ -228,6 +229,12 @@ fn paths_that_are_replaced_come_to_the_same() {
 fn every_port_and_address_has_a_listener() {
     let shares =
         || vec![share("shop/a:1", 3, Edits::default()), share("shop/b:1", 1, Edits::default())];
+    let sni = |name: Option<&str>, clusters, certificate: Option<&str>| GatewaySni {
+        name: name.map(Into::into),
+        clusters,
+        certificates: certificate.into_iter().map(Into::into).collect(),
+        clients: certificate.map(|_| "clients:8443".into()),
+    };
     let gateway = Gateway {
         addresses: vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()],
         ports: [
@@ -236,15 +243,26 @@ fn every_port_and_address_has_a_listener() {
             (
                 443,
                 GatewayPort::Tls(vec![
-                    GatewaySni { name: Some("a.test".into()), clusters: shares() },
-                    GatewaySni { name: None, clusters: Vec::new() },
+                    sni(Some("a.test"), shares(), None),
+                    sni(None, Vec::new(), None),
+                ]),
+            ),
+            (
+                8443,
+                GatewayPort::Tls(vec![
+                    sni(Some("a.test"), shares(), Some("shop/cert")),
+                    sni(
+                        Some("b.test"),
+                        vec![share("shop/b:1", 1, Edits::default())],
+                        Some("shop/cert"),
+                    ),
                 ]),
             ),
         ]
         .into(),
         ..of(GatewayPort::Tcp(Vec::new()))
     };
-    let read = |gateway: &Gateway| -> Vec<(String, String, ListenerKind)> {
+    let read = |gateway: &Gateway| -> Vec<(String, String, ListenerKind, Option<ServerTls>)> {
         let default = [127, 0, 0, 1].into();
         let encoded = gateway::encode(gateway, default);
         let named: BTreeSet<_> =
@@ -257,13 +275,13 @@ fn every_port_and_address_has_a_listener() {
                 let decoded = decode::listener::decode(&any(&encoded)).expect("taken").1;
                 let (listener, _) = decoded.expect("a socket");
                 assert_eq!(listener.name, name);
-                (name.to_string(), listener.address.to_string(), listener.kind)
+                (name.to_string(), listener.address.to_string(), listener.kind, listener.tls)
             })
             .collect()
     };
     let found = read(&gateway);
     let places: Vec<(&str, &str)> =
-        found.iter().map(|(name, address, _)| (&**name, &**address)).collect();
+        found.iter().map(|(name, address, ..)| (&**name, &**address)).collect();
     assert_eq!(
         places,
         [
@@ -273,6 +291,8 @@ fn every_port_and_address_has_a_listener() {
             ("gateway/shop/web#2:90", "10.0.0.2:90"),
             ("gateway/shop/web:443", "10.0.0.1:443"),
             ("gateway/shop/web#2:443", "10.0.0.2:443"),
+            ("gateway/shop/web:8443", "10.0.0.1:8443"),
+            ("gateway/shop/web#2:8443", "10.0.0.2:8443"),
         ]
     );
     let ListenerKind::Http { routes, options } = &found[1].2 else { panic!("{:?}", found[1]) };
@@ -280,13 +300,23 @@ fn every_port_and_address_has_a_listener() {
     assert!(options.normalize_path && !options.trust_forwarded);
     let ListenerKind::Tcp { clusters, .. } = &found[3].2 else { panic!("{:?}", found[3]) };
     assert_eq!(*clusters, shares());
-    let ListenerKind::Passthrough { chains, .. } = &found[5].2 else { panic!("{:?}", found[5]) };
+    let ListenerKind::ByName { chains, .. } = &found[5].2 else { panic!("{:?}", found[5]) };
     let chain = |names: &[&str], clusters| SniChain {
         names: names.iter().map(|name| (*name).into()).collect(),
         clusters,
     };
     let nowhere = vec![Share::all("nowhere".into())];
     assert_eq!(*chains, [chain(&["a.test"], shares()), chain(&[], nowhere)]);
+    let ListenerKind::ByName { chains, .. } = &found[7].2 else { panic!("{:?}", found[7]) };
+    let one = vec![share("shop/b:1", 1, Edits::default())];
+    assert_eq!(*chains, [chain(&["a.test"], shares()), chain(&["b.test"], one)]);
+    let ended = found[7].3.as_ref().expect("TLS ends there");
+    for own in &ended.chains {
+        assert_eq!(*own.certificates, ["gateway/shop/web/tls/shop/cert:0".into()]);
+        let authorities = "gateway/shop/web/tls/clients:8443:0".into();
+        assert_eq!(own.clients, ClientCertificates::Required(authorities));
+    }
+    assert_eq!(found[5].3, None, "TLS goes on");
     let anywhere = Gateway { addresses: Vec::new(), ..gateway };
     assert_eq!(read(&anywhere)[0].1, "127.0.0.1:80");
 }

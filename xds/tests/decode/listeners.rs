@@ -267,7 +267,7 @@ fn tls_that_is_not_ended_goes_by_name() {
         names: names.iter().map(|name| (*name).into()).collect(),
         clusters: vec![Share::all(cluster.into())],
     };
-    let expected = ListenerKind::Passthrough {
+    let expected = ListenerKind::ByName {
         chains: vec![sni(&["a.test", "*.b.test"], "a"), sni(&["c.test"], "c"), sni(&[], "rest")],
         options: TcpOptions::default(),
     };

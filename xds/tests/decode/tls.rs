@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use portolan_model::policy::Policy;
 use portolan_model::traffic::{
-    ClientCertificates, ClientTls, NameKind, NameMatch, ProxyHeader, TextMatch, TextTest,
-    TlsVersions, Trusted, Upstream,
+    ClientCertificates, ClientTls, ListenerKind, NameKind, NameMatch, ProxyHeader, Share, SniChain,
+    TcpOptions, TextMatch, TextTest, TlsVersions, Trusted, Upstream,
 };
 use portolan_model::{AppProtocol, PortTls};
 use portolan_proto::envoy::cluster::Cluster;
@@ -18,6 +18,7 @@ use portolan_proto::envoy::listener::filter::ConfigType as FilterConfig;
 use portolan_proto::envoy::listener::{Filter, FilterChain, FilterChainMatch, Listener};
 use portolan_proto::envoy::matcher::StringMatcher;
 use portolan_proto::envoy::matcher::string_matcher::MatchPattern;
+use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use portolan_proto::envoy::tls::certificate_validation_context::SystemRootCerts;
 use portolan_proto::envoy::tls::common_tls_context::{
     CombinedCertificateValidationContext, ValidationContextType,
@@ -33,7 +34,7 @@ use portolan_xds::resource::cluster::{self, Way};
 
 use crate::clusters::{eds, socket, taken};
 use crate::support::{any as encoded_any, config, entry};
-use crate::{address, any, number, yes};
+use crate::{address, any, number, secs, yes};
 
 fn named(name: &str) -> SdsSecretConfig {
     SdsSecretConfig { name: name.into(), ..SdsSecretConfig::default() }
@@ -96,6 +97,45 @@ fn chains_whose_requests_go_by_the_same_routes_ask_for_the_same_of_clients() {
                         certificates than filter_chains[0]";
         assert_eq!(error, expected);
     }
+}
+
+#[test]
+fn bytes_go_on_by_the_name_that_their_tls_asked_for() {
+    let to = |name: &str, cluster: &str, idle: Option<i64>| {
+        let proxy = TcpProxy {
+            cluster_specifier: Some(ClusterSpecifier::Cluster(cluster.into())),
+            idle_timeout: idle.and_then(secs),
+            ..TcpProxy::default()
+        };
+        let config_type = Some(FilterConfig::TypedConfig(any(&proxy)));
+        let filters = vec![Filter { name: "f".into(), config_type }];
+        FilterChain { filters, ..chain(name, None) }
+    };
+    let taken = |chains: Vec<FilterChain>| {
+        let decoded = decode::listener::decode(&any(&listener(chains)));
+        decoded.map(|(_, taken)| taken.expect("a socket").0).map_err(|e| e.to_string())
+    };
+    let by_name = taken(vec![to("a.test", "a", None), to("*.test", "b", None)]).expect("taken");
+    let sni = |name: &str, cluster: &str| SniChain {
+        names: vec![name.into()],
+        clusters: vec![Share::all(cluster.into())],
+    };
+    let chains = vec![sni("a.test", "a"), sni("*.test", "b")];
+    let expected = ListenerKind::ByName { chains, options: TcpOptions::default() };
+    assert_eq!(by_name.kind, expected);
+    assert_eq!(by_name.tls.expect("it ends here").chains.len(), 2);
+    let same = taken(vec![to("a.test", "a", None), to("b.test", "a", None)]).expect("taken");
+    assert!(matches!(same.kind, ListenerKind::Tcp { .. }), "{:?}", same.kind);
+    let error = taken(vec![to("a.test", "a", None), to("b.test", "b", Some(1))]);
+    let other = "l: filter_chains[1].filters: other than those of filter_chains[0]";
+    assert_eq!(error.expect_err("refused"), other);
+    let error = taken(vec![to("a.test", "a", None), chain("b.test", None)]);
+    assert_eq!(error.expect_err("refused"), other);
+    let raw = FilterChain { filter_chain_match: None, transport_socket: None, ..to("", "a", None) };
+    let error = taken(vec![to("a.test", "a", None), to("b.test", "b", None), raw]);
+    let clear = "l: filter_chains: bytes in the clear beside TLS that goes to other clusters: not \
+                 supported";
+    assert_eq!(error.expect_err("refused"), clear);
 }
 
 #[test]

@@ -45,10 +45,59 @@ pub struct GatewaySpec {
     pub infrastructure: Option<Value>,
     /// Passed over: listeners come from the Gateway alone.
     pub allowed_listeners: Option<Value>,
-    /// Passed over.
-    pub tls: Option<Value>,
+    /// What is asked of clients.
+    pub tls: Option<GatewayTls>,
     /// Passed over.
     pub default_scope: Option<String>,
+}
+
+/// `tls` of a [`GatewaySpec`].
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct GatewayTls {
+    /// What is asked of clients, where TLS ends.
+    pub frontend: Option<Frontend>,
+    /// What is shown to endpoints: passed over.
+    pub backend: Option<Value>,
+}
+
+/// `tls.frontend` of a [`GatewaySpec`].
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Frontend {
+    /// At all ports that say nothing of their own.
+    #[serde(default)]
+    pub default: FrontendTls,
+    /// At some.
+    #[serde(default)]
+    pub per_port: Vec<FrontendPort>,
+}
+
+/// What is asked of the clients of a port.
+#[derive(Clone, Debug, Deserialize)]
+pub struct FrontendPort {
+    /// The port.
+    pub port: i32,
+    /// What.
+    #[serde(default)]
+    pub tls: FrontendTls,
+}
+
+/// What is asked of clients.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub struct FrontendTls {
+    /// Nothing: no certificate.
+    pub validation: Option<FrontendValidation>,
+}
+
+/// How clients' certificates are looked at.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct FrontendValidation {
+    /// Where the authorities are that they must end in.
+    #[serde(default)]
+    pub ca_certificate_refs: Vec<super::BackendRef>,
+    /// `AllowValidOnly`, which is the default, or `AllowInsecureFallback`.
+    pub mode: Option<String>,
 }
 
 /// An address of a Gateway.

@@ -1,12 +1,13 @@
 //! Gateway -> draft.
 
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use serde_json::json;
 
-use super::super::api::{GROUP, Gateway, Listener, ListenerTls};
+use super::super::api::{BackendRef, Frontend, FrontendTls, GROUP, Gateway, Listener, ListenerTls};
 use super::super::draft::{
-    From, GatewayApiDraft, GatewayDraft, ListenerDraft, TargetRef, TlsDraft,
+    ClientsDraft, From, GatewayApiDraft, GatewayDraft, ListenerDraft, TargetRef, TlsDraft,
 };
 use super::super::selector::Selector;
 use super::{at_most, backends, hostname, meta};
@@ -16,6 +17,8 @@ use crate::object::Fault;
 /// Most listeners of a Gateway, and most addresses (CRD).
 const MAX_LISTENERS: usize = 64;
 const MAX_ADDRESSES: usize = 16;
+/// Most references to authorities (CRD).
+const MAX_AUTHORITIES: usize = 8;
 
 /// Converts a Gateway.
 ///
@@ -55,13 +58,68 @@ pub fn convert(gateway: &Gateway) -> Result<GatewayApiDraft, Fault> {
             (other, _) => unusable.push(format!("addresses of type {other} are not supported")),
         }
     }
+    let frontend = spec.tls.as_ref().and_then(|tls| tls.frontend.as_ref());
+    let (clients, clients_of_ports) = match frontend {
+        None => (None, BTreeMap::new()),
+        Some(said) => frontend_tls("spec.tls.frontend", said, &meta.namespace)?,
+    };
     Ok(GatewayApiDraft::Gateway(GatewayDraft {
         meta,
+        clients,
+        clients_of_ports,
         class: spec.gateway_class_name.as_str().into(),
         addresses,
         unusable,
         listeners,
     }))
+}
+
+/// What is asked of clients at all ports and at some.
+type Clients = (Option<ClientsDraft>, BTreeMap<u16, Option<ClientsDraft>>);
+
+fn frontend_tls(field: &str, said: &Frontend, namespace: &str) -> Result<Clients, Fault> {
+    at_most(&format!("{field}.perPort"), said.per_port.len(), MAX_LISTENERS)?;
+    let all = clients(&format!("{field}.default.validation"), &said.default, namespace)?;
+    let mut of_ports = BTreeMap::new();
+    for (i, said) in said.per_port.iter().enumerate() {
+        let field = format!("{field}.perPort[{i}]");
+        let port = port_number(&format!("{field}.port"), said.port)?;
+        let own = clients(&format!("{field}.tls.validation"), &said.tls, namespace)?;
+        if of_ports.insert(port, own).is_some() {
+            return Err(Fault::rejected(format!("{field}.port"), format!("{port} stands twice")));
+        }
+    }
+    Ok((all, of_ports))
+}
+
+fn clients(
+    field: &str,
+    said: &FrontendTls,
+    namespace: &str,
+) -> Result<Option<ClientsDraft>, Fault> {
+    let Some(said) = &said.validation else { return Ok(None) };
+    let name = format!("{field}.caCertificateRefs");
+    at_most(&name, said.ca_certificate_refs.len(), MAX_AUTHORITIES)?;
+    if said.ca_certificate_refs.is_empty() {
+        return Err(Fault::rejected(name, "must not be empty"));
+    }
+    let unsupported = match said.mode.as_deref() {
+        None | Some("AllowValidOnly") => None,
+        Some("AllowInsecureFallback") => {
+            Some("clients whose certificates are not valid are not let in".to_owned())
+        }
+        Some(other) => {
+            let reason = format!("{other:?} is not AllowValidOnly or AllowInsecureFallback");
+            return Err(Fault::rejected(format!("{field}.mode"), reason));
+        }
+    };
+    let refs = said.ca_certificate_refs.iter().enumerate();
+    let target = |(i, said): (usize, &BackendRef)| {
+        let target = backends::target(&format!("{name}[{i}]"), said, namespace)?;
+        Ok(TargetRef { kind: said.kind.as_deref().unwrap_or("ConfigMap").into(), ..target })
+    };
+    let authorities = refs.map(target).collect::<Result<_, Fault>>()?;
+    Ok(Some(ClientsDraft { authorities, unsupported }))
 }
 
 fn listener(field: &str, said: &Listener, namespace: &str) -> Result<ListenerDraft, Fault> {

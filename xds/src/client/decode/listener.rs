@@ -2,12 +2,12 @@
 //! proxy, or one of each of which the first bytes choose. API listeners are for gRPC clients and
 //! passed over.
 
-use std::sync::Arc;
+mod secured;
 
 use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
     AcceptProxy, HttpOptions, Listener as Socket, ListenerKind, ResourceName, RouteTable,
-    ServerTls, Share, SniChain, TcpOptions, TlsChain,
+    ServerTls, Share, TcpOptions,
 };
 use portolan_proto::envoy::connection_hash_policy::PolicySpecifier;
 use portolan_proto::envoy::core::{TransportSocket, transport_socket};
@@ -26,7 +26,7 @@ use portolan_proto::envoy::tls_inspector::TlsInspector;
 use prost::Name;
 
 use super::endpoints::socket_address;
-use super::{DecodeError, access, action, http, message, named, refuse, resource, time, tls};
+use super::{DecodeError, access, action, http, message, named, refuse, resource, time};
 use crate::resource::listener::HTTP_PROTOCOLS;
 
 /// The transport that is none.
@@ -128,10 +128,10 @@ fn chains(listener: &Listener, name: &ResourceName, inspected: bool) -> Result<C
     let of = |(field, chain): &Listed<'_>| end(field, chain, name);
     let matching = |(_, chain): &Listed<'_>| Match::of(chain.filter_chain_match.as_ref());
     if listed.iter().any(|(_, chain)| !is_raw(chain.transport_socket.as_ref())) {
-        return secured(&listed, name, headed);
+        return secured::secured(&listed, name, headed);
     }
-    if listed.iter().any(|(_, chain)| is_for_tls(chain)) {
-        let kind = passed_through(&listed, name)?;
+    if listed.iter().any(|(_, chain)| secured::is_for_tls(chain)) {
+        let kind = secured::passed_through(&listed, name)?;
         return Ok(Chains { kind, table: None, headed, tls: None });
     }
     let (kind, table) = match &listed[..] {
@@ -164,98 +164,6 @@ fn chains(listener: &Listener, name: &ResourceName, inspected: bool) -> Result<C
 
 /// A filter chain, and where it stands.
 type Listed<'a> = (String, &'a FilterChain);
-
-/// Chains that begin with TLS, told apart by the name that the client asks for, and one for what begins
-/// otherwise. All of them come to the same above it.
-fn secured(listed: &[Listed<'_>], name: &ResourceName, headed: bool) -> Result<Chains, String> {
-    let mut chains: Vec<TlsChain> = Vec::with_capacity(listed.len());
-    let mut above: Option<(ListenerKind, Option<RouteTable>)> = None;
-    let mut permissive = false;
-    for (field, chain) in listed {
-        let said = chain.transport_socket.as_ref();
-        if is_raw(said) {
-            if permissive || !is_for_the_rest(chain) {
-                let only = "beside TLS only one other chain is supported, of transport_protocol";
-                return Err(format!("{field}: {only} {RAW_BUFFER:?} or without conditions"));
-            }
-            permissive = true;
-        } else {
-            let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
-            let chain_of = tls::downstream(&format!("{field}.transport_socket"), said, names)?;
-            let first: &TlsChain = chains.first().unwrap_or(&chain_of);
-            let demands = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
-            if demands(first) != demands(&chain_of) {
-                // Requests of all chains go by the same routes: whoever came by the chain that asks
-                // for less would be where the other one's clients are let in alone.
-                let what = "another demand on clients' certificates than";
-                return Err(format!("{field}.transport_socket: {what} {}", listed[0].0));
-            }
-            chains.push(chain_of);
-        }
-        let own = match filters(field, chain, name)? {
-            End::Http(routes, table, options) => (ListenerKind::Http { routes, options }, table),
-            End::Tcp(clusters, options) => (ListenerKind::Tcp { clusters, options }, None),
-        };
-        match &above {
-            Some(first) if *first != own => {
-                return Err(format!("{field}.filters: other than those of {}", listed[0].0));
-            }
-            _ => above = Some(own),
-        }
-    }
-    let Some((kind, table)) = above else { return Err("filter_chains: missing".to_owned()) };
-    Ok(Chains { kind, table, headed, tls: Some(ServerTls { chains, permissive }) })
-}
-
-/// Whether a chain is for what begins with TLS, by its conditions.
-fn is_for_tls(chain: &FilterChain) -> bool {
-    let said = chain.filter_chain_match.as_ref();
-    said.is_some_and(|said| said.transport_protocol == "tls" || !said.server_names.is_empty())
-}
-
-/// Chains for TLS that is ended elsewhere, told apart by the name that the client asks for.
-fn passed_through(listed: &[Listed<'_>], name: &ResourceName) -> Result<ListenerKind, String> {
-    let mut chains = Vec::with_capacity(listed.len());
-    let mut common: Option<TcpOptions> = None;
-    for (field, chain) in listed {
-        if !is_for_tls(chain) {
-            let what = "only chains for TLS are supported beside one for it that does not end it";
-            return Err(format!("{field}.filter_chain_match: {what}"));
-        }
-        let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
-        let End::Tcp(clusters, options) = filters(field, chain, name)? else {
-            return Err(format!("{field}.filters: of TLS that is not ended there is no HTTP"));
-        };
-        if common.get_or_insert_with(|| options.clone()) != &options {
-            return Err(format!("{field}.filters: with other options than {}", listed[0].0));
-        }
-        chains.push(SniChain { names, clusters });
-    }
-    Ok(ListenerKind::Passthrough { chains, options: common.unwrap_or_default() })
-}
-
-/// Whether a chain is for whatever does not begin with TLS.
-fn is_for_the_rest(chain: &FilterChain) -> bool {
-    let Some(said) = &chain.filter_chain_match else { return true };
-    let rest = FilterChainMatch { transport_protocol: String::new(), ..said.clone() };
-    rest == FilterChainMatch::default() && ["", RAW_BUFFER].contains(&&*said.transport_protocol)
-}
-
-/// The names that a chain is for, in lower case.
-fn server_names(field: &str, chain: &FilterChain) -> Result<Vec<Arc<str>>, String> {
-    let Some(said) = &chain.filter_chain_match else { return Ok(Vec::new()) };
-    let rest = FilterChainMatch {
-        server_names: Vec::new(),
-        transport_protocol: String::new(),
-        ..said.clone()
-    };
-    let by_tls = ["", "tls"].contains(&said.transport_protocol.as_str());
-    if rest != FilterChainMatch::default() || !by_tls {
-        return Err(format!("{field}: only server_names are supported within TLS"));
-    }
-    let lower = said.server_names.iter().map(|name| name.to_ascii_lowercase().into());
-    Ok(lower.collect())
-}
 
 /// Which connections are for a filter chain.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
