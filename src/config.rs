@@ -20,7 +20,7 @@ use portolan_control::{Connect, GuardLimits, Pace, ServiceRanges};
 use portolan_model::{Balancer, DnsName};
 use portolan_proxy::{AccessLog, DecisionRecords};
 use portolan_runtime::telemetry::LogFormat;
-use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, Token};
+use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, OwnSource, Token};
 use serde_json::Value;
 
 pub(crate) use dns::Dns;
@@ -89,6 +89,7 @@ pub(crate) struct Proxy {
     pub(crate) inbound_address: Option<IpAddr>,
     /// The service account that it asks to be.
     pub(crate) service_account: Option<String>,
+    pub(crate) own: Option<OwnSource>,
     pub(crate) workers: usize,
     pub(crate) max_connections: usize,
     pub(crate) endpoint_metrics: usize,
@@ -318,6 +319,7 @@ fn proxy(r: &mut Reader) -> Proxy {
         serves: identity::services(r),
         inbound_address: identity::inbound_address(r),
         service_account: identity::service_account(r),
+        own: identity::own(r),
         workers: r.integer("proxy.workers", 0, 0..=1024, "Worker threads; 0 is one per core"),
         max_connections: r.integer(
             "proxy.max_connections",

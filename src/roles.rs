@@ -275,6 +275,7 @@ impl Start<'_> {
             serves: settings.serves.clone(),
             inbound_address: settings.inbound_address,
             service_account: settings.service_account.clone(),
+            own: settings.own.clone(),
             token: own.map(Token::Text).or_else(|| settings.token.clone()),
         };
         let (client, traffic) = XdsClient::new(&client, &self.metrics).map_err(cannot_start)?;

@@ -14,13 +14,15 @@ mod certificates;
 #[path = "foreign/backend.rs"]
 #[expect(dead_code, reason = "the application needs a part of it")]
 mod backend;
+#[path = "identity/elsewhere.rs"]
+mod elsewhere;
 #[path = "identity/kit.rs"]
 mod kit;
 
 use std::time::{Duration, Instant};
 
 use certificates::Authority;
-use kit::{CART, Front, OTHER, World, plain};
+use kit::{CART, From, Front, OTHER, World, plain};
 use support::PATIENCE;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -63,7 +65,8 @@ async fn both_sides_prove_who_they_are_and_nobody_else_gets_in() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_proxy_that_cannot_prove_who_it_is_serves_nobody_once_it_has_to() {
     let off = "'off'";
-    let world = World::start_as(Front::Portolan, Front::Portolan, off, 3600, None).await;
+    let world =
+        World::start_as(Front::Portolan, Front::Portolan, off, From::Issuer(3600), None).await;
     let world = world.expect("ours");
     let deadline = Instant::now() + PATIENCE;
     let answers = async |status: u16| {

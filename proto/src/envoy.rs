@@ -34,6 +34,7 @@ pub use pb::envoy::extensions::transport_sockets::tls::v3 as tls;
 pub use pb::envoy::extensions::upstreams::http::v3 as upstream_http;
 pub use pb::envoy::service::discovery::v3 as discovery;
 pub use pb::envoy::service::load_stats::v3 as load_stats;
+pub use pb::envoy::service::secret::v3 as secret;
 pub use pb::envoy::service::status::v3 as status;
 pub use pb::envoy::r#type::http::v3 as http_types;
 pub use pb::envoy::r#type::matcher::v3 as matcher;

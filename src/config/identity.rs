@@ -5,7 +5,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use portolan_model::ServiceKey;
-use portolan_xds::IssuerConfig;
+use portolan_runtime::CertificateFiles;
+use portolan_xds::{IssuerConfig, OwnSource};
 
 use super::reader::Reader;
 
@@ -87,4 +88,52 @@ pub(super) fn service_account(r: &mut Reader) -> Option<String> {
         r.reject("proxy.service_account", &format!("{said:?} is not namespace/name"));
     }
     Some(said)
+}
+
+/// Where the proxy has its certificate from, if not from the control plane.
+pub(super) fn own(r: &mut Reader) -> Option<OwnSource> {
+    let chain = r.optional(
+        "proxy.identity_certificate",
+        "PEM file of the certificate chain that the proxy proves itself with to other proxies, followed \
+         when it changes; empty: it comes from the control plane",
+    );
+    let key = r.optional("proxy.identity_key", "PEM file of its key");
+    let authorities = r.optional(
+        "proxy.identity_authorities",
+        "PEM file of the authorities that certificates of other proxies end in",
+    );
+    let agent = r.optional(
+        "proxy.identity_agent",
+        "Agent that has these instead, over SDS, such as SPIRE's: unix:///run/spire/sockets/agent.sock",
+    );
+    let certificate = r.text(
+        "proxy.identity_agent_certificate",
+        "default",
+        "Name of the agent's secret with the certificate",
+    );
+    let trusted = r.text(
+        "proxy.identity_agent_authorities",
+        "ROOTCA",
+        "Name of the agent's secret with the authorities",
+    );
+    match (chain, key, authorities, agent) {
+        (None, None, None, None) => None,
+        (None, None, None, Some(agent)) => {
+            Some(OwnSource::Sds { agent, certificate: certificate?, authorities: trusted? })
+        }
+        (Some(chain), Some(key), Some(authorities), None) => {
+            let pair = CertificateFiles { chain: chain.into(), key: key.into() };
+            Some(OwnSource::Files { pair, authorities: authorities.into() })
+        }
+        (.., Some(_)) => {
+            r.reject("proxy.identity_agent", "not used with proxy.identity_certificate: set one");
+            None
+        }
+        _ => {
+            let reason =
+                "proxy.identity_certificate, identity_key and identity_authorities go together";
+            r.reject("proxy.identity_certificate", reason);
+            None
+        }
+    }
 }

@@ -32,6 +32,14 @@ enum Running {
     Envoy(#[expect(dead_code, reason = "it runs for as long as it is held")] Envoy),
 }
 
+/// Where proxies have their certificates from.
+pub(crate) enum From<'a> {
+    /// The control plane, which issues them for so many seconds.
+    Issuer(u64),
+    /// Elsewhere: the settings for the proxy of an account.
+    Elsewhere(&'a dyn Fn(&str) -> Vec<String>),
+}
+
 /// Everything that runs.
 pub(crate) struct World {
     control: Process,
@@ -95,7 +103,7 @@ impl World {
         mode: &str,
         lifetime: u64,
     ) -> Option<Self> {
-        Self::start_as(client, server, mode, lifetime, Some("shop/web")).await
+        Self::start_as(client, server, mode, From::Issuer(lifetime), Some("shop/web")).await
     }
 
     /// The same, the proxy in front of the application being of this account, or of none.
@@ -103,7 +111,7 @@ impl World {
         client: Front,
         server: Front,
         mode: &str,
-        lifetime: u64,
+        from: From<'_>,
         account: Option<&str>,
     ) -> Option<Self> {
         static NEXT: AtomicU8 = AtomicU8::new(10);
@@ -125,25 +133,17 @@ impl World {
         std::fs::create_dir(folder.path().join("manifests")).expect("made");
         std::fs::write(folder.path().join("manifests/shop.yaml"), text).expect("written");
         let path = |name: &str| folder.path().join(name).to_str().expect("UTF-8").to_owned();
-        let mut control = Process::start(&[
-            "control",
-            "--manifests",
-            &path("manifests"),
-            "--log",
-            "warn",
-            "--admin",
-            "127.0.0.1:0",
-            "--xds-listen",
-            "127.0.0.1:0",
-            "--set",
-            "proxy.http=127.0.0.1:0",
-            "--set",
-            &format!("identity.issuer_folder={}", path("issuer")),
-            "--set",
-            &format!("identity.lifetime_secs={lifetime}"),
-            "--set",
-            "identity.local_clients=trusted",
-        ]);
+        let mut settings = vec!["proxy.http=127.0.0.1:0".to_owned()];
+        if let From::Issuer(lifetime) = from {
+            settings.push(format!("identity.issuer_folder={}", path("issuer")));
+            settings.push(format!("identity.lifetime_secs={lifetime}"));
+            settings.push("identity.local_clients=trusted".to_owned());
+        }
+        let manifests = path("manifests");
+        let mut args = vec!["control", "--manifests", &manifests, "--log", "warn"];
+        args.extend(["--admin", "127.0.0.1:0", "--xds-listen", "127.0.0.1:0"]);
+        args.extend(settings.iter().flat_map(|setting| ["--set", setting]));
+        let mut control = Process::start(&args);
         control.reach(1).await;
         let xds = control.address("xds").to_string();
         let start = |front: Front, account: Option<&str>, more: &[String]| match front {
@@ -152,9 +152,11 @@ impl World {
                     ["proxy", "--xds", &xds, "--admin", "127.0.0.1:0", "--log", "error"]
                         .map(str::to_owned)
                         .to_vec();
-                args.extend(account.into_iter().flat_map(|account| {
-                    ["--set".to_owned(), format!("proxy.service_account={account}")]
-                }));
+                let identity = account.into_iter().flat_map(|account| match from {
+                    From::Issuer(_) => vec![format!("proxy.service_account={account}")],
+                    From::Elsewhere(settings) => settings(account),
+                });
+                args.extend(identity.flat_map(|setting| ["--set".to_owned(), setting]));
                 args.extend(more.iter().cloned());
                 let args: Vec<&str> = args.iter().map(String::as_str).collect();
                 Running::Portolan(Process::start(&args))
@@ -196,6 +198,12 @@ impl World {
 
     pub(crate) fn control(&mut self) -> &mut Process {
         &mut self.control
+    }
+
+    /// Ends the control plane.
+    pub(crate) fn end_control(&mut self) {
+        self.control.signal("KILL");
+        self.control.wait();
     }
 
     pub(crate) fn server(&mut self) -> &mut Process {

@@ -131,7 +131,7 @@ impl Catalog {
                 ResourceType::Cluster if viewer.dialect() == Dialect::Grpc => {
                     self.of_grpc.get(name).or_else(|| self.lookup(kind, name)).cloned()
                 }
-                ResourceType::Cluster if viewer.own.0.is_none() && self.is_mutual(name) => {
+                ResourceType::Cluster if !viewer.has_identity() && self.is_mutual(name) => {
                     self.in_the_clear.get(name).cloned()
                 }
                 ResourceType::Listener => {
@@ -152,7 +152,7 @@ impl Catalog {
         let as_is = match kind {
             ResourceType::Cluster => {
                 (viewer.dialect() == Dialect::Envoy || self.of_grpc.is_empty())
-                    && (viewer.own.0.is_some() || self.in_the_clear.is_empty())
+                    && (viewer.has_identity() || self.in_the_clear.is_empty())
                     && self.apps.values().all(|service| viewer.serves.contains(service))
             }
             ResourceType::Endpoints => self.placed.is_empty(),

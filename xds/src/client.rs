@@ -7,10 +7,12 @@
 pub mod connect;
 pub mod decode;
 mod load;
+mod own;
 pub mod session;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,9 +32,11 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::metrics::ClientMetrics;
-use crate::{GATEWAYS, IDENTITY, NODE_NAME, SERVES};
+use crate::{GATEWAYS, IDENTITY, NODE_NAME, OWN_IDENTITY, SERVES};
 pub use connect::{ClientTls, Token};
 pub use load::LoadSource;
+use own::Follower;
+pub use own::{InvalidSource, OwnSecrets, OwnSource};
 use session::Session;
 
 /// Requests handed over to be written: room for the first ones of a stream. What does not fit
@@ -73,6 +77,8 @@ pub struct ClientConfig {
     pub service_account: Option<String>,
     /// What it proves its identity with, besides a certificate.
     pub token: Option<Token>,
+    /// Where its certificate towards other proxies is from; `None`: the control plane.
+    pub own: Option<OwnSource>,
 }
 
 /// The client before it runs.
@@ -86,11 +92,23 @@ pub struct XdsClient {
     sender: watch::Sender<Arc<TrafficConfig>>,
     inbound_address: Option<IpAddr>,
     load: Option<LoadSource>,
+    own: Option<(Follower, watch::Receiver<OwnSecrets>)>,
+}
+
+/// Why there is no client.
+#[derive(Debug, thiserror::Error)]
+pub enum InvalidClient {
+    /// The address of the control plane.
+    #[error("the control plane: {0}")]
+    Control(#[from] InvalidControl),
+    /// Where its certificate is from.
+    #[error(transparent)]
+    Own(#[from] InvalidSource),
 }
 
 /// An address that cannot be used.
 #[derive(Debug, thiserror::Error)]
-#[error("control plane address {address:?}: {reason}")]
+#[error("address {address:?}: {reason}")]
 pub struct InvalidControl {
     address: String,
     reason: String,
@@ -100,11 +118,11 @@ impl XdsClient {
     /// A client and the place where it puts the configuration, empty at first.
     ///
     /// # Errors
-    /// When the address is not a URI.
+    /// When the address is not a URI, or the proxy's own certificate cannot be had.
     pub fn new(
         config: &ClientConfig,
         metrics: &Metrics,
-    ) -> Result<(Self, watch::Receiver<Arc<TrafficConfig>>), InvalidControl> {
+    ) -> Result<(Self, watch::Receiver<Arc<TrafficConfig>>), InvalidClient> {
         let invalid = |reason: String| InvalidControl { address: config.control.clone(), reason };
         let endpoint = Endpoint::from_shared(config.control.clone())
             .map_err(|e| invalid(e.to_string()))?
@@ -115,11 +133,14 @@ impl XdsClient {
             .initial_stream_window_size(4 * 1024 * 1024)
             .initial_connection_window_size(4 * 1024 * 1024);
         let (sender, receiver) = watch::channel(Arc::default());
+        let own = config.own.as_ref().map(|source| Follower::open(source, metrics)).transpose()?;
         let metrics = ClientMetrics::new(metrics);
         let (tls, token) = (config.tls.clone(), config.token.clone());
         let (node, inbound_address) = (node(config), config.inbound_address);
         let load = None;
-        Ok((Self { endpoint, tls, token, node, metrics, sender, inbound_address, load }, receiver))
+        let client =
+            Self { endpoint, tls, token, node, metrics, sender, inbound_address, load, own };
+        Ok((client, receiver))
     }
 
     /// Reports load where clusters ask for it.
@@ -135,18 +156,31 @@ impl XdsClient {
     /// Never: a control plane that is away or sends rubbish is waited for.
     pub async fn run(self, lifecycle: Lifecycle) -> Result<(), std::convert::Infallible> {
         tokio::select! {
-            ended = self.follow(lifecycle) => ended,
+            ended = self.follow(&lifecycle) => ended,
+            () = self.follow_own(&lifecycle) => Ok(()),
             () = self.report_load() => Ok(()),
         }
     }
 
-    async fn follow(&self, lifecycle: Lifecycle) -> Result<(), std::convert::Infallible> {
+    /// Follows where the proxy's certificate is from.
+    async fn follow_own(&self, lifecycle: &Lifecycle) {
+        if let Some((source, _)) = &self.own {
+            source.run(lifecycle).await;
+        }
+        std::future::pending::<()>().await;
+    }
+
+    async fn follow(&self, lifecycle: &Lifecycle) -> Result<(), std::convert::Infallible> {
         let mut session = Session::listening_at(self.inbound_address);
+        let mut own = self.own.as_ref().map(|(_, secrets)| secrets.clone());
+        if let Some(own) = &mut own {
+            session.set_own(own.borrow_and_update().clone());
+        }
         let mut pause = BACKOFF_FIRST;
         loop {
             let started = Instant::now();
             let status = tokio::select! {
-                status = self.stream(&mut session) => status,
+                status = self.stream(&mut session, own.as_mut()) => status,
                 () = lifecycle.draining() => return Ok(()),
             };
             self.metrics.connected.set(0);
@@ -159,19 +193,28 @@ impl XdsClient {
             if started.elapsed() >= BACKOFF_RESET {
                 pause = BACKOFF_FIRST;
             }
-            tokio::select! {
-                () = tokio::time::sleep(jittered(pause)) => {}
-                () = lifecycle.draining() => return Ok(()),
+            let mut over = pin!(tokio::time::sleep(jittered(pause)));
+            loop {
+                tokio::select! {
+                    () = &mut over => break,
+                    () = lifecycle.draining() => return Ok(()),
+                    // A certificate runs out whether there is a control plane or not.
+                    () = own::changed(own.as_mut()) => self.renew(&mut session, own.as_mut()),
+                }
             }
             pause = (pause * 2).min(BACKOFF_LIMIT);
         }
     }
 
     /// One stream, to its end; returns why it ended.
-    async fn stream(&self, session: &mut Session) -> Status {
+    async fn stream(
+        &self,
+        session: &mut Session,
+        own: Option<&mut watch::Receiver<OwnSecrets>>,
+    ) -> Status {
         self.metrics.connects.inc();
         let mut hold = None;
-        let ended = self.try_stream(session, &mut hold).await;
+        let ended = self.try_stream(session, own, &mut hold).await;
         // Nothing more comes for now: what there is, is better than what was before.
         if hold.is_some() && session.is_begun() {
             self.publish(session);
@@ -186,6 +229,7 @@ impl XdsClient {
     async fn try_stream(
         &self,
         session: &mut Session,
+        mut own: Option<&mut watch::Receiver<OwnSecrets>>,
         hold: &mut Option<Instant>,
     ) -> Result<(), Status> {
         let channel: Channel = connect::connect(&self.endpoint, &self.tls).await?;
@@ -217,6 +261,10 @@ impl XdsClient {
                     }
                     continue;
                 }
+                () = own::changed(own.as_deref_mut()) => {
+                    self.renew(session, own.as_deref_mut());
+                    continue;
+                }
                 () = tokio::time::sleep_until(deadline), if hold.is_some() => {
                     *hold = None;
                     self.publish(session);
@@ -242,6 +290,15 @@ impl XdsClient {
                 let until = Instant::now() + wait;
                 *hold = Some(hold.map_or(until, |earlier| earlier.min(until)));
             }
+        }
+    }
+
+    /// Puts another certificate of the proxy's in force, with what came last.
+    fn renew(&self, session: &mut Session, own: Option<&mut watch::Receiver<OwnSecrets>>) {
+        let Some(own) = own else { return };
+        session.set_own(own.borrow_and_update().clone());
+        if session.is_begun() {
+            self.publish(session);
         }
     }
 
@@ -279,11 +336,13 @@ impl Outbox {
 fn node(config: &ClientConfig) -> Node {
     let zone = config.zone.clone().unwrap_or_default();
     let name = |name: &String| Value { kind: Some(Kind::StringValue(name.clone())) };
+    let known = "yes".to_owned();
     let said = [
         (NODE_NAME, config.node_name.as_ref()),
         (GATEWAYS, config.gateways.as_ref()),
         (SERVES, config.serves.as_ref()),
         (IDENTITY, config.service_account.as_ref()),
+        (OWN_IDENTITY, config.own.as_ref().map(|_| &known)),
     ];
     let fields = said.into_iter().filter_map(|(key, said)| Some((key.to_owned(), name(said?))));
     let fields = fields.collect();

@@ -24,11 +24,14 @@ pub const NODE_NAME: &str = "NODE_NAME";
 pub const SERVES: &str = "portolan.dev/serves";
 /// Key in a node's metadata of the service account that it asks to be, such as `shop/web`.
 pub const IDENTITY: &str = "portolan.dev/identity";
+/// Key in a node's metadata that says that it proves who it is with a certificate of its own, and
+/// needs none from here.
+pub const OWN_IDENTITY: &str = "portolan.dev/own-identity";
 /// Key in a node's metadata of the Gateways that it serves: `*`, or names between commas.
 pub const GATEWAYS: &str = "portolan.dev/gateways";
 
 pub use capability::{Agent, Capabilities, ClientKind, Dialect, Feature};
-pub use client::{ClientConfig, ClientTls, LoadSource, Token, XdsClient};
+pub use client::{ClientConfig, ClientTls, LoadSource, OwnSource, Token, XdsClient};
 pub use config::{
     CertificateSpec, ListenerOptions, ListenerSpec, ListenerTarget, ListenerTls, ResourceConfig,
 };

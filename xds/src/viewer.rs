@@ -28,6 +28,8 @@ pub struct Viewer {
     pub secrets: bool,
     /// The certificate that it proves itself with, if it has one of the built-in issuer.
     pub own: Own,
+    /// Whether it says that it has one from elsewhere.
+    pub has_other: bool,
     /// Whether it says that it knows resources with a time to live.
     pub ttl: bool,
     /// What its kind can take.
@@ -112,6 +114,7 @@ impl Default for Viewer {
             serves: Arc::default(),
             secrets: false,
             own: Own::default(),
+            has_other: false,
             ttl: false,
             capabilities: Capabilities::of(&Agent::default()),
         }
@@ -123,6 +126,12 @@ impl Viewer {
     #[must_use]
     pub fn is_restricted(&self) -> bool {
         self.namespaces.is_some()
+    }
+
+    /// Whether it can prove who it is to other proxies.
+    #[must_use]
+    pub fn has_identity(&self) -> bool {
+        self.own.0.is_some() || self.has_other
     }
 
     /// Whether it may see a resource. Resources of no service are for clients that may see all;

@@ -334,6 +334,7 @@ async fn followed(
         service_account: None,
         tls: ClientTls::default(),
         token: None,
+        own: None,
     };
     let (client, traffic) = XdsClient::new(&config, &Metrics::new()).expect("an address");
     tasks.spawn(async {

@@ -10,12 +10,14 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::Generation;
-use portolan_model::traffic::{ResourceName, TrafficConfig};
+use portolan_model::traffic::{ResourceName, Secret, TrafficConfig};
 use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::rpc::Status;
 
+use super::OwnSecrets;
 use super::decode::{self, Decoded, cluster, endpoints, generation, listener, route, secret};
+use crate::issuer::{AUTHORITIES, OWN, is_own};
 use crate::resource::ResourceType;
 use crate::resource::inbound::PREFIX as INBOUND;
 
@@ -35,6 +37,8 @@ pub struct Session {
     inline_endpoints: BTreeMap<ResourceName, ResourceName>,
     /// Where listeners in front of endpoints are, if not at all addresses.
     inbound_address: Option<IpAddr>,
+    /// What the proxy proves itself with, where that does not come from here.
+    own: Option<OwnSecrets>,
     /// The generation last received; it is in force once the configuration is complete.
     generation: Option<Generation>,
 }
@@ -82,6 +86,27 @@ impl Session {
     #[must_use]
     pub fn listening_at(inbound_address: Option<IpAddr>) -> Self {
         Self { inbound_address, ..Self::default() }
+    }
+
+    /// The proxy's certificate comes from elsewhere: this is what there is of it.
+    pub fn set_own(&mut self, own: OwnSecrets) {
+        let secrets = &mut self.config.secrets;
+        let mut put = |name: &str, secret: Option<&Arc<Secret>>| match secret {
+            Some(secret) => {
+                secrets.insert(name.into(), Arc::clone(secret));
+            }
+            None => {
+                secrets.remove(name);
+            }
+        };
+        put(OWN, own.certificate.as_ref());
+        put(AUTHORITIES, own.authorities.as_ref());
+        self.own = Some(own);
+    }
+
+    /// Whether a secret comes from elsewhere.
+    fn is_own(&self, name: &str) -> bool {
+        self.own.is_some() && is_own(ResourceType::Secret, name)
     }
 
     /// Whether the full sets came: before, a configuration without listeners says nothing.
@@ -306,11 +331,14 @@ impl Session {
     /// Subscribes to the secrets of listeners and clusters, if the set of them changed.
     fn secrets(&mut self) -> Option<DiscoveryRequest> {
         let kind = ResourceType::Secret;
-        let names: BTreeSet<ResourceName> = self.config.named_secrets().cloned().collect();
+        let named = self.config.named_secrets().filter(|name| !self.is_own(name));
+        let names: BTreeSet<ResourceName> = named.cloned().collect();
         if self.types[kind.index()].names == names {
             return None;
         }
-        retain(&mut self.config.secrets, |name| names.contains(name));
+        let has_own = self.own.is_some();
+        let is_own = |name: &str| has_own && is_own(ResourceType::Secret, name);
+        retain(&mut self.config.secrets, |name| names.contains(name) || is_own(name));
         self.types[kind.index()].names = names;
         Some(self.request(kind, None))
     }

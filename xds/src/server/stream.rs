@@ -28,7 +28,7 @@ use crate::issuer::Issuer;
 use crate::metrics::ServerMetrics;
 use crate::resource::ResourceType;
 use crate::viewer::{Gateways, Own, Viewer, parse_serves};
-use crate::{GATEWAYS, IDENTITY, NODE_NAME, SERVES};
+use crate::{GATEWAYS, IDENTITY, NODE_NAME, OWN_IDENTITY, SERVES};
 
 /// How long routes are held back for a client that does not ask for the endpoints of a new cluster.
 const HOLD_LIMIT: Duration = Duration::from_secs(5);
@@ -304,7 +304,8 @@ fn viewer(proven: &Viewer, node: &Node) -> Viewer {
     let capabilities = Capabilities::of(&Agent::from(node));
     let gateways = text(node, GATEWAYS).map(Gateways::parse).unwrap_or_default();
     let serves = text(node, SERVES).map(parse_serves).unwrap_or_default();
-    Viewer { place: place(node), gateways, serves, ttl, capabilities, ..proven.clone() }
+    let has_other = text(node, OWN_IDENTITY).is_some();
+    Viewer { place: place(node), gateways, serves, has_other, ttl, capabilities, ..proven.clone() }
 }
 
 /// What a client says under a key of its metadata.
