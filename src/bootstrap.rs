@@ -22,6 +22,7 @@ const GATEWAYS: &str = portolan_xds::GATEWAYS;
 /// Keys of the services in front of whose endpoints it stands, and of who it asks to be.
 const SERVES: &str = portolan_xds::SERVES;
 const IDENTITY: &str = portolan_xds::IDENTITY;
+const OWN_IDENTITY: &str = portolan_xds::OWN_IDENTITY;
 
 /// What both kinds of client have to know.
 #[derive(Clone, Debug)]
@@ -37,6 +38,16 @@ struct Client {
     /// The service account that it asks to be.
     service_account: Option<String>,
     tls: Option<Tls>,
+    /// What it proves itself with to others than the control plane.
+    own: Option<Own>,
+}
+
+/// Files with a certificate of a client's own.
+#[derive(Clone, Debug)]
+struct Own {
+    certificate: String,
+    key: String,
+    authorities: String,
 }
 
 /// Where the control plane is.
@@ -64,7 +75,17 @@ struct Tls {
 pub(crate) fn run(command: &BootstrapCommand) -> anyhow::Result<ExitCode> {
     let text = match command {
         BootstrapCommand::Grpc(args) => {
-            let client = client(&args.client, "grpc").map_err(cannot_start)?;
+            let mut client = client(&args.client, "grpc").map_err(cannot_start)?;
+            client.serves.clone_from(&args.serves);
+            client.own = match (&args.identity_cert, &args.identity_key, &args.identity_ca) {
+                (Some(certificate), Some(key), Some(authorities)) => Some(Own {
+                    certificate: certificate.clone(),
+                    key: key.clone(),
+                    authorities: authorities.clone(),
+                }),
+                // The command line knows that they go together.
+                _ => None,
+            };
             let token = args.token_file.as_deref();
             format!("{:#}\n", grpc::bootstrap(&client, token).map_err(cannot_start)?)
         }
@@ -111,7 +132,8 @@ fn client(args: &ClientArgs, kind: &str) -> anyhow::Result<Client> {
     let node_id = args.node_id.clone().or_else(host).unwrap_or_else(|| kind.to_owned());
     let (zone, node_name) = (args.zone.clone(), args.node_name.clone());
     let (gateways, serves, service_account) = (Vec::new(), Vec::new(), None);
-    Ok(Client { server, node_id, zone, node_name, gateways, serves, service_account, tls })
+    let own = None;
+    Ok(Client { server, node_id, zone, node_name, gateways, serves, service_account, tls, own })
 }
 
 impl Client {
@@ -133,6 +155,9 @@ impl Client {
         }
         if let Some(account) = &self.service_account {
             metadata.insert(IDENTITY.to_owned(), json!(account));
+        }
+        if self.own.is_some() {
+            metadata.insert(OWN_IDENTITY.to_owned(), json!("yes"));
         }
         if !metadata.is_empty() {
             node.insert("metadata".to_owned(), metadata.into());

@@ -72,6 +72,31 @@ fn grpc_goes_by_the_routes_of_a_service() {
 }
 
 #[test]
+fn grpc_servers_in_python_go_by_the_policies_of_their_service() {
+    grpc_servers_go_by_policies("python");
+}
+
+#[test]
+fn grpc_servers_in_go_go_by_the_policies_of_their_service() {
+    grpc_servers_go_by_policies("go");
+}
+
+#[test]
+fn grpc_servers_in_java_go_by_the_policies_of_their_service() {
+    grpc_servers_go_by_policies("java");
+}
+
+fn grpc_servers_go_by_policies(language: &str) {
+    let modules = ["grpc", "grpc_tools.protoc", "cryptography"];
+    let Some(mut python) = foreign::python(&modules) else { return };
+    if language != "python" && foreign::peer(language).is_none() {
+        return;
+    }
+    let arguments = ["--proto", "proto", "--language", language];
+    run(script(&mut python, "grpc_access.py").args(arguments));
+}
+
+#[test]
 fn a_client_in_python_follows_endpoints_over_the_plain_api() {
     let modules = ["grpc", "grpc_tools.protoc", "grpc_health.v1", "grpc_reflection.v1alpha"];
     let Some(mut python) = foreign::python(&modules) else { return };

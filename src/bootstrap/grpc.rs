@@ -1,10 +1,11 @@
 //! The bootstrap file of gRPC (gRFC A27), for `GRPC_XDS_BOOTSTRAP` of every gRPC.
 
 use anyhow::bail;
-use portolan_xds::resource::listener::SERVER_PREFIX;
+use portolan_xds::resource::server::PREFIX;
+use portolan_xds::resource::tls::PROVIDER;
 use serde_json::{Value, json};
 
-use super::Client;
+use super::{Client, Own};
 
 /// Makes it.
 ///
@@ -27,12 +28,29 @@ pub(super) fn bootstrap(client: &Client, token_file: Option<&str>) -> anyhow::Re
     let mut node = client.node();
     // gRPC for Node.js refuses a bootstrap without one, even an empty one.
     node.entry("locality").or_insert_with(|| json!({}));
-    Ok(json!({
+    let mut bootstrap = json!({
         "xds_servers": [server],
         "node": node,
         // The listener that a gRPC server asks for, by the address it listens on (gRFC A36).
-        "server_listener_resource_name_template": format!("{SERVER_PREFIX}%s"),
-    }))
+        "server_listener_resource_name_template": format!("{PREFIX}%s"),
+    });
+    if let Some(own) = &client.own {
+        bootstrap["certificate_providers"] = json!({ PROVIDER: provider(own) });
+    }
+    Ok(bootstrap)
+}
+
+/// Files that are read again every minute (gRFC A29, "File watcher certificate provider").
+fn provider(own: &Own) -> Value {
+    json!({
+        "plugin_name": "file_watcher",
+        "config": {
+            "certificate_file": own.certificate,
+            "private_key_file": own.key,
+            "ca_certificate_file": own.authorities,
+            "refresh_interval": "60s",
+        },
+    })
 }
 
 /// gRFC A65 for TLS; the files are read again every ten minutes.

@@ -10,7 +10,8 @@ fn plain(server: &str) -> Client {
     let server = Server::parse(server).expect("a server");
     let (zone, node_name, gateways, serves) = (None, None, Vec::new(), Vec::new());
     let (node_id, service_account, tls) = ("n".to_owned(), None, None);
-    Client { server, node_id, zone, node_name, gateways, serves, service_account, tls }
+    let own = None;
+    Client { server, node_id, zone, node_name, gateways, serves, service_account, tls, own }
 }
 
 fn placed(client: Client) -> Client {
@@ -102,6 +103,27 @@ fn grpc_gets_a_server_its_credentials_and_a_node() {
     let made = grpc::bootstrap(&client, Some("token")).expect("made");
     let token = json!([{ "type": "jwt_token_file", "config": { "jwt_token_file": "token" } }]);
     assert_eq!(made["xds_servers"][0]["call_creds"], token);
+    let own = Own {
+        certificate: "chain.pem".to_owned(),
+        key: "key.pem".to_owned(),
+        authorities: "ca.pem".to_owned(),
+    };
+    let serves = vec!["shop/a".to_owned(), "shop/b".to_owned()];
+    let server = Client { own: Some(own), serves, ..plain("x:1") };
+    let made = grpc::bootstrap(&server, None).expect("made");
+    let provider = json!({
+        "plugin_name": "file_watcher",
+        "config": {
+            "certificate_file": "chain.pem",
+            "private_key_file": "key.pem",
+            "ca_certificate_file": "ca.pem",
+            "refresh_interval": "60s",
+        },
+    });
+    assert_eq!(made["certificate_providers"], json!({ "portolan": provider }));
+    let metadata =
+        json!({ "portolan.dev/serves": "shop/a,shop/b", "portolan.dev/own-identity": "yes" });
+    assert_eq!(made["node"]["metadata"], metadata);
     let error = grpc::bootstrap(&plain("x:1"), Some("token")).expect_err("in the clear");
     assert!(error.to_string().contains("--tls-ca"), "{error}");
 }

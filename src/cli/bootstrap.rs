@@ -22,6 +22,19 @@ pub(crate) struct GrpcBootstrapArgs {
     /// File with a token that calls to the control plane carry (gRFC A97).
     #[arg(long, value_name = "FILE")]
     pub(crate) token_file: Option<String>,
+    /// Services that its servers serve, such as shop/web, so that these go by their policies; repeat for
+    /// several.
+    #[arg(long, value_name = "NAMESPACE/NAME")]
+    pub(crate) serves: Vec<String>,
+    /// PEM file of the certificate chain by which it proves who it is to other clients and servers.
+    #[arg(long, value_name = "FILE", requires_all = ["identity_key", "identity_ca"])]
+    pub(crate) identity_cert: Option<String>,
+    /// PEM file of its private key.
+    #[arg(long, value_name = "FILE", requires_all = ["identity_cert", "identity_ca"])]
+    pub(crate) identity_key: Option<String>,
+    /// PEM file of the authorities that their certificates end in.
+    #[arg(long, value_name = "FILE", requires_all = ["identity_cert", "identity_key"])]
+    pub(crate) identity_ca: Option<String>,
 }
 
 #[derive(Debug, Args)]

@@ -20,11 +20,13 @@ class Authority:
         self.file = folder / f"{name}.pem"
         self.file.write_bytes(pem(made.sign(self._key, hashes.SHA256())))
 
-    def issue(self, name):
-        """Files of a new chain and its key, for localhost and 127.0.0.1. Those of the same name
-        are replaced, each atomically."""
+    def issue(self, name, uri=None):
+        """Files of a new chain and its key, for localhost and 127.0.0.1, and a URI. Those of the same
+        name are replaced, each atomically."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
+        if uri:
+            names.append(x509.UniformResourceIdentifier(uri))
         made = self._begun(name, key)
         made = made.add_extension(x509.SubjectAlternativeName(names), critical=False)
         private = key.private_bytes(

@@ -12,6 +12,7 @@ import sys
 sys.dont_write_bytecode = True
 import echo_stubs
 import grpc
+import grpc.experimental
 
 
 def main():
@@ -22,7 +23,10 @@ def main():
 
 def call(target, messages, services):
     """A call for each line."""
-    with grpc.insecure_channel(target) as channel:
+    # As the control plane has it, and in the clear where that says nothing.
+    clear = grpc.experimental.insecure_channel_credentials()
+    credentials = grpc.xds_channel_credentials(clear) if target.startswith("xds:") else clear
+    with grpc.secure_channel(target, credentials) as channel:
         echo = services.EchoStub(channel)
         tell(peer=f"grpcio {grpc.__version__}")
         for line in sys.stdin:

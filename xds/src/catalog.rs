@@ -18,7 +18,7 @@ use portolan_model::{Changes, GatewayKey, Generation, Key, ServiceKey, Snapshot}
 use crate::capability::{Dialect, Feature};
 use crate::config::ResourceConfig;
 use crate::issuer;
-use crate::resource::{Encoded, ResourceType, gateway, listener, route};
+use crate::resource::{Encoded, ResourceType, gateway, route, server};
 use crate::viewer::Viewer;
 use edit::{Edit, Had};
 pub use owner::{Owner, owner};
@@ -40,6 +40,8 @@ pub struct Catalog {
     by_name_only: OrdMap<Name, Encoded>,
     /// Clusters that gRPC is told in other words than Envoy.
     of_grpc: OrdMap<Name, Encoded>,
+    /// The same where both sides are to prove who they are, for clients that can.
+    of_grpc_mutual: OrdMap<Name, Encoded>,
     /// Clusters as clients get them that cannot prove who they are, where others are to.
     in_the_clear: OrdMap<Name, Encoded>,
     /// Clusters of applications behind a proxy, by whose they are.
@@ -60,6 +62,8 @@ pub struct Catalog {
     /// When each service last changed.
     changed_at: OrdMap<ServiceKey, Generation>,
     snapshot: Arc<Snapshot>,
+    /// Of the SPIFFE ids in policies.
+    trust_domain: Arc<str>,
 }
 
 /// A listener that is a socket: who has a use for it.
@@ -129,13 +133,15 @@ impl Catalog {
                 }
                 ResourceType::Endpoints => self.endpoints_at(name, viewer),
                 ResourceType::Cluster if viewer.dialect() == Dialect::Grpc => {
-                    self.of_grpc.get(name).or_else(|| self.lookup(kind, name)).cloned()
+                    let mutual = viewer.has_other.then(|| self.of_grpc_mutual.get(name)).flatten();
+                    let told = mutual.or_else(|| self.of_grpc.get(name));
+                    told.or_else(|| self.lookup(kind, name)).cloned()
                 }
                 ResourceType::Cluster if !viewer.has_identity() && self.is_mutual(name) => {
                     self.in_the_clear.get(name).cloned()
                 }
                 ResourceType::Listener => {
-                    self.lookup(kind, name).cloned().or_else(|| listener::encode_server(name))
+                    self.lookup(kind, name).cloned().or_else(|| self.server(name, viewer))
                 }
                 ResourceType::Route if name == route::HTTP_ROUTES && viewer.is_restricted() => {
                     Some(self.visible_routes(viewer))
@@ -151,7 +157,8 @@ impl Catalog {
     pub fn is_same_for_all(&self, kind: ResourceType, viewer: &Viewer) -> bool {
         let as_is = match kind {
             ResourceType::Cluster => {
-                (viewer.dialect() == Dialect::Envoy || self.of_grpc.is_empty())
+                (viewer.dialect() == Dialect::Envoy
+                    || (self.of_grpc.is_empty() && self.of_grpc_mutual.is_empty()))
                     && (viewer.has_identity() || self.in_the_clear.is_empty())
                     && self.apps.values().all(|service| viewer.serves.contains(service))
             }
@@ -203,6 +210,12 @@ impl Catalog {
         self.merged[kind.index()].as_ref().unwrap_or(&self.types[kind.index()])
     }
 
+    /// The listener of a gRPC server.
+    fn server(&self, name: &str, viewer: &Viewer) -> Option<Encoded> {
+        let guard = server::guard(&self.snapshot, &viewer.serves, server::address(name)?.port())?;
+        server::encode(name, &guard, viewer.has_other, &self.trust_domain)
+    }
+
     /// Endpoint sets that depend on the place are encoded once for all clients that get the same.
     fn endpoints_at(&self, name: &str, viewer: &Viewer) -> Option<Encoded> {
         let shared = || self.types[ResourceType::Endpoints.index()].get(name).cloned();
@@ -230,6 +243,7 @@ impl Catalog {
         config: &ResourceConfig,
     ) -> (Self, Changed) {
         let mut catalog = self.clone();
+        catalog.trust_domain = config.trust_domain.as_str().into();
         let mut nodes_changed = false;
         let mut gateways: BTreeSet<GatewayKey> = BTreeSet::new();
         let keys: BTreeSet<ServiceKey> = match changes {

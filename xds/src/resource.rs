@@ -12,7 +12,8 @@ mod policy;
 pub(crate) mod rbac;
 pub mod route;
 pub mod secret;
-mod tls;
+pub mod server;
+pub mod tls;
 
 use std::fmt;
 use std::sync::Arc;

@@ -68,7 +68,8 @@ fn place(
     }
     if !open.is_empty() {
         let text = format!(
-            "no proxy stands in front of port {}: the Service has no portolan.dev/app-port",
+            "no proxy stands in front of port {}: the Service has no portolan.dev/app-port; gRPC servers \
+             that say that they serve it go by it",
             open.join(", ")
         );
         return refuse("NotEnforced", text);

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	xdscreds "google.golang.org/grpc/credentials/xds"
 	"google.golang.org/grpc/status"
 	"google.golang.org/grpc/xds" // For the scheme of targets, too.
 )
@@ -35,8 +36,14 @@ func main() {
 
 // call makes a call for each line.
 func call(target string) error {
-	creds := grpc.WithTransportCredentials(insecure.NewCredentials())
-	conn, err := grpc.NewClient(target, creds, grpc.WithDefaultCallOptions(grpc.ForceCodec(echoCodec{})))
+	// As the control plane has it, and in the clear where that says nothing.
+	fallback := xdscreds.ClientOptions{FallbackCreds: insecure.NewCredentials()}
+	creds, err := xdscreds.NewClientCredentials(fallback)
+	if err != nil {
+		return err
+	}
+	codec := grpc.WithDefaultCallOptions(grpc.ForceCodec(echoCodec{}))
+	conn, err := grpc.NewClient(target, grpc.WithTransportCredentials(creds), codec)
 	if err != nil {
 		return err
 	}
@@ -77,6 +84,8 @@ func codeName(code codes.Code) string {
 		return "UNAVAILABLE"
 	case codes.DeadlineExceeded:
 		return "DEADLINE_EXCEEDED"
+	case codes.PermissionDenied:
+		return "PERMISSION_DENIED"
 	default:
 		return code.String()
 	}
@@ -88,7 +97,12 @@ func serve(address string) error {
 	if err != nil {
 		return err
 	}
-	server, err := xds.NewGRPCServer(grpc.ForceServerCodec(echoCodec{}))
+	fallback := xdscreds.ServerOptions{FallbackCreds: insecure.NewCredentials()}
+	creds, err := xdscreds.NewServerCredentials(fallback)
+	if err != nil {
+		return err
+	}
+	server, err := xds.NewGRPCServer(grpc.Creds(creds), grpc.ForceServerCodec(echoCodec{}))
 	if err != nil {
 		return err
 	}

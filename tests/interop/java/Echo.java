@@ -3,6 +3,7 @@ import com.google.protobuf.CodedOutputStream;
 import com.google.protobuf.WireFormat;
 import io.grpc.CallOptions;
 import io.grpc.Channel;
+import io.grpc.ChannelCredentials;
 import io.grpc.Grpc;
 import io.grpc.InsecureChannelCredentials;
 import io.grpc.InsecureServerCredentials;
@@ -13,6 +14,7 @@ import io.grpc.Status;
 import io.grpc.stub.ClientCalls;
 import io.grpc.stub.ServerCalls;
 import io.grpc.xds.XdsServerBuilder;
+import io.grpc.xds.XdsChannelCredentials;
 import io.grpc.xds.XdsServerCredentials;
 import java.io.BufferedReader;
 import java.io.ByteArrayInputStream;
@@ -68,7 +70,11 @@ public final class Echo {
 
   /** Makes a call for each line. */
   private static void call(String target) throws IOException, InterruptedException {
-    Channel channel = Grpc.newChannelBuilder(target, InsecureChannelCredentials.create()).build();
+    // As the control plane has it, and in the clear where that says nothing.
+    ChannelCredentials clear = InsecureChannelCredentials.create();
+    ChannelCredentials credentials =
+        target.startsWith("xds:") ? XdsChannelCredentials.create(clear) : clear;
+    Channel channel = Grpc.newChannelBuilder(target, credentials).build();
     tellPeer();
     for (String line = LINES.readLine(); line != null; line = LINES.readLine()) {
       String[] words = line.split(" ");

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use imbl::OrdMap;
+use portolan_model::policy::TlsMode;
 use portolan_model::{
     BackendTls, Gateway, Generation, Protocol, Service, ServiceAccess, ServiceEntry, ServiceKey,
-    ServiceKind, ServicePort, ServiceRoutes, Snapshot,
+    ServiceKind, ServicePort, ServiceRoutes, SlicePort, Snapshot,
 };
 
 use super::placed::Placed;
@@ -17,7 +18,7 @@ use crate::resource::gateway::Made;
 use crate::resource::route::Around;
 use crate::resource::{
     Encoded, ResourceType, cluster, cluster_name, endpoints, gateway, generation, inbound,
-    listener, route, target_name,
+    listener, route, server, target_name,
 };
 
 /// Services that are gone of which it is known when they went.
@@ -41,6 +42,15 @@ pub(super) struct Had<'a> {
     routes: Option<&'a Arc<ServiceRoutes>>,
     tls: Option<&'a Arc<BackendTls>>,
     access: Option<&'a Arc<ServiceAccess>>,
+}
+
+/// What the listeners of a service's gRPC servers depend on.
+#[derive(PartialEq)]
+struct Guards<'a> {
+    access: Option<&'a Arc<ServiceAccess>>,
+    mutual: Option<TlsMode>,
+    /// The ports of the service and of its endpoints, where policies are about them.
+    ports: Option<(&'a Vec<ServicePort>, Vec<&'a SlicePort>)>,
 }
 
 impl<'a> Had<'a> {
@@ -70,6 +80,17 @@ impl<'a> Had<'a> {
         self.tls.is_some_and(|tls| tls.ports.get(&port).is_some_and(Option::is_none))
     }
 
+    /// What the listeners of its gRPC servers depend on.
+    fn guards(&self) -> Option<Guards<'a>> {
+        let entry = self.entry?;
+        let mutual = entry.service.policy.mutual_tls.as_ref().map(|mutual| mutual.mode);
+        let ports = self.access.map(|_| {
+            let ports = entry.slices.iter().flat_map(|slice| &slice.ports);
+            (&entry.service.ports, ports.collect::<Vec<_>>())
+        });
+        Some(Guards { access: self.access, mutual, ports })
+    }
+
     /// Whether all is the same, but perhaps for endpoints.
     fn is_set_up_as(&self, other: &Self) -> bool {
         self.service() == other.service()
@@ -93,6 +114,10 @@ impl<'a> Edit<'a> {
     /// Replaces what the old entry of a service made by what the new one makes.
     pub(super) fn service(&mut self, key: &ServiceKey, before: Had<'_>, after: Had<'_>) {
         let (old, new) = (before.entry, after.entry);
+        if before.guards() != after.guards() {
+            // Its servers have listeners of names that only they know: those look again that have one.
+            self.changed.insert((ResourceType::Listener, server::PREFIX.into()));
+        }
         if old != new || !before.is_set_up_as(&after) {
             self.catalog.changed_at.insert(key.clone(), self.generation);
         }
@@ -178,7 +203,10 @@ impl<'a> Edit<'a> {
             let way = had.way(port.port);
             let envoy = cluster::encode(service, port, way, config, Dialect::Envoy);
             let clear = matches!(way, cluster::Way::Mutual(_)).then(|| plain(Dialect::Envoy));
-            self.in_the_clear(&name, clear);
+            self.other(|catalog| &mut catalog.in_the_clear, &name, clear);
+            let mutual = matches!(way, cluster::Way::Mutual(_))
+                .then(|| cluster::encode(service, port, way, config, Dialect::Grpc));
+            self.other(|catalog| &mut catalog.of_grpc_mutual, &name, mutual);
             self.dialect(name, envoy, plain(Dialect::Grpc));
             let target = target_name(&service.key, port.port, zone);
             let api = listener::encode_api(&service.key, port.port, zone);
@@ -199,11 +227,16 @@ impl<'a> Edit<'a> {
         }
     }
 
-    /// A cluster for clients that cannot prove who they are, if they get another.
-    fn in_the_clear(&mut self, name: &Name, clear: Option<Encoded>) {
-        let map = &mut self.catalog.in_the_clear;
-        let changed = match clear {
-            Some(clear) => write(map, name, clear),
+    /// A cluster as some clients get it, if they get another than the rest.
+    fn other(
+        &mut self,
+        of: fn(&mut Catalog) -> &mut OrdMap<Name, Encoded>,
+        name: &Name,
+        other: Option<Encoded>,
+    ) {
+        let map = of(self.catalog);
+        let changed = match other {
+            Some(other) => write(map, name, other),
             None => map.remove(name).is_some(),
         };
         if changed {
@@ -246,6 +279,7 @@ impl<'a> Edit<'a> {
             ResourceType::Endpoints => drop(self.catalog.placed.remove(&name)),
             ResourceType::Cluster => {
                 self.catalog.of_grpc.remove(&name);
+                self.catalog.of_grpc_mutual.remove(&name);
                 self.catalog.in_the_clear.remove(&name);
                 self.catalog.apps.remove(&name);
             }

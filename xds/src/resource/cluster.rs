@@ -144,7 +144,7 @@ fn http_options(port: &ServicePort, wanted: &Connections) -> HashMap<String, Any
 }
 
 /// A PROXY header before all else, then TLS. gRPC has no socket for the first, and for the second only
-/// what is set up at the client: it refuses the whole cluster for either.
+/// what is set up at the client: it refuses the whole cluster for any other.
 fn transport_socket(
     service: &Service,
     port: &ServicePort,
@@ -153,7 +153,8 @@ fn transport_socket(
     dialect: Dialect,
 ) -> Option<TransportSocket> {
     if dialect == Dialect::Grpc {
-        return None;
+        let Way::Mutual(mutual) = way else { return None };
+        return Some(tls::mutual_of_grpc(mutual, &service.key, &config.trust_domain));
     }
     let socket = |name: &str, config| TransportSocket {
         name: format!("envoy.transport_sockets.{name}"),

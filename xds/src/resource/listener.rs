@@ -1,7 +1,5 @@
-//! LDS: sockets for proxies, API listeners by which gRPC clients resolve `xds:///` targets, and
-//! what gRPC servers serve by.
+//! LDS: sockets for proxies, and API listeners by which gRPC clients resolve `xds:///` targets.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,10 +22,6 @@ use portolan_proto::envoy::listener::{
 };
 use portolan_proto::envoy::listener_proxy_protocol::ProxyProtocol;
 use portolan_proto::envoy::protobuf::{Any, BoolValue};
-use portolan_proto::envoy::route::{
-    NonForwardingAction, Route, RouteConfiguration, RouteMatch, VirtualHost, route::Action,
-    route_match::PathSpecifier,
-};
 use portolan_proto::envoy::stateful_session::StatefulSession;
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
 use portolan_proto::envoy::tls::common_tls_context::{
@@ -56,11 +50,6 @@ const GRPC_WEB_FILTER: &str = "envoy.filters.http.grpc_web";
 pub const HTTP_PROTOCOLS: [&str; 3] = ["http/1.0", "http/1.1", "h2c"];
 /// How long a client may say nothing until it counts as one that does not speak HTTP.
 const DETECT_TIMEOUT: Duration = Duration::from_secs(1);
-
-/// Under this and its address a gRPC server asks for its listener, if its bootstrap says
-/// `"server_listener_resource_name_template": "grpc/server?xds.resource.listening_address=%s"`
-/// (the name of gRFC A36's example).
-pub const SERVER_PREFIX: &str = "grpc/server?xds.resource.listening_address=";
 
 /// Encodes a socket listener.
 #[must_use]
@@ -240,42 +229,6 @@ pub fn encode_api(key: &ServiceKey, port: u16, zone: &DnsName) -> Encoded {
         ..Listener::default()
     };
     Encoded::new(&name, &listener)
-}
-
-/// Encodes the listener of a gRPC server that listens on the address its name holds (gRFC A36):
-/// it serves whatever arrives there. `None` for any other name.
-#[must_use]
-pub fn encode_server(name: &str) -> Option<Encoded> {
-    let address: SocketAddr = name.strip_prefix(SERVER_PREFIX)?.parse().ok()?;
-    if address.port() == 0 {
-        return None;
-    }
-    let serve = Route {
-        r#match: Some(RouteMatch {
-            path_specifier: Some(PathSpecifier::Prefix(String::new())),
-            ..RouteMatch::default()
-        }),
-        action: Some(Action::NonForwardingAction(NonForwardingAction {})),
-        ..Route::default()
-    };
-    let routes = RouteConfiguration {
-        name: name.to_owned(),
-        virtual_hosts: vec![VirtualHost {
-            name: name.to_owned(),
-            domains: vec!["*".to_owned()],
-            routes: vec![serve],
-            ..VirtualHost::default()
-        }],
-        ..RouteConfiguration::default()
-    };
-    let manager = connection_manager(name, RouteSpecifier::RouteConfig(routes));
-    let listener = Listener {
-        name: name.to_owned(),
-        address: Some(socket_address(address)),
-        default_filter_chain: Some(chain(HTTP_FILTER, pack(&manager))),
-        ..Listener::default()
-    };
-    Some(Encoded::new(name, &listener))
 }
 
 pub(super) fn chain(filter: &str, config: Any) -> FilterChain {

@@ -15,8 +15,8 @@ use portolan_proto::envoy::tls::common_tls_context::{
 };
 use portolan_proto::envoy::tls::subject_alt_name_matcher::SanType;
 use portolan_proto::envoy::tls::{
-    CertificateValidationContext, CommonTlsContext, SdsSecretConfig, SubjectAltNameMatcher,
-    UpstreamTlsContext,
+    CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
+    SdsSecretConfig, SubjectAltNameMatcher, UpstreamTlsContext,
 };
 
 use super::cluster::ads;
@@ -62,6 +62,62 @@ pub(super) fn mutual(
     domain: &str,
     speaks: Option<&AppProtocol>,
 ) -> TransportSocket {
+    let context = UpstreamTlsContext {
+        sni: host.to_owned(),
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_sds_secret_configs: vec![by_name(OWN)],
+            alpn_protocols: alpn(speaks),
+            validation_context_type: Some(of_ids(ids(mutual, service, domain))),
+            ..CommonTlsContext::default()
+        }),
+        ..UpstreamTlsContext::default()
+    };
+    socket(&context)
+}
+
+/// The same for gRPC, which has the certificates of its own bootstrap and looks at the names in the field
+/// that is older (gRFC A29).
+pub(super) fn mutual_of_grpc(
+    mutual: &MutualTls,
+    service: &ServiceKey,
+    domain: &str,
+) -> TransportSocket {
+    let context = UpstreamTlsContext {
+        common_tls_context: Some(CommonTlsContext {
+            tls_certificate_provider_instance: Some(provider()),
+            validation_context_type: Some(of_provider(ids(mutual, service, domain))),
+            ..CommonTlsContext::default()
+        }),
+        ..UpstreamTlsContext::default()
+    };
+    socket(&context)
+}
+
+/// What gRPC's bootstrap calls its certificates (`certificate_providers`).
+pub const PROVIDER: &str = "portolan";
+
+pub(super) fn provider() -> CertificateProviderPluginInstance {
+    CertificateProviderPluginInstance {
+        instance_name: PROVIDER.to_owned(),
+        ..CertificateProviderPluginInstance::default()
+    }
+}
+
+/// Certificates that end in the authorities of the bootstrap, for ids such as these; for any, if there are
+/// none.
+#[expect(deprecated, reason = "gRPC reads no other")]
+pub(super) fn of_provider(patterns: Vec<MatchPattern>) -> ValidationContextType {
+    let matcher =
+        |pattern| StringMatcher { match_pattern: Some(pattern), ..StringMatcher::default() };
+    ValidationContextType::ValidationContext(CertificateValidationContext {
+        ca_certificate_provider_instance: Some(provider()),
+        match_subject_alt_names: patterns.into_iter().map(matcher).collect(),
+        ..CertificateValidationContext::default()
+    })
+}
+
+/// Who the endpoints of a service are.
+fn ids(mutual: &MutualTls, service: &ServiceKey, domain: &str) -> Vec<MatchPattern> {
     let own = service.namespace();
     let accounts = mutual.accounts.iter().map(|account| {
         let namespace = account.namespace.as_deref().unwrap_or(own);
@@ -71,17 +127,7 @@ pub(super) fn mutual(
     if patterns.is_empty() {
         patterns.push(MatchPattern::Prefix(spiffe(domain, own, "")));
     }
-    let context = UpstreamTlsContext {
-        sni: host.to_owned(),
-        common_tls_context: Some(CommonTlsContext {
-            tls_certificate_sds_secret_configs: vec![by_name(OWN)],
-            alpn_protocols: alpn(speaks),
-            validation_context_type: Some(of_ids(patterns)),
-            ..CommonTlsContext::default()
-        }),
-        ..UpstreamTlsContext::default()
-    };
-    socket(&context)
+    patterns
 }
 
 /// Whoever is of the trust domain.

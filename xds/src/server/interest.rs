@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::sync::{Arc, PoisonError, RwLock};
 
-use dashmap::DashMap;
+use dashmap::{DashMap, DashSet};
 
 use super::clients::Client;
 use super::session::InterestChange;
 use crate::catalog::{Changed, Name};
-use crate::resource::ResourceType;
+use crate::resource::{ResourceType, server};
 
 type Subscribers = HashMap<u64, Arc<Client>, foldhash::fast::RandomState>;
 
@@ -17,6 +17,8 @@ type Subscribers = HashMap<u64, Arc<Client>, foldhash::fast::RandomState>;
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     names: DashMap<(ResourceType, Name), Subscribers, foldhash::fast::RandomState>,
+    /// Those of them that are listeners of gRPC servers, which change without being named.
+    servers: DashSet<Name, foldhash::fast::RandomState>,
     all: [RwLock<Subscribers>; ResourceType::ALL.len()],
 }
 
@@ -25,6 +27,9 @@ impl Interest {
     pub(super) fn apply(&self, client: &Arc<Client>, change: InterestChange) {
         match change {
             InterestChange::Add(kind, name) => {
+                if is_server(kind, &name) {
+                    self.servers.insert(name.clone());
+                }
                 let mut subscribers = self.names.entry((kind, name)).or_default();
                 subscribers.insert(client.id(), client.clone());
             }
@@ -42,14 +47,20 @@ impl Interest {
     /// once for each of its resources.
     pub(super) fn wake(&self, changed: &Changed) -> usize {
         let mut told = 0;
-        for key in changed {
+        let (named, servers): (Vec<_>, Vec<_>) =
+            changed.iter().partition(|(_, name)| **name != *server::PREFIX);
+        let servers: Vec<(ResourceType, Name)> = match servers[..] {
+            [] => Vec::new(),
+            _ => self.servers.iter().map(|name| (ResourceType::Listener, name.clone())).collect(),
+        };
+        for key in named.iter().copied().chain(&servers) {
             if let Some(subscribers) = self.names.get(key) {
                 subscribers.values().for_each(|client| client.mark([key]));
                 told += subscribers.len();
             }
         }
         for kind in ResourceType::ALL {
-            let of_kind = || changed.iter().filter(move |(k, _)| *k == kind);
+            let of_kind = || named.iter().copied().filter(move |(k, _)| *k == kind);
             if of_kind().next().is_some() {
                 let all = self.all[kind.index()].read().unwrap_or_else(PoisonError::into_inner);
                 all.values().for_each(|client| client.mark(of_kind()));
@@ -66,13 +77,21 @@ impl Interest {
 
     fn remove(&self, id: u64, kind: ResourceType, name: Name) {
         let key = (kind, name);
-        self.names.remove_if_mut(&key, |_, subscribers| {
+        let gone = self.names.remove_if_mut(&key, |_, subscribers| {
             subscribers.remove(&id);
             subscribers.is_empty()
         });
+        if gone.is_some() && is_server(key.0, &key.1) {
+            self.servers.remove(&key.1);
+        }
     }
 
     fn with_all(&self, kind: ResourceType, act: impl FnOnce(&mut Subscribers)) {
         act(&mut self.all[kind.index()].write().unwrap_or_else(PoisonError::into_inner));
     }
+}
+
+/// Whether a name is that of a gRPC server's listener.
+fn is_server(kind: ResourceType, name: &str) -> bool {
+    kind == ResourceType::Listener && server::address(name).is_some()
 }
