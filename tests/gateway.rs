@@ -25,6 +25,8 @@ mod grpc_web;
 mod https;
 #[path = "gateway/kit.rs"]
 mod kit;
+#[path = "gateway/limits.rs"]
+mod limits;
 #[path = "gateway/passthrough.rs"]
 mod passthrough;
 #[path = "gateway/rollouts.rs"]

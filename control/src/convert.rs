@@ -69,11 +69,11 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         Object::GatewayClass(class) => of_gateway_api(gateway::convert::class(class)),
         Object::Gateway(gateway) => of_gateway_api(gateway::convert::gateway(gateway)),
         Object::HttpRoute(route) => {
-            let faults = gateway::convert::rollback_faults(&route.metadata);
+            let faults = gateway::convert::annotation_faults(&route.metadata, false);
             of_gateway_api(gateway::convert::http(route)).map(|(draft, _)| (draft, faults))
         }
         Object::GrpcRoute(route) => {
-            let faults = gateway::convert::rollback_faults(&route.metadata);
+            let faults = gateway::convert::annotation_faults(&route.metadata, true);
             of_gateway_api(gateway::convert::grpc(route)).map(|(draft, _)| (draft, faults))
         }
         Object::TcpRoute(route) => of_gateway_api(gateway::convert::tcp(route)),

@@ -30,9 +30,9 @@ pub use listener::{
 };
 pub use route::{
     Abort, Action, Asked, Conditions, Cors, CorsVerdict, Edits, Fault, HashPolicy, HeaderEdit,
-    HeaderMatch, HeaderTest, InvalidRoutes, Mirror, PathEdit, PathMatch, Pattern, QueryMatch,
-    RateLimit, Redirect, Respond, Route, RouteTable, Session, SessionBy, Share, Substitution,
-    TextMatch, TextTest, VirtualHost, falls_in, pick,
+    HeaderMatch, HeaderTest, InvalidRoutes, Mirror, PathEdit, PathMatch, Pattern, PerClient,
+    QueryMatch, RateLimit, Redirect, Respond, Route, RouteTable, Session, SessionBy, Share,
+    Substitution, Taken, TextMatch, TextTest, VirtualHost, falls_in, pick,
 };
 
 pub use tls::{

@@ -11,6 +11,7 @@ pub use pb::envoy::config::endpoint::v3 as endpoint;
 pub use pb::envoy::config::listener::v3 as listener;
 pub use pb::envoy::config::rbac::v3 as rbac;
 pub use pb::envoy::config::route::v3 as route;
+pub use pb::envoy::extensions::common::ratelimit::v3 as ratelimit;
 pub use pb::envoy::extensions::filters::common::fault::v3 as fault;
 pub use pb::envoy::extensions::filters::http::adaptive_concurrency::v3 as adaptive_concurrency;
 pub use pb::envoy::extensions::filters::http::cors::v3 as http_cors;

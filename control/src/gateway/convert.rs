@@ -3,11 +3,13 @@
 //! rule is marked, and the status of the route says so.
 
 mod access;
+mod annotations;
 mod backend_tls;
 mod backends;
 mod cors;
 mod filters;
 mod gateway;
+mod limits;
 mod matches;
 mod rollback;
 mod routes;
@@ -27,9 +29,9 @@ use crate::convert::{check_label, check_subdomain};
 use crate::object::Fault;
 
 pub use access::access;
+pub use annotations::faults as annotation_faults;
 pub use backend_tls::{authorities, policy};
 pub use gateway::convert as gateway;
-pub use rollback::faults as rollback_faults;
 pub use routes::{grpc, http, tcp, tls};
 
 /// Converts a class.

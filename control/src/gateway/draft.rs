@@ -8,7 +8,7 @@ use std::time::Duration;
 use portolan_model::AccessEntry;
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{
-    Conditions, Cors, Edits, NameKind, PathMatch, Redirect, Secret, Session,
+    Conditions, Cors, Edits, Fault, NameKind, PathMatch, RateLimit, Redirect, Secret, Session,
 };
 
 use super::selector::Selector;
@@ -139,6 +139,10 @@ pub struct RouteDraft {
     pub rules: Vec<RuleDraft>,
     /// When a backend loses its weight, if ever.
     pub rollback: Option<RollbackDraft>,
+    /// What is put in on purpose.
+    pub fault: Option<Arc<Fault>>,
+    /// How often it may be taken.
+    pub rate_limit: Option<Arc<RateLimit>>,
 }
 
 /// When a backend loses its weight: once it falls behind the one that has the most.

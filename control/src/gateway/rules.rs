@@ -186,6 +186,8 @@ fn routes(
         conditions: (!conditions.is_empty()).then(|| Box::new(conditions.clone())),
         action,
         cors: rule.cors.clone(),
+        fault: route.fault.clone(),
+        rate_limit: route.rate_limit.clone(),
         ..Route::to(path.clone(), "".into())
     };
     let answered = || {

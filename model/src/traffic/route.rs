@@ -26,7 +26,7 @@ pub use condition::{
 };
 pub use cors::{Cors, CorsVerdict};
 pub use fault::{Abort, Fault};
-pub use rate_limit::RateLimit;
+pub use rate_limit::{PerClient, RateLimit, Taken};
 pub use session::{Session, SessionBy};
 pub use substitution::Substitution;
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{
     self, Abort, Action, CorsVerdict, Edits, HeaderEdit, ListenerKind, Mirror, PathEdit, PathMatch,
-    RateLimit, ResourceName, Share, falls_in,
+    RateLimit, ResourceName, Share, Taken, falls_in,
 };
 
 use super::account::Account;
@@ -191,7 +191,13 @@ pub(super) fn route(
         };
         if let Some(limit) = &route.rate_limit {
             let now = u64::try_from(CLOCK.elapsed().as_nanos()).unwrap_or(u64::MAX);
-            if !limit.take(now, client.origin.shared.random()) {
+            let remote = view.remote().unwrap_or(client.peer.ip());
+            let Taken { passes, displaced } =
+                limit.take(now, client.origin.shared.random(), remote);
+            if displaced {
+                client.origin.metrics.displaced.add(1);
+            }
+            if !passes {
                 let over = over(limit, asked).marked(marks);
                 return Some(Routed { delay: None, way: Err(over) });
             }

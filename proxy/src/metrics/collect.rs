@@ -151,6 +151,11 @@ impl ProxyMetrics {
         let all = self.sum(|w| &w.listeners, |l| [l.cut.get()]);
         let values = all.iter().map(|(name, [n])| ([("listener", &**name)], *n));
         counter(encoder, "proxy_responses_cut", "Responses begun and not ended", values)?;
+        let all = self.sum(|w| &w.listeners, |l| [l.displaced.get()]);
+        let values = all.iter().map(|(name, [n])| ([("listener", &**name)], *n));
+        let help =
+            "Clients whose buckets of a limit of rate gave way to others' before they were full";
+        counter(encoder, "proxy_rate_limit_displaced", help, values)?;
         self.encode_routes(encoder)
     }
 

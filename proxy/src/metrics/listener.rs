@@ -37,6 +37,8 @@ pub(crate) struct ListenerMetrics {
     pub(crate) local: [Tally; Reason::ALL.len()],
     /// Responses that were begun and cut.
     pub(crate) cut: Tally,
+    /// Clients whose buckets of a limit of rate gave way to others'.
+    pub(crate) displaced: Tally,
     /// What was judged by who may do what, by [`OUTCOMES`].
     pub(crate) access: [Tally; OUTCOMES.len()],
     pub(crate) http2: Http2Metrics,

@@ -14,6 +14,7 @@ use portolan_proto::envoy::http_connection_manager::{
     HttpConnectionManager, HttpFilter, Rds, http_filter,
 };
 use portolan_proto::envoy::http_cors::Cors;
+use portolan_proto::envoy::http_fault::HttpFault;
 use portolan_proto::envoy::http_inspector::HttpInspector;
 use portolan_proto::envoy::http_router::Router;
 use portolan_proto::envoy::listener::{
@@ -21,6 +22,7 @@ use portolan_proto::envoy::listener::{
     filter::ConfigType, listener_filter,
 };
 use portolan_proto::envoy::listener_proxy_protocol::ProxyProtocol;
+use portolan_proto::envoy::local_ratelimit::LocalRateLimit;
 use portolan_proto::envoy::protobuf::{Any, BoolValue};
 use portolan_proto::envoy::stateful_session::StatefulSession;
 use portolan_proto::envoy::tcp_proxy::{TcpProxy, tcp_proxy::ClusterSpecifier};
@@ -37,7 +39,7 @@ use super::cluster::ads;
 use super::endpoints::socket_address;
 use super::policy::number;
 use super::route::HTTP_ROUTES;
-use super::route::filters::{CORS, SESSION};
+use super::route::filters::{CORS, FAULT, LIMITS, RATE_LIMIT, SESSION};
 use super::{Encoded, cluster_name, duration, pack, secret, target_name};
 use crate::config::{ListenerSpec, ListenerTarget, ListenerTls};
 
@@ -263,9 +265,12 @@ pub(super) fn connection_manager(
 /// refuse what it has beside the router.
 pub(super) fn proxy_manager(stat_prefix: &str, routes: RouteSpecifier) -> HttpConnectionManager {
     let mut manager = connection_manager(stat_prefix, routes);
-    // The first and the last do nothing but what a route asks of them.
+    let limits = LocalRateLimit { stat_prefix: LIMITS.to_owned(), ..LocalRateLimit::default() };
+    // All but one do nothing but what a route asks of them.
     let before = [
         http_filter(CORS, pack(&Cors {})),
+        http_filter(FAULT, pack(&HttpFault::default())),
+        http_filter(RATE_LIMIT, pack(&limits)),
         http_filter(GRPC_WEB_FILTER, pack(&GrpcWeb {})),
         http_filter(SESSION, pack(&StatefulSession::default())),
     ];

@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use portolan_model::policy::{BackOff, HashOn, Retries, RetryOn};
 use portolan_model::traffic::{
-    Action, ClientCertificates, Conditions, Cors, Edits, HashPolicy, HeaderEdit, HeaderMatch,
-    HeaderTest, ListenerKind, Mirror, PathEdit, PathMatch, Pattern, QueryMatch, Redirect, Respond,
-    Route, RouteTable, ServerTls, Session, SessionBy, Share, SniChain, Substitution, TextMatch,
-    TextTest, VirtualHost,
+    Abort, Action, ClientCertificates, Conditions, Cors, Edits, Fault, HashPolicy, HeaderEdit,
+    HeaderMatch, HeaderTest, ListenerKind, Mirror, PathEdit, PathMatch, Pattern, PerClient,
+    QueryMatch, RateLimit, Redirect, Respond, Route, RouteTable, ServerTls, Session, SessionBy,
+    Share, SniChain, Substitution, TextMatch, TextTest, VirtualHost,
 };
 use portolan_model::{Gateway, GatewayKey, GatewayPort, GatewaySni};
 use portolan_xds::client::decode;
@@ -88,6 +88,10 @@ fn routes_mean_the_same_to_our_proxy() {
         edits: None,
     };
     let substitution = Substitution::new("^/a/(.*)$", r"/\1/b").expect("valid");
+    let mut limited = RateLimit::new(200, Duration::from_millis(10), 429);
+    limited.resource_exhausted = true;
+    let each = Duration::from_micros(700);
+    limited.per_client = Some(PerClient { tokens: 3, each, most: 4_096 });
     let cases: Vec<Route> = vec![
         to(PathMatch::Prefix("/".into())),
         to(PathMatch::Exact("/a".into())),
@@ -179,6 +183,20 @@ fn routes_mean_the_same_to_our_proxy() {
                 name: "kept".into(),
                 by: SessionBy::Cookie { path: "/".into(), ttl: Some(Duration::from_secs(3600)) },
             })),
+            ..to(under())
+        },
+        Route {
+            fault: Some(Arc::new(Fault {
+                headers: vec![header("x-a", HeaderTest::Present(true))],
+                delay: Some((Duration::from_millis(1500), 10_000)),
+                abort: Some((Abort::Http(503), 1_000_000)),
+            })),
+            rate_limit: Some(Arc::new(limited)),
+            ..to(under())
+        },
+        Route {
+            fault: Some(Arc::new(Fault { abort: Some((Abort::Grpc(14), 5)), ..Fault::default() })),
+            rate_limit: Some(Arc::new(RateLimit::new(RateLimit::ANY.0, RateLimit::ANY.1, 429))),
             ..to(under())
         },
         Route {

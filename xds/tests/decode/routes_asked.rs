@@ -425,7 +425,12 @@ fn what_filters_cannot_do_is_refused_by_name() {
     let cases = [
         (bucket(|b| b.fill_interval = None), ".token_bucket.fill_interval: missing"),
         (bucket(|b| b.tokens_per_fill = Some(UInt32Value { value: 0 })), ".token_bucket.tokens_per_fill: 0 in 1s"),
-        (limited(|l| l.descriptors = vec![Default::default()]), ".descriptors: not supported"),
+        (limited(|l| l.descriptors = vec![Default::default()]),
+            ".descriptors[0].entries: only one of remote_address, of any value, is supported"),
+        (limited(|l| l.descriptors = vec![Default::default(); 2]),
+            ".descriptors: only one of remote_address, of any value, is supported"),
+        (limited(|l| l.rate_limits = vec![Default::default()]),
+            ".descriptors: only one of remote_address, of any value, is supported"),
         (limited(|l| l.local_rate_limit_per_downstream_connection = true),
             ".local_rate_limit_per_downstream_connection: not supported"),
         (fault(|f| f.upstream_cluster = "c".into()), ".upstream_cluster: not supported"),

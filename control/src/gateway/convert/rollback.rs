@@ -2,41 +2,55 @@
 
 use std::time::Duration;
 
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-
 use super::super::draft::RollbackDraft;
+use super::annotations::number;
 use super::duration;
-use crate::object::Fault;
-use crate::rejection::Severity;
 
-/// What they begin with.
-const PREFIX: &str = "portolan.dev/";
 const SWITCH: &str = "rollback";
+/// The annotations, in order.
+pub(super) const NAMES: [&str; 6] = [
+    SWITCH,
+    "rollback-attempt",
+    "rollback-latency-margin-percent",
+    "rollback-min-requests",
+    "rollback-success-margin-percent",
+    "rollback-window",
+];
 /// Longest time within which a backend is judged, and longest text of an attempt.
 const MAX_WINDOW: Duration = Duration::from_secs(3600);
 const MAX_ATTEMPT: usize = 253;
 
-/// What the annotations cannot be read as.
-pub fn faults(metadata: &ObjectMeta) -> Vec<Fault> {
-    read(metadata).1
+/// Takes in annotations.
+#[derive(Debug)]
+pub(super) struct Reader {
+    draft: RollbackDraft,
+    is_on: bool,
+    /// The switch is there; so are others.
+    is_said: bool,
+    settings: bool,
 }
 
-/// What they ask for. What cannot be read falls back alone, and is named.
-pub(super) fn read(metadata: &ObjectMeta) -> (Option<RollbackDraft>, Vec<Fault>) {
-    let mut draft = RollbackDraft {
-        success_margin: 5,
-        latency_margin: None,
-        min_requests: 100,
-        window: Duration::from_secs(60),
-        attempt: None,
-    };
-    let (mut is_on, mut is_said, mut settings, mut faults) = (false, false, false, Vec::new());
-    for (name, text) in metadata.annotations.iter().flatten() {
-        let Some(name) = name.strip_prefix(PREFIX) else { continue };
+impl Default for Reader {
+    fn default() -> Self {
+        let draft = RollbackDraft {
+            success_margin: 5,
+            latency_margin: None,
+            min_requests: 100,
+            window: Duration::from_secs(60),
+            attempt: None,
+        };
+        Self { draft, is_on: false, is_said: false, settings: false }
+    }
+}
+
+impl Reader {
+    /// Takes one; `None` if it is none of these.
+    pub(super) fn take(&mut self, name: &str, text: &str) -> Option<Result<(), String>> {
+        let draft = &mut self.draft;
         let read = match name {
             SWITCH => {
-                is_on = text == "on";
-                let known = is_on || text == "off";
+                self.is_on = text == "on";
+                let known = self.is_on || text == "off";
                 known.then_some(()).ok_or_else(|| format!("{text:?} is not on or off"))
             }
             "rollback-success-margin-percent" => {
@@ -56,33 +70,24 @@ pub(super) fn read(metadata: &ObjectMeta) -> (Option<RollbackDraft>, Vec<Fault>)
                 })
             }
             "rollback-attempt" => {
-                draft.attempt = Some(text.as_str().into()).filter(|_| text.len() <= MAX_ATTEMPT);
+                draft.attempt = Some(text.into()).filter(|_| text.len() <= MAX_ATTEMPT);
                 let longer = || format!("longer than {MAX_ATTEMPT} octets");
                 draft.attempt.as_ref().map(|_| ()).ok_or_else(longer)
             }
-            _ => Err("unknown setting; known: rollback, rollback-attempt, \
-                      rollback-latency-margin-percent, rollback-min-requests, \
-                      rollback-success-margin-percent, rollback-window"
-                .to_owned()),
+            _ => return None,
         };
-        is_said |= name == SWITCH;
-        settings |= name != SWITCH;
-        if let Err(reason) = read {
-            faults.push(warning(name, reason));
-        }
+        self.is_said |= name == SWITCH;
+        self.settings |= name != SWITCH;
+        Some(read)
     }
-    if settings && !is_said && faults.is_empty() {
-        faults.push(warning(SWITCH, "without it the others have no effect".to_owned()));
+
+    /// The switch, if it is missing beside what means nothing without it.
+    pub(super) fn alone(&self) -> Option<&'static str> {
+        (self.settings && !self.is_said).then_some(SWITCH)
     }
-    (is_on.then_some(draft), faults)
-}
 
-fn warning(name: &str, reason: String) -> Fault {
-    let field = Some(format!("metadata.annotations[{PREFIX}{name}]"));
-    Fault { field, reason, severity: Severity::Warning }
-}
-
-fn number(text: &str, most: u32) -> Result<u32, String> {
-    let read = text.parse().ok().filter(|number| (1..=most).contains(number));
-    read.ok_or_else(|| format!("{text:?} is not a whole number in 1..={most}"))
+    /// What they ask for.
+    pub(super) fn end(self) -> Option<RollbackDraft> {
+        self.is_on.then_some(self.draft)
+    }
 }

@@ -9,7 +9,7 @@ use portolan_model::policy::{BackOff, Retries, RetryOn};
 use super::super::api::{self, GROUP};
 use super::super::draft::{GatewayApiDraft, MatchDraft, ParentRef, RouteDraft, RuleDraft};
 use super::filters::{self, Site};
-use super::{at_most, backends, duration, hostname, matches, meta, rollback, session};
+use super::{annotations, at_most, backends, duration, hostname, matches, meta, session};
 use crate::convert::{check_label, check_subdomain, port_number};
 use crate::object::{Fault, Kind};
 
@@ -148,14 +148,20 @@ fn head(
     }
     let hostnames = hosts.iter().enumerate();
     let hostnames = hostnames.map(|(i, host)| hostname(&format!("spec.hostnames[{i}]"), host));
-    let is_http = matches!(kind, Kind::HttpRoute | Kind::GrpcRoute);
+    // Of connections nobody knows how they ended, nor has words for what to do with them.
+    let said = match kind {
+        Kind::HttpRoute => annotations::read(metadata, false).0,
+        Kind::GrpcRoute => annotations::read(metadata, true).0,
+        _ => annotations::Said::default(),
+    };
     Ok(RouteDraft {
         kind,
         hostnames: hostnames.collect::<Result<_, _>>()?,
         parents: read,
         rules: Vec::new(),
-        // Of connections nobody knows whether they ended well.
-        rollback: rollback::read(metadata).0.filter(|_| is_http),
+        rollback: said.rollback,
+        fault: said.fault,
+        rate_limit: said.rate_limit,
         meta,
     })
 }

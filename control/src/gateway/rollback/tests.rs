@@ -54,6 +54,8 @@ fn route(weights: &[u32], wanted: RollbackDraft) -> RouteDraft {
             retries: None,
             unsupported: None,
         }],
+        fault: None,
+        rate_limit: None,
         rollback: Some(wanted),
     }
 }

@@ -2,6 +2,7 @@
 //! leave for pages of other origins and sessions are done here, anything else is refused unless it is off or may be left out.
 
 mod cors;
+mod per_client;
 mod session;
 
 use std::collections::HashMap;
@@ -12,6 +13,7 @@ use portolan_model::traffic::{Abort, Cors, Fault, RateLimit, Route, Session};
 use portolan_proto::envoy::core::RuntimeFractionalPercent;
 use portolan_proto::envoy::fault::FaultDelay;
 use portolan_proto::envoy::fault::fault_delay::FaultDelaySecifier;
+use portolan_proto::envoy::http_codec::TokenBucket;
 use portolan_proto::envoy::http_cors::CorsPolicy;
 use portolan_proto::envoy::http_fault::fault_abort::ErrorType;
 use portolan_proto::envoy::http_fault::{FaultAbort, HttpFault};
@@ -215,7 +217,6 @@ fn abort(field: &str, said: &FaultAbort) -> Result<Option<(Abort, u32)>, String>
 /// `None` for one that does nothing: without a bucket, or for no request (Envoy's default).
 fn rate_limit(field: &str, said: &LocalRateLimit) -> Result<Option<RateLimit>, String> {
     let asked = [
-        ("descriptors", !said.descriptors.is_empty()),
         ("stage", said.stage != 0),
         (
             "local_rate_limit_per_downstream_connection",
@@ -238,17 +239,23 @@ fn rate_limit(field: &str, said: &LocalRateLimit) -> Result<Option<RateLimit>, S
     let Some(bucket) = said.token_bucket.as_ref().filter(|_| !parts.contains(&0)) else {
         return Ok(None);
     };
-    let field = format!("{field}.token_bucket");
-    let interval = time(&format!("{field}.fill_interval"), bucket.fill_interval.as_ref())?;
-    let interval = interval.ok_or_else(|| format!("{field}.fill_interval: missing"))?;
-    let fill = bucket.tokens_per_fill.as_ref().map_or(1, |fill| fill.value);
-    let each = interval.checked_div(fill).filter(|each| !each.is_zero());
-    let each = each.ok_or_else(|| format!("{field}.tokens_per_fill: {fill} in {interval:?}"))?;
+    let each = each(&format!("{field}.token_bucket"), bucket)?;
+    let per_client = per_client::read(field, said)?;
     // Envoy takes no other status than an error's.
     let status = said.status.as_ref().map_or(0, |status| status.code);
     let status = u16::try_from(status).ok().filter(|status| (400..600).contains(status));
     let mut limit = RateLimit::new(bucket.max_tokens, each, status.unwrap_or(429));
     limit.resource_exhausted = said.rate_limited_as_resource_exhausted;
     limit.parts = parts;
+    limit.per_client = per_client;
     Ok(Some(limit))
+}
+
+/// The time in which a token comes.
+fn each(field: &str, bucket: &TokenBucket) -> Result<Duration, String> {
+    let interval = time(&format!("{field}.fill_interval"), bucket.fill_interval.as_ref())?;
+    let interval = interval.ok_or_else(|| format!("{field}.fill_interval: missing"))?;
+    let fill = bucket.tokens_per_fill.as_ref().map_or(1, |fill| fill.value);
+    let each = interval.checked_div(fill).filter(|each| !each.is_zero());
+    each.ok_or_else(|| format!("{field}.tokens_per_fill: {fill} in {interval:?}"))
 }

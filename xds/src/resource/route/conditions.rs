@@ -60,7 +60,7 @@ pub(super) fn escaped(text: &str) -> String {
     text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
-fn header(header: &HeaderMatch) -> HeaderMatcher {
+pub(super) fn header(header: &HeaderMatch) -> HeaderMatcher {
     let test = match &header.test {
         HeaderTest::Present(present) => HeaderMatchSpecifier::PresentMatch(*present),
         HeaderTest::Text(text) => HeaderMatchSpecifier::StringMatch(self::text(text)),

@@ -1,6 +1,4 @@
 //! Routes of the model in Envoy's words. What [`crate::client`] reads of them means the same again.
-//!
-//! Faults and limits of rate are not said: no snapshot has a route with any.
 
 use std::collections::HashMap;
 

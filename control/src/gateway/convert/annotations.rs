@@ -1,0 +1,68 @@
+//! Annotations of a route: what the Gateway API has no words for.
+
+use std::sync::Arc;
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use portolan_model::traffic;
+
+use super::super::draft::RollbackDraft;
+use super::{limits, rollback};
+use crate::object::Fault;
+use crate::rejection::Severity;
+
+/// What they begin with.
+const PREFIX: &str = "portolan.dev/";
+
+/// What they ask for.
+#[derive(Debug, Default)]
+pub(super) struct Said {
+    /// When backends lose their weight.
+    pub(super) rollback: Option<RollbackDraft>,
+    /// What is put in on purpose.
+    pub(super) fault: Option<Arc<traffic::Fault>>,
+    /// How often the route may be taken.
+    pub(super) rate_limit: Option<Arc<traffic::RateLimit>>,
+}
+
+/// What the annotations of a route, of HTTP or of gRPC, cannot be read as.
+pub fn faults(metadata: &ObjectMeta, grpc: bool) -> Vec<Fault> {
+    read(metadata, grpc).1
+}
+
+/// What they ask for. What cannot be read falls back alone, and is named.
+pub(super) fn read(metadata: &ObjectMeta, grpc: bool) -> (Said, Vec<Fault>) {
+    let (mut rollback, mut limits) = (rollback::Reader::default(), limits::Reader::new(grpc));
+    let mut faults = Vec::new();
+    for (name, text) in metadata.annotations.iter().flatten() {
+        let Some(name) = name.strip_prefix(PREFIX) else { continue };
+        let read = rollback.take(name, text).or_else(|| limits.take(name, text));
+        if let Err(reason) = read.unwrap_or_else(|| Err(unknown())) {
+            faults.push(warning(name, reason));
+        }
+    }
+    let alone = rollback.alone().into_iter().chain(limits.alone());
+    let nothing_else = faults.is_empty();
+    faults.extend(
+        alone
+            .filter(|_| nothing_else)
+            .map(|name| warning(name, "without it the others have no effect".to_owned())),
+    );
+    let (fault, rate_limit) = limits.end();
+    (Said { rollback: rollback.end(), fault, rate_limit }, faults)
+}
+
+fn unknown() -> String {
+    let known = [&limits::NAMES[..], &rollback::NAMES[..]].concat();
+    format!("unknown setting; known: {}", known.join(", "))
+}
+
+fn warning(name: &str, reason: String) -> Fault {
+    let field = Some(format!("metadata.annotations[{PREFIX}{name}]"));
+    Fault { field, reason, severity: Severity::Warning }
+}
+
+/// A whole number from 1 on.
+pub(super) fn number(text: &str, most: u32) -> Result<u32, String> {
+    let read = text.parse().ok().filter(|number| (1..=most).contains(number));
+    read.ok_or_else(|| format!("{text:?} is not a whole number in 1..={most}"))
+}
