@@ -227,7 +227,7 @@ const WARNINGS: &[Case] = &[
     ("a policy of access for a port that there is not", "", POLICY!("name: victim, sectionName: grpc", "Allow", "[{identities: [shop/web]}]"),
      "victim.yaml, document 3: AccessPolicy shop/a: Service shop/victim has no such TCP port: grpc (TargetNotFound)"),
     ("a policy of access that nobody enforces", "", POLICY!("name: victim", "Allow", "[{identities: [shop/web]}]"),
-     "victim.yaml, document 3: AccessPolicy shop/a: no proxy stands in front of port 80: the Service has no portolan.dev/app-port (NotEnforced)"),
+     "victim.yaml, document 3: AccessPolicy shop/a: no proxy stands in front of port 80: the Service has no portolan.dev/app-port; gRPC servers that say that they serve it go by it (NotEnforced)"),
     ("an unknown key from a newer API server", "{name: victim, namespace: shop}\nspec:\n", "{name: victim, namespace: shop, resourceVersion: \"7\"}\nspec:\n  brandNew: 1\n",
      "{service}spec.brandNew: unknown field"),
     ("an endpoint port without a number", "- {name: http, port: 8080}\n", "- {name: http, port: 8080}\n- {name: any}\n",
