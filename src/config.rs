@@ -8,6 +8,7 @@ mod identity;
 mod listeners;
 pub(crate) mod print;
 pub(crate) mod reader;
+mod tracing;
 mod xds;
 
 use std::net::{IpAddr, SocketAddr};
@@ -23,6 +24,7 @@ use portolan_runtime::telemetry::LogFormat;
 use portolan_xds::{CertificateSpec, ClientTls, ListenerSpec, OwnSource, Token};
 use serde_json::Value;
 
+use crate::traces::Tracing;
 pub(crate) use dns::Dns;
 use reader::{Reader, Shown, Texts};
 pub(crate) use xds::Xds;
@@ -95,6 +97,7 @@ pub(crate) struct Proxy {
     pub(crate) endpoint_metrics: usize,
     pub(crate) access_log: Option<AccessLog>,
     pub(crate) decisions: DecisionRecords,
+    pub(crate) tracing: Option<Tracing>,
     /// Where a process that starts meets the one that runs.
     pub(crate) restart_socket: Option<PathBuf>,
     /// Whether a process that was succeeded stays until it is told to stop.
@@ -335,6 +338,7 @@ fn proxy(r: &mut Reader) -> Proxy {
         ),
         access_log: access_log::read(r),
         decisions: decisions(r),
+        tracing: tracing::read(r),
         restart_socket: r
             .optional(
                 "proxy.restart_socket",

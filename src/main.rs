@@ -17,6 +17,7 @@ mod guard;
 mod import;
 mod raw;
 mod roles;
+mod traces;
 mod wait;
 mod why;
 

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::config::{Config, Source};
 use crate::exit::cannot_start;
-use crate::{feed, guard};
+use crate::{feed, guard, traces};
 use restart::Restart;
 
 /// Longest wait for blocking work once everything else has ended.
@@ -294,6 +294,11 @@ impl Start<'_> {
             ..defaults
         };
         let mut proxy = Proxy::new(config, &self.metrics);
+        if let Some(tracing) = &settings.tracing {
+            let (tracer, exporter) = traces::new(tracing, &settings.node_id, &self.metrics);
+            proxy = proxy.with_tracer(tracer);
+            self.tasks.spawn("traces", exporter.run());
+        }
         if let Some(part) = self.restart.part(&mut self.tasks, &self.lifecycle) {
             proxy = proxy.with_restart(part);
         }

@@ -30,6 +30,7 @@ mod stream;
 mod supervisor;
 mod tcp;
 mod tls;
+mod trace;
 mod upstream;
 mod worker;
 
@@ -47,6 +48,7 @@ pub use error::ProxyError;
 pub use http::local::{REASON_HEADER, Reason};
 pub use load::LoadHandle;
 pub use state::{EndpointView, ListenerView, ProxyView, StateHandle};
+pub use trace::{Span, SpanKind, Tracer, Value};
 
 use metrics::ProxyMetrics;
 
@@ -57,6 +59,7 @@ pub struct Proxy {
     metrics: Arc<ProxyMetrics>,
     state: StateHandle,
     restart: Option<Part>,
+    tracer: Option<Tracer>,
 }
 
 impl Proxy {
@@ -70,6 +73,7 @@ impl Proxy {
             metrics: counters,
             state: StateHandle::default(),
             restart: None,
+            tracer: None,
         }
     }
 
@@ -78,6 +82,13 @@ impl Proxy {
     #[must_use]
     pub fn with_restart(mut self, part: Part) -> Self {
         self.restart = Some(part);
+        self
+    }
+
+    /// Makes spans of requests.
+    #[must_use]
+    pub fn with_tracer(mut self, tracer: Tracer) -> Self {
+        self.tracer = Some(tracer);
         self
     }
 
@@ -107,7 +118,7 @@ impl Proxy {
         gate: Gate,
         lifecycle: Lifecycle,
     ) -> impl Future<Output = Result<(), ProxyError>> + Send {
-        let Self { config: own, metrics, state, restart } = self;
-        supervisor::run(own, metrics, state, config, gate, lifecycle, restart)
+        let Self { config: own, metrics, state, restart, tracer } = self;
+        supervisor::run(own, metrics, state, config, gate, lifecycle, restart, tracer)
     }
 }

@@ -80,6 +80,9 @@ pub(crate) struct WorkerMetrics {
     pub(crate) mirrors_dropped: Counter,
     pub(crate) decisions: Counter,
     pub(crate) decisions_dropped: Counter,
+    /// Spans handed on, and those that there was no room for.
+    pub(crate) spans: Counter,
+    pub(crate) spans_dropped: Counter,
     pub(crate) tcp: TcpMetrics,
     listeners: Mutex<BTreeMap<ResourceName, Arc<ListenerMetrics>>>,
     clusters: Mutex<BTreeMap<ResourceName, Arc<ClusterMetrics>>>,

@@ -27,12 +27,14 @@ use crate::metrics::ProxyMetrics;
 use crate::state::live::Sources;
 use crate::state::{Applied, StateHandle};
 use crate::tls::Terminators;
+use crate::trace::Tracer;
 use crate::worker::Common;
 use bindings::Bindings;
 use takeover::{Due, Restarts};
 use threads::Threads;
 
 /// See [`crate::Proxy::run`].
+#[expect(clippy::too_many_arguments, reason = "what a proxy is made of, each once")]
 pub(crate) async fn run(
     config: Arc<ProxyConfig>,
     metrics: Arc<ProxyMetrics>,
@@ -41,6 +43,7 @@ pub(crate) async fn run(
     gate: Gate,
     lifecycle: Lifecycle,
     restart: Option<Part>,
+    tracer: Option<Tracer>,
 ) -> Result<(), ProxyError> {
     let health = Arc::new(Board::new(config.workers.get()));
     let limiters = Arc::new(Limiters::new(config.workers.get()));
@@ -63,6 +66,7 @@ pub(crate) async fn run(
         limiters: Arc::clone(&limiters),
         terminators: Arc::clone(&terminators),
         decisions: Arc::clone(&decisions),
+        tracer,
     };
     let mut threads = Threads::start(&config, &metrics, &common, log, &lifecycle)?;
     let (restarts, inherited) = Restarts::new(restart);

@@ -34,6 +34,7 @@ use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
 use crate::tls::Terminators;
+use crate::trace::Tracer;
 use accept::Binding;
 use crew::{Crew, Handed};
 use shared::Shared;
@@ -48,6 +49,7 @@ pub(crate) struct Common {
     pub(crate) limiters: Arc<Limiters>,
     pub(crate) terminators: Arc<Terminators>,
     pub(crate) decisions: Arc<Decisions>,
+    pub(crate) tracer: Option<Tracer>,
 }
 
 /// What a worker thread starts with.

@@ -4,6 +4,7 @@
 //! Owns what a request is counted as. Refuses to change anything about it.
 
 mod decide;
+mod spans;
 
 use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::decision::Try;
 use crate::health::outcome::Outcome;
 use crate::message::{Known, RequestHead};
 use crate::metrics::KnownRoute;
+use crate::trace::Traced;
 use crate::worker::cluster::ClusterState;
 use crate::worker::endpoint::Endpoint;
 
@@ -46,6 +48,8 @@ pub(super) struct Account {
     /// What it is routed by, and labels that its endpoint must have.
     generation: Cell<Option<Generation>>,
     labels: OnceCell<BTreeMap<String, String>>,
+    /// Its place in a trace.
+    traced: OnceCell<Traced>,
     /// From the request's head to the head of the last try's response.
     head: Cell<Option<Duration>>,
     grpc_status: Cell<Option<u32>>,
@@ -124,6 +128,7 @@ impl Account {
             failed: RefCell::default(),
             generation: Cell::new(None),
             labels: OnceCell::new(),
+            traced: OnceCell::new(),
             head: Cell::new(None),
             grpc_status: Cell::new(None),
             passed: Cell::new(false),
@@ -216,6 +221,9 @@ impl Account {
             self.write(pen, client, head, failed, record);
         }
         drop(cluster);
+        if self.traced.get().is_some() {
+            self.trace(client, head, answer, reason, failed);
+        }
         let detail = local.map(|local| &*local.detail);
         self.decide(client, head, answer, reason, detail, failed);
     }

@@ -168,6 +168,10 @@ async fn proxy(
         asked.strip_port(options.strip_port, client.origin.listener.address.port());
     }
     let asked = account.asked.get_or_init(|| asked);
+    if let Some(tracer) = &shared.tracer {
+        let ((a, b), (c, d), (e, _)) = (shared.random(), shared.random(), shared.random());
+        account.on_traced(tracer.begin(&mut head.fields, [a, b, c, d, e]));
+    }
     if head.path().contains(&b'#') {
         // RFC 9112 §3.2: HTTP/1.1 refuses it when it reads the head.
         return Err(bad("a fragment in the path"));

@@ -24,7 +24,7 @@ pub(super) const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx
 type PerWorker = fn(&WorkerMetrics) -> &Counter;
 type PerListener = fn(&ListenerMetrics) -> &Counter;
 
-const COUNTERS: [(&str, &str, PerWorker); 14] = [
+const COUNTERS: [(&str, &str, PerWorker); 16] = [
     ("proxy_upstream_connects", "Connections opened to endpoints", |w| &w.upstream_connects),
     ("proxy_upstream_connect_failures", "Connections to endpoints that failed", |w| {
         &w.upstream_connect_failures
@@ -44,6 +44,8 @@ const COUNTERS: [(&str, &str, PerWorker); 14] = [
     ("proxy_decisions_dropped", "Decision records not made, at the bound", |w| {
         &w.decisions_dropped
     }),
+    ("proxy_spans", "Spans of requests handed on", |w| &w.spans),
+    ("proxy_spans_dropped", "Spans of requests dropped, at the bound", |w| &w.spans_dropped),
     ("proxy_panics", "Connections that ended in a panic", |w| &w.panics),
 ];
 

@@ -23,6 +23,7 @@ use crate::health::Board;
 use crate::limit::Limiters;
 use crate::metrics::WorkerMetrics;
 use crate::tls::Terminators;
+use crate::trace::Tracer;
 
 pub(crate) struct Shared {
     /// The worker's number.
@@ -33,6 +34,8 @@ pub(crate) struct Shared {
     pub(crate) limiters: Arc<Limiters>,
     pub(crate) terminators: Arc<Terminators>,
     pub(crate) decisions: Arc<Decisions>,
+    /// What makes spans, if there are any.
+    pub(crate) tracer: Option<Tracer>,
     /// Leave for decision records.
     pub(crate) records: Budget,
     pub(crate) crew: Arc<Crew>,
@@ -58,7 +61,7 @@ impl Shared {
         crew: Arc<Crew>,
         log: Option<Arc<Log>>,
     ) -> Self {
-        let Common { health, limiters, terminators, decisions } = common;
+        let Common { health, limiters, terminators, decisions, tracer } = common;
         let seed = seed(number);
         let pen = log.map(|log| Pen::new(log, number));
         Self {
@@ -69,6 +72,7 @@ impl Shared {
             limiters,
             terminators,
             decisions,
+            tracer,
             records: Budget::default(),
             crew,
             pen,
