@@ -25,3 +25,9 @@ pub fn classify(data: &[u8]) {
 pub fn load_report(data: &[u8]) {
     crate::balance::orca::parse::fuzz(data);
 }
+
+/// As a body of gRPC-Web in text, a session in a cookie, and the context of a trace.
+pub fn fields(data: &[u8]) {
+    crate::http::fuzz(data);
+    crate::trace::context::fuzz(data);
+}

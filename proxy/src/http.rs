@@ -46,6 +46,12 @@ use detect::Version;
 const MAX_FIELDS: usize = 128;
 
 /// What a head over HTTP/1.1 may take, a client's as an endpoint's.
+/// Text of clients that this proxy takes apart itself.
+pub(crate) fn fuzz(data: &[u8]) {
+    grpc_web::fuzz(data);
+    session::fuzz(data);
+}
+
 fn head_limits(config: &ProxyConfig) -> Limits {
     let head = usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX);
     Limits { head, fields: MAX_FIELDS }

@@ -75,6 +75,11 @@ fn no_bytes_harm_the_reader_of_proxy_headers() {
 }
 
 #[test]
+fn no_bytes_harm_the_readers_of_fields() {
+    replay("proxy_fields", 12, fuzzing::fields);
+}
+
+#[test]
 fn no_bytes_harm_detection() {
     replay("proxy_classify", 12, fuzzing::classify);
 }

@@ -152,6 +152,22 @@ impl Decoder {
     }
 }
 
+/// A body says the same however it is cut.
+pub(super) fn fuzz(data: &[u8]) {
+    let read = |pieces: &mut dyn Iterator<Item = &[u8]>| {
+        let mut decoder = Decoder::default();
+        let mut whole = Vec::new();
+        for piece in pieces {
+            whole.extend_from_slice(&decoder.decode(piece).ok()?);
+        }
+        decoder.end().ok().map(|()| whole)
+    };
+    let (one, other) = data.split_at(data.len() / 2);
+    let whole = read(&mut std::iter::once(data));
+    assert_eq!(read(&mut [one, other].into_iter()), whole, "in two");
+    assert_eq!(read(&mut data.chunks(1)), whole, "in octets");
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -119,6 +119,13 @@ fn write(endpoint: SocketAddr, expires: Option<u64>) -> String {
     STANDARD.encode(message)
 }
 
+/// What is read as a session is one.
+pub(super) fn fuzz(data: &[u8]) {
+    if let Some(endpoint) = read(data, 0) {
+        assert_eq!(read(write(endpoint, None).as_bytes(), 0), Some(endpoint));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

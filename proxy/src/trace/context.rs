@@ -124,6 +124,21 @@ pub(super) fn write(fields: &mut Fields, traced: &Traced, continued: bool) {
     }
 }
 
+/// A context that was read goes on as one.
+pub(crate) fn fuzz(data: &[u8]) {
+    for name in [TRACEPARENT, B3, B3_TRACE] {
+        let mut fields = Fields::default();
+        fields.push(name, data);
+        fields.push(B3_SPAN, b"00000000000000cd");
+        let Some(Context { trace, span, sampled }) = Context::read(&fields) else { continue };
+        let (sampled, parent) = (sampled.unwrap_or(true), Some(span));
+        let traced = Traced { trace, parent, server: 1, client: 2, sampled };
+        write(&mut fields, &traced, true);
+        let expected = Context { trace, span: 2, sampled: Some(sampled) };
+        assert_eq!(Context::read(&fields), Some(expected));
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use tokio::sync::mpsc;
