@@ -9,6 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
 
 use anyhow::{anyhow, bail};
+use portolan_model::ServiceKey;
 use serde_json::{Map, Value, json};
 
 use crate::cli::{BootstrapCommand, BootstrapOutput, ClientArgs};
@@ -34,7 +35,7 @@ struct Client {
     /// The Gateways it serves.
     gateways: Vec<String>,
     /// The services in front of whose endpoints it stands.
-    serves: Vec<String>,
+    serves: Vec<ServiceKey>,
     /// The service account that it asks to be.
     service_account: Option<String>,
     tls: Option<Tls>,
@@ -151,7 +152,8 @@ impl Client {
             metadata.insert(GATEWAYS.to_owned(), json!(self.gateways.join(",")));
         }
         if !self.serves.is_empty() {
-            metadata.insert(SERVES.to_owned(), json!(self.serves.join(",")));
+            let serves: Vec<String> = self.serves.iter().map(ToString::to_string).collect();
+            metadata.insert(SERVES.to_owned(), json!(serves.join(",")));
         }
         if let Some(account) = &self.service_account {
             metadata.insert(IDENTITY.to_owned(), json!(account));

@@ -297,7 +297,7 @@ impl Start<'_> {
         if let Some(tracing) = &settings.tracing {
             let (tracer, exporter) = traces::new(tracing, &settings.node_id, &self.metrics);
             proxy = proxy.with_tracer(tracer);
-            self.tasks.spawn("traces", exporter.run());
+            self.tasks.spawn("traces", exporter.run(self.lifecycle.clone()));
         }
         if let Some(part) = self.restart.part(&mut self.tasks, &self.lifecycle) {
             proxy = proxy.with_restart(part);

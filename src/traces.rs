@@ -6,7 +6,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use portolan_proxy::{Span, SpanKind, Tracer, Value};
-use portolan_runtime::Metrics;
+use portolan_runtime::{Lifecycle, Metrics};
 use prometheus_client::metrics::counter::Counter;
 use serde_json::json;
 use tokio::sync::mpsc;
@@ -28,6 +28,8 @@ pub(crate) struct Tracing {
     /// A collector, such as `http://127.0.0.1:4318`.
     pub(crate) endpoint: String,
     pub(crate) sample_per_million: u32,
+    /// Who sends a request is believed whether it has spans.
+    pub(crate) believes: bool,
     /// `service.name`
     pub(crate) service: String,
 }
@@ -64,19 +66,29 @@ pub(crate) fn new(tracing: &Tracing, instance: &str, metrics: &Metrics) -> (Trac
         failed,
         complained: None,
     };
-    (Tracer { sample_per_million: tracing.sample_per_million, sender }, exporter)
+    let Tracing { sample_per_million, believes, .. } = *tracing;
+    (Tracer { sample_per_million, believes, sender }, exporter)
 }
 
 impl Exporter {
-    /// Sends spans until nobody makes any more.
+    /// Sends spans until nobody makes any more. Once the process drains, a collector that does not
+    /// take them is not waited for.
     ///
     /// # Errors
     /// Never: a collector that is away is no reason to stop.
-    pub(crate) async fn run(mut self) -> Result<(), std::convert::Infallible> {
+    pub(crate) async fn run(
+        mut self,
+        lifecycle: Lifecycle,
+    ) -> Result<(), std::convert::Infallible> {
         let mut batch = Vec::with_capacity(BATCH);
         while self.gather(&mut batch).await {
-            self.send(std::mem::take(&mut batch)).await;
+            let taken = self.send(std::mem::take(&mut batch)).await;
+            if !taken && lifecycle.is_draining() {
+                break;
+            }
         }
+        // Whoever makes spans has ended; what it ended by is for it to say.
+        lifecycle.draining().await;
         Ok(())
     }
 
@@ -95,7 +107,8 @@ impl Exporter {
         true
     }
 
-    async fn send(&mut self, batch: Vec<Span>) {
+    /// Whether a collector took it.
+    async fn send(&mut self, batch: Vec<Span>) -> bool {
         let count = u64::try_from(batch.len()).unwrap_or(u64::MAX);
         let body = request(&self.resource, &batch).to_string();
         let (agent, url) = (self.agent.clone(), self.url.clone());
@@ -106,7 +119,7 @@ impl Exporter {
         let error = match sent.await {
             Ok(Ok(())) => {
                 self.exported.inc_by(count);
-                return;
+                return true;
             }
             Ok(Err(error)) => error.to_string(),
             Err(error) => error.to_string(),
@@ -116,6 +129,7 @@ impl Exporter {
             self.complained = Some(Instant::now());
             tracing::warn!(collector = self.url, error, spans = count, "spans were not taken");
         }
+        false
     }
 }
 

@@ -320,6 +320,13 @@ impl Guard {
         services: BTreeSet<ServiceKey>,
     ) -> (Snapshot, BTreeSet<Key>) {
         let mut content = if self.held.is_empty() { next.clone() } else { published.clone() };
+        // A service that is held while it is gone keeps what belongs to it: who may do what there above
+        // all. In the source it went with the service, or stands for nothing.
+        changed.retain(|key| {
+            let service = key.beside();
+            let is_held = service.is_some_and(|service| self.held.contains_key(service));
+            !is_held || service.is_some_and(|service| next.lookup(service).is_some())
+        });
         for key in &changed {
             content.take_over(key, next);
         }
@@ -332,6 +339,14 @@ impl Guard {
                 (Some(hold), None) => Some(Arc::clone(&hold.entry)),
                 (None, new) => new.map(Arc::clone),
             };
+            if !self.held.contains_key(&key) {
+                for beside in Key::all_beside(&key) {
+                    if published.differs_in(next, &beside) {
+                        content.take_over(&beside, next);
+                        changed.insert(beside);
+                    }
+                }
+            }
             let old = published.lookup(&key);
             if old == new.as_ref() {
                 continue;

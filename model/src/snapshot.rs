@@ -63,6 +63,26 @@ pub enum Key {
 }
 
 impl Key {
+    /// The service that it is about, if it is something that belongs to one.
+    #[must_use]
+    pub fn beside(&self) -> Option<&ServiceKey> {
+        match self {
+            Self::Routes(key) | Self::BackendTls(key) | Self::Access(key) => Some(key),
+            Self::Service(_)
+            | Self::Namespace(_)
+            | Self::Node(_)
+            | Self::Pod(..)
+            | Self::Gateway(_) => None,
+        }
+    }
+
+    /// All that may belong to a service.
+    #[must_use]
+    pub fn all_beside(service: &ServiceKey) -> [Self; 3] {
+        let key = || service.clone();
+        [Self::Routes(key()), Self::BackendTls(key()), Self::Access(key())]
+    }
+
     /// The service with its slices, if it is one; what belongs to a service beside these is not.
     #[must_use]
     pub fn service(&self) -> Option<&ServiceKey> {
@@ -302,6 +322,17 @@ impl Snapshot {
             Key::BackendTls(key) => self.set_backend_tls(key, from.backend_tls(key).cloned()),
             Key::Access(key) => self.set_access(key, from.access(key).cloned()),
         };
+    }
+
+    /// Whether what belongs to a service is another in another snapshot; of other keys nothing is said.
+    #[must_use]
+    pub fn differs_in(&self, other: &Self, key: &Key) -> bool {
+        match key {
+            Key::Routes(key) => self.routes(key) != other.routes(key),
+            Key::BackendTls(key) => self.backend_tls(key) != other.backend_tls(key),
+            Key::Access(key) => self.access(key) != other.access(key),
+            _ => false,
+        }
     }
 
     /// What differs between this snapshot and another. Costs O(size) where the two were not made

@@ -19,6 +19,8 @@ use context::Context;
 pub struct Tracer {
     /// Of how many requests whose sender says nothing there are spans, in millionths.
     pub sample_per_million: u32,
+    /// Whether who sends a request is believed in that.
+    pub believes: bool,
     /// Where spans go.
     pub sender: mpsc::Sender<Span>,
 }
@@ -111,6 +113,7 @@ impl Tracer {
                 .as_ref()
                 .and_then(|given| given.sampled)
                 .or_else(|| context::b3_decision(fields))
+                .filter(|_| self.believes)
                 .unwrap_or_else(|| falls_in(self.sample_per_million, throw)),
         };
         context::write(fields, &traced, given.is_some());

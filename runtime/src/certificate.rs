@@ -120,8 +120,10 @@ impl Pair {
         let (chain_pem, key_pem) = (read(&files.chain)?, read(&files.key)?);
         let certified = certified(&chain_pem, &key_pem).map_err(|invalid| match invalid {
             InvalidPair::NoChain => refuse(&files.chain, NO_CERTIFICATE.to_owned()),
-            InvalidPair::Chain(reason) => refuse(&files.chain, reason),
-            InvalidPair::Key(reason) | InvalidPair::Apart(reason) => refuse(&files.key, reason),
+            // What is said of it may be what stands in it.
+            InvalidPair::Chain(_) => refuse(&files.chain, "it is not PEM".to_owned()),
+            InvalidPair::Key(_) => refuse(&files.key, "it holds no private key".to_owned()),
+            InvalidPair::Apart(reason) => refuse(&files.key, reason),
         })?;
         Ok(Self { chain_pem, key_pem, certified })
     }

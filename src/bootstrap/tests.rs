@@ -108,7 +108,7 @@ fn grpc_gets_a_server_its_credentials_and_a_node() {
         key: "key.pem".to_owned(),
         authorities: "ca.pem".to_owned(),
     };
-    let serves = vec!["shop/a".to_owned(), "shop/b".to_owned()];
+    let serves = ["a", "b"].map(|name| ServiceKey::new("shop", name).expect("valid")).to_vec();
     let server = Client { own: Some(own), serves, ..plain("x:1") };
     let made = grpc::bootstrap(&server, None).expect("made");
     let provider = json!({

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
+use portolan_model::ServiceKey;
 
 use super::Settings;
 
@@ -24,8 +25,8 @@ pub(crate) struct GrpcBootstrapArgs {
     pub(crate) token_file: Option<String>,
     /// Services that its servers serve, such as shop/web, so that these go by their policies; repeat for
     /// several.
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    pub(crate) serves: Vec<String>,
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = ServiceKey::parse)]
+    pub(crate) serves: Vec<ServiceKey>,
     /// PEM file of the certificate chain by which it proves who it is to other clients and servers.
     #[arg(long, value_name = "FILE", requires_all = ["identity_key", "identity_ca"])]
     pub(crate) identity_cert: Option<String>,
@@ -54,8 +55,8 @@ pub(crate) struct EnvoyBootstrapArgs {
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) gateway: Vec<String>,
     /// Services in front of whose endpoints it stands, such as shop/web; repeat for several.
-    #[arg(long, value_name = "NAMESPACE/NAME")]
-    pub(crate) serves: Vec<String>,
+    #[arg(long, value_name = "NAMESPACE/NAME", value_parser = ServiceKey::parse)]
+    pub(crate) serves: Vec<ServiceKey>,
     /// Service account that it asks to be, such as shop/web, where it need not prove it.
     #[arg(long, value_name = "NAMESPACE/NAME")]
     pub(crate) service_account: Option<String>,

@@ -119,6 +119,13 @@ pub(super) fn own(r: &mut Reader) -> Option<OwnSource> {
     match (chain, key, authorities, agent) {
         (None, None, None, None) => None,
         (None, None, None, Some(agent)) => {
+            if !is_local(&agent) {
+                let reason = format!(
+                    "{agent:?}: keys come from this machine alone: unix:///path, or http:// and a loopback \
+                     address"
+                );
+                r.reject("proxy.identity_agent", &reason);
+            }
             Some(OwnSource::Sds { agent, certificate: certificate?, authorities: trusted? })
         }
         (Some(chain), Some(key), Some(authorities), None) => {
@@ -134,6 +141,36 @@ pub(super) fn own(r: &mut Reader) -> Option<OwnSource> {
                 "proxy.identity_certificate, identity_key and identity_authorities go together";
             r.reject("proxy.identity_certificate", reason);
             None
+        }
+    }
+}
+
+/// Whether an address is one of this machine, which nobody on the network listens in on.
+fn is_local(agent: &str) -> bool {
+    if agent.starts_with("unix:") {
+        return true;
+    }
+    let Ok(uri) = agent.parse::<http::Uri>() else { return false };
+    let host = uri.host().unwrap_or_default().trim_matches(['[', ']']);
+    let is_loopback = host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback());
+    uri.scheme_str() == Some("http") && (is_loopback || host == "localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_local;
+
+    #[test]
+    fn agents_are_on_the_same_machine() {
+        for agent in
+            ["unix:///run/a.sock", "http://127.0.0.1:8", "http://[::1]:8", "http://localhost:8"]
+        {
+            assert!(is_local(agent), "{agent}");
+        }
+        for agent in
+            ["http://10.0.0.1:8", "http://agent:8", "https://127.0.0.1:8", "127.0.0.1:8", ""]
+        {
+            assert!(!is_local(agent), "{agent}");
         }
     }
 }

@@ -91,24 +91,37 @@ async fn clients_prove_who_they_are_where_they_are_asked() {
             true,
         ),
         ("granted", default(&validation(elsewhere)) + &far + grant, true),
+        (
+            "one of two",
+            default(&validation(&format!("{OURS}, {{group: '', kind: ConfigMap, name: nobody}}"))),
+            true,
+        ),
     ];
     let refused = [
         (
             "missing",
             default(&validation("{group: '', kind: ConfigMap, name: nobody}")),
             "InvalidCACertificateRef",
+            "NoValidCACertificate",
         ),
         (
             "kind",
             default(&validation("{group: '', kind: Secret, name: a}")),
             "InvalidCACertificateKind",
+            "NoValidCACertificate",
         ),
-        ("not granted", default(&validation(elsewhere)) + &far, "RefNotPermitted"),
+        (
+            "not granted",
+            default(&validation(elsewhere)) + &far,
+            "RefNotPermitted",
+            "NoValidCACertificate",
+        ),
         (
             "fallback",
             default(&format!(
                 "validation: {{caCertificateRefs: [{OURS}], mode: AllowInsecureFallback}}"
             )),
+            "ResolvedRefs",
             "UnsupportedValue",
         ),
     ];
@@ -117,7 +130,7 @@ async fn clients_prove_who_they_are_where_they_are_asked() {
         let manifests = [manifests, &a, &known].map(String::as_str).concat().leak();
         cases.push(Case { name, manifests, ..EMPTY });
     }
-    for (name, manifests, _) in &refused {
+    for (name, manifests, ..) in &refused {
         let manifests = [manifests, &a, &known].map(String::as_str).concat().leak();
         cases.push(Case { name, manifests, is_silent: true, ..EMPTY });
     }
@@ -140,11 +153,23 @@ async fn clients_prove_who_they_are_where_they_are_asked() {
             }
         }
         let rows = world.rows("gateways").await;
-        for (i, (name, _, reason)) in refused.iter().enumerate() {
-            let namespace = format!("case-{}", served.len() + i);
-            let row =
-                rows.iter().find(|row| row["namespace"] == namespace.as_str()).expect("a row");
-            assert!(crate::has(row, &format!("ResolvedRefs={reason}")), "{name}: {row}");
+        let row_of = |case: usize| {
+            let namespace = format!("case-{case}");
+            rows.iter().find(|row| row["namespace"] == namespace.as_str()).expect("a row")
+        };
+        let row = row_of(served.len() - 1);
+        for condition in ["ResolvedRefs=InvalidCACertificateRef", "Programmed=True"] {
+            assert!(crate::has(row, condition), "one of two: {row}");
+        }
+        for (i, (name, _, resolved, accepted)) in refused.iter().enumerate() {
+            let row = row_of(served.len() + i);
+            let resolved = if *resolved == "ResolvedRefs" {
+                "ResolvedRefs=True".to_owned()
+            } else {
+                format!("ResolvedRefs={resolved}")
+            };
+            assert!(crate::has(row, &resolved), "{name}: {row}");
+            assert!(crate::has(row, &format!("Accepted={accepted}")), "{name}: {row}");
             assert!(!crate::has(row, "Programmed=True"), "{name}: {row}");
             let at = world.at(served.len() + i, false);
             assert!(answers(at, "a.test", &proven).await.is_none(), "{name}");

@@ -188,7 +188,7 @@ async fn calls(at: SocketAddr, version: Version, is_envoy: bool) {
     let kind = "application/grpc-web-text";
     if !is_envoy {
         let reply = call(at, version, SAY, kind, b"AAA*".to_vec(), usize::MAX).await;
-        assert_eq!(reply.head["grpc-status"], "13", "{version:?}");
+        assert_eq!(reply.head["grpc-status"], "3", "{version:?}");
         assert_eq!(reply.head["content-type"], "application/grpc-web-text+proto");
         assert_eq!(reply.head["x-portolan-reason"], "bad_request");
     }

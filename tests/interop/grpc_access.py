@@ -157,6 +157,12 @@ def policies(scenario):
     deny = "{identities: [shop/cart], paths: [/portolan.demo.v1.Echo/*]}"
     kit.write(scenario.policy, policy("Allow", allow) + policy("Deny", deny))
     scenario.becomes(scenario.cart, "PERMISSION_DENIED")
+    # All calls of gRPC are POSTs.
+    kit.write(scenario.policy, policy("Allow", "{identities: [shop/cart], methods: [GET]}"))
+    scenario.becomes(scenario.cart, "PERMISSION_DENIED")
+    kit.write(scenario.policy, policy("Allow", "{identities: [shop/cart], methods: [POST]}"))
+    scenario.becomes(scenario.cart, "OK")
+    kit.expect(outcome(scenario.other) == "PERMISSION_DENIED", "who is not allowed")
     kit.write(scenario.policy, policy("Allow", "{identities: ['shop/*']}"))
     scenario.becomes(scenario.cart, "OK")
     scenario.becomes(scenario.other, "OK")

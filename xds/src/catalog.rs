@@ -212,7 +212,15 @@ impl Catalog {
 
     /// The listener of a gRPC server.
     fn server(&self, name: &str, viewer: &Viewer) -> Option<Encoded> {
-        let guard = server::guard(&self.snapshot, &viewer.serves, server::address(name)?.port())?;
+        let address = server::address(name)?;
+        let seen = |key: &ServiceKey| {
+            viewer.namespaces.as_ref().is_none_or(|seen| seen.contains(key.namespace()))
+        };
+        // What it says that cannot be read may be what it is to be guarded by.
+        if viewer.serves_more || !viewer.serves.iter().all(seen) {
+            return None;
+        }
+        let guard = server::guard(&self.snapshot, &viewer.serves, address.port())?;
         server::encode(name, &guard, viewer.has_other, &self.trust_domain)
     }
 

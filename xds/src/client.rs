@@ -193,16 +193,29 @@ impl XdsClient {
             if started.elapsed() >= BACKOFF_RESET {
                 pause = BACKOFF_FIRST;
             }
-            let mut over = pin!(tokio::time::sleep(jittered(pause)));
-            loop {
-                tokio::select! {
-                    () = &mut over => break,
-                    () = lifecycle.draining() => return Ok(()),
-                    // A certificate runs out whether there is a control plane or not.
-                    () = own::changed(own.as_mut()) => self.renew(&mut session, own.as_mut()),
-                }
+            let over = tokio::time::sleep(jittered(pause));
+            tokio::select! {
+                () = self.beside_own(&mut session, own.as_mut(), over) => {}
+                () = lifecycle.draining() => return Ok(()),
             }
             pause = (pause * 2).min(BACKOFF_LIMIT);
+        }
+    }
+
+    /// Waits for something while the proxy's certificate is followed: it may be renewed, or run out,
+    /// while a control plane takes its time.
+    async fn beside_own<T>(
+        &self,
+        session: &mut Session,
+        mut own: Option<&mut watch::Receiver<OwnSecrets>>,
+        awaited: impl Future<Output = T>,
+    ) -> T {
+        let mut awaited = pin!(awaited);
+        loop {
+            tokio::select! {
+                done = &mut awaited => return done,
+                () = own::changed(own.as_deref_mut()) => self.renew(session, own.as_deref_mut()),
+            }
         }
     }
 
@@ -232,7 +245,8 @@ impl XdsClient {
         mut own: Option<&mut watch::Receiver<OwnSecrets>>,
         hold: &mut Option<Instant>,
     ) -> Result<(), Status> {
-        let channel: Channel = connect::connect(&self.endpoint, &self.tls).await?;
+        let connected = connect::connect(&self.endpoint, &self.tls);
+        let channel: Channel = self.beside_own(session, own.as_deref_mut(), connected).await?;
         let bearer = connect::bearer(self.token.as_ref())?;
         let mut client = AggregatedDiscoveryServiceClient::with_interceptor(channel, bearer)
             .max_decoding_message_size(MAX_RESPONSE_BYTES);
@@ -244,7 +258,8 @@ impl XdsClient {
         {
             permit.send(request);
         }
-        let response = client.stream_aggregated_resources(ReceiverStream::new(receiver)).await?;
+        let opened = client.stream_aggregated_resources(ReceiverStream::new(receiver));
+        let response = self.beside_own(session, own.as_deref_mut(), opened).await?;
         let mut responses = response.into_inner();
         self.metrics.connected.set(1);
         tracing::info!(control = %self.endpoint.uri(), "connected to the control plane");

@@ -24,6 +24,8 @@ pub struct Viewer {
     pub gateways: Gateways,
     /// The services in front of whose endpoints it stands.
     pub serves: Arc<BTreeSet<ServiceKey>>,
+    /// Whether it says more of that than could be read.
+    pub serves_more: bool,
     /// Whether it may be sent private keys: over TLS, or on this machine.
     pub secrets: bool,
     /// The certificate that it proves itself with, if it has one of the built-in issuer.
@@ -67,11 +69,19 @@ pub enum Gateways {
 /// Most services that a client may say it stands in front of.
 const MAX_SERVES: usize = 256;
 
-/// Reads the services in front of whose endpoints a client says it stands. What is none is passed over.
+/// Reads the services in front of whose endpoints a client says it stands, and whether there was more
+/// than could be read.
 #[must_use]
-pub fn parse_serves(said: &str) -> Arc<BTreeSet<ServiceKey>> {
-    let names = said.split(',').map(str::trim).take(MAX_SERVES);
-    Arc::new(names.filter_map(|name| ServiceKey::parse(name).ok()).collect())
+pub fn parse_serves(said: &str) -> (Arc<BTreeSet<ServiceKey>>, bool) {
+    let mut serves = BTreeSet::new();
+    let mut more = false;
+    for (i, name) in said.split(',').map(str::trim).filter(|name| !name.is_empty()).enumerate() {
+        match ServiceKey::parse(name) {
+            Ok(key) if i < MAX_SERVES => _ = serves.insert(key),
+            _ => more = true,
+        }
+    }
+    (Arc::new(serves), more)
 }
 
 /// Most Gateways that a client may name.
@@ -112,6 +122,7 @@ impl Default for Viewer {
             namespaces: None,
             gateways: Gateways::None,
             serves: Arc::default(),
+            serves_more: false,
             secrets: false,
             own: Own::default(),
             has_other: false,

@@ -66,15 +66,17 @@ fn one(
     let unsupported = family(listener).is_none().then(|| {
         ("UnsupportedProtocol", format!("protocol {} is not supported", listener.protocol))
     });
-    let mut secured = || {
-        let certificates = certificates(gateway, listener, resolver)?;
-        Ok::<_, Unresolved>((certificates, clients(gateway, listener.port, resolver)?))
-    };
-    let (certificates, clients, unresolved) = match listener.ends_tls().then(&mut secured) {
-        None => (Vec::new(), None, None),
-        Some(Ok((certificates, clients))) => (certificates, clients, None),
-        Some(Err(why)) => (Vec::new(), None, Some(why)),
-    };
+    let mut found = Clients::default();
+    let mut unresolved = None;
+    let mut certificates = Vec::new();
+    if listener.ends_tls() {
+        found = clients(gateway, listener.port, resolver);
+        match self::certificates(gateway, listener, resolver) {
+            Ok(good) => certificates = good,
+            Err(why) => unresolved = Some(why),
+        }
+    }
+    let unsupported = unsupported.or(found.refused);
     let valid =
         conflict.is_none() && unsupported.is_none() && !good.is_empty() && unresolved.is_none();
     let accepted = match (&conflict, unsupported) {
@@ -88,7 +90,7 @@ fn one(
         }
         None => Condition::no("Conflicted", "NoConflicts", ""),
     };
-    let resolved = if let Some(why) = unresolved {
+    let resolved = if let Some(why) = unresolved.or(found.unresolved) {
         Condition::no("ResolvedRefs", why.reason, why.message)
     } else if bad.is_empty() {
         Condition::yes("ResolvedRefs", "ResolvedRefs")
@@ -110,29 +112,49 @@ fn one(
         routes: 0,
         conditions: vec![accepted, conflicted, resolved, programmed],
     };
-    Judged { valid, status, certificates, clients }
+    Judged { valid, status, certificates, clients: found.authorities }
 }
 
-/// The authorities that the certificates of a port's clients must end in, if they need one; or why it
-/// cannot be asked for.
-fn clients(
-    gateway: &GatewayDraft,
-    port: u16,
-    resolver: &mut Resolver<'_>,
-) -> Result<Option<Certificate>, Unresolved> {
+/// What a port's clients have to prove.
+#[derive(Default)]
+struct Clients {
+    /// The authorities that their certificates must end in, if they need one.
+    authorities: Option<Certificate>,
+    /// The first of the authorities that cannot be had. The others are in force: who has a certificate of
+    /// the one that is missing is not let in.
+    unresolved: Option<Unresolved>,
+    /// Why the listener cannot be had, reason and text.
+    refused: Option<(&'static str, String)>,
+}
+
+/// What a port's clients have to prove (`spec.tls.frontend`).
+fn clients(gateway: &GatewayDraft, port: u16, resolver: &mut Resolver<'_>) -> Clients {
+    let mut found = Clients::default();
     let own = gateway.clients_of_ports.get(&port).unwrap_or(&gateway.clients);
-    let Some(own) = own else { return Ok(None) };
+    let Some(own) = own else { return found };
     if let Some(what) = &own.unsupported {
-        return Err(Unresolved { reason: "UnsupportedValue", message: what.clone() });
+        found.refused = Some(("UnsupportedValue", what.clone()));
+        return found;
     }
     let mut pem = String::new();
     for target in &own.authorities {
-        pem.push_str(&resolver.clients_authorities(gateway, target)?);
-        pem.push('\n');
+        match resolver.clients_authorities(gateway, target) {
+            Ok(good) => {
+                pem.push_str(&good);
+                pem.push('\n');
+            }
+            Err(why) => _ = found.unresolved.get_or_insert(why),
+        }
+    }
+    if pem.is_empty() {
+        let text = "none of the authorities of its clients' certificates can be had".to_owned();
+        found.refused = Some(("NoValidCACertificate", text));
+        return found;
     }
     // The colon makes it a name that no Secret has.
     let name = format!("clients:{port}").into();
-    Ok(Some((name, Arc::new(Secret::Authorities(pem.into_bytes().into())))))
+    found.authorities = Some((name, Arc::new(Secret::Authorities(pem.into_bytes().into()))));
+    found
 }
 
 /// The certificates of a listener that ends TLS; or why it cannot.

@@ -4,7 +4,8 @@ use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
 use portolan_model::{
-    Conditions, DnsName, Endpoint, Service, ServiceEntry, ServiceKey, ServiceKind, Slice, Snapshot,
+    Conditions, DnsName, Endpoint, Service, ServiceAccess, ServiceEntry, ServiceKey, ServiceKind,
+    Slice, Snapshot,
 };
 
 use super::*;
@@ -270,6 +271,55 @@ fn what_is_released_is_in_force_as_the_source_has_it_and_is_no_reason_to_hold_ag
     world.step(4, snapshot("e:1 f:1 g:1"), "others come");
     world.step(5, snapshot("e:1"), "two of them go");
     assert_eq!(shown(&world.published), "e:1");
+}
+
+#[test]
+fn what_belongs_to_a_service_stays_as_long_as_the_service_does() {
+    let key = |name: &str| ServiceKey::new("ns", name).expect("valid");
+    let with_access = |text: &str, of: &[(&str, u16)]| {
+        let mut snapshot = snapshot(text);
+        for (name, port) in of {
+            let (service, ports) = (key(name), [(*port, Vec::new())].into());
+            snapshot.set_access(&key(name), Some(Arc::new(ServiceAccess { service, ports })));
+        }
+        snapshot
+    };
+    let port =
+        |snapshot: &Snapshot, name| Some(*snapshot.access(&key(name))?.ports.first_key_value()?.0);
+    let mut guard = Guard::new(LIMITS);
+    let start = Moment { at: Instant::now(), wall: SystemTime::UNIX_EPOCH };
+    let mut world = (Snapshot::default(), Snapshot::default());
+    let mut step = |guard: &mut Guard, secs, next: Snapshot| {
+        let now = start.after(Duration::from_secs(secs)).expect("soon");
+        let touched = world.0.differences(&next);
+        let passed = guard.pass(&world.1, &next, touched, now);
+        // A namespace is looked at again whenever a service of it is.
+        let of_services = |mut keys: BTreeSet<Key>| {
+            keys.retain(|key| !matches!(key, Key::Namespace(_)));
+            keys
+        };
+        let differ = of_services(world.1.differences(&passed.content));
+        assert_eq!(of_services(passed.changed.clone()), differ, "after {secs} s");
+        world = (next, passed.content.clone());
+        passed.content
+    };
+    let all = with_access("a:1 b:1 c:1 d:3", &[("a", 1), ("b", 1), ("d", 1)]);
+    step(&mut guard, 0, all);
+    // The compiler takes policies of services that are gone away with them.
+    let content = step(&mut guard, 1, with_access("d:3", &[("d", 1)]));
+    assert_eq!((port(&content, "a"), port(&content, "b")), (Some(1), Some(1)));
+    // What is not held goes by the source, and so does what is held and there.
+    let content = step(&mut guard, 2, with_access("d:0 e:1", &[("d", 2), ("e", 2)]));
+    assert_eq!((port(&content, "d"), port(&content, "e")), (Some(2), Some(2)));
+    assert!(guard.held().contains_key(&key("d")));
+    // One is back, with another policy; one goes for good.
+    let back = with_access("a:1 d:0 e:1", &[("a", 3), ("d", 2), ("e", 2)]);
+    let content = step(&mut guard, 3, back.clone());
+    assert_eq!((port(&content, "a"), port(&content, "b")), (Some(3), Some(1)));
+    assert!(guard.release(&key("b")));
+    let content = step(&mut guard, 4, back);
+    assert_eq!((content.lookup(&key("b")).is_none(), port(&content, "b")), (true, None));
+    assert_eq!(port(&content, "a"), Some(3));
 }
 
 /// Numbers that look random, the same for each seed (xorshift64).

@@ -179,6 +179,33 @@ impl RouteTable {
         Ok(table)
     }
 
+    /// The same table, whose limits of rate go on where those of another one are: of routes that are for the
+    /// same requests of the same host, and have the same limits. Otherwise every change of a table
+    /// would fill all buckets.
+    #[must_use]
+    pub fn with_buckets_of(mut self, before: &Self) -> Self {
+        for host in &mut self.hosts {
+            if host.routes.iter().all(|route| route.rate_limit.is_none()) {
+                continue;
+            }
+            let old = before.hosts.iter().find(|old| old.name == host.name);
+            let Some(old) = old.filter(|old| !Arc::ptr_eq(old, host)) else { continue };
+            for route in &mut Arc::make_mut(host).routes {
+                let is_same = |one: &&Route| {
+                    one.rate_limit == route.rate_limit
+                        && (&one.name, &one.path, &one.conditions)
+                            == (&route.name, &route.path, &route.conditions)
+                };
+                if route.rate_limit.is_some()
+                    && let Some(kept) = old.routes.iter().find(is_same)
+                {
+                    route.rate_limit.clone_from(&kept.rate_limit);
+                }
+            }
+        }
+        self
+    }
+
     /// The same table, whose lookups leave out the port of an authority, or do not.
     #[must_use]
     pub fn ignoring_port(self, ignore_port: bool) -> Self {
@@ -313,6 +340,30 @@ mod tests {
                 assert_eq!(found, Some(expected), "{authority} {ignore}");
             }
         }
+    }
+
+    #[test]
+    fn a_bucket_goes_on_in_the_next_table_if_its_limit_is_the_same() {
+        let limited = |path: &str, tokens| {
+            let limit = RateLimit::new(tokens, Duration::from_secs(60), 429);
+            let route = Route::to(PathMatch::Prefix(path.into()), "c".into());
+            Route { rate_limit: Some(Arc::new(limit)), ..route }
+        };
+        let table = |routes: Vec<Route>| {
+            let host = VirtualHost { name: "h".into(), domains: vec!["*".into()], routes };
+            RouteTable::new("r".into(), vec![Arc::new(host)]).expect("valid")
+        };
+        let take = |table: &RouteTable, at: usize| {
+            let limit = table.hosts[0].routes[at].rate_limit.as_ref().expect("one");
+            limit.take(0, (0, 0), [127, 0, 0, 1].into()).passes
+        };
+        let before = table(vec![limited("/a", 1), limited("/b", 1)]);
+        assert!(take(&before, 0) && !take(&before, 0));
+        let after = table(vec![limited("/c", 1), limited("/a", 1), limited("/b", 2)]);
+        let after = after.with_buckets_of(&before);
+        assert!(!take(&after, 1), "it is empty still");
+        assert!(take(&after, 0), "another route");
+        assert!(take(&after, 2) && take(&after, 2), "another limit");
     }
 
     #[test]

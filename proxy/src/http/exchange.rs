@@ -69,7 +69,8 @@ pub(super) async fn run<'a>(
 ) -> Ended {
     let shared = &client.origin.shared;
     let _counted = shared.begin_request();
-    let web = if client.options().grpc_web { grpc_web::begin(head) } else { None };
+    let takes_web = client.options().grpc_web && !meta.upgrade;
+    let web = if takes_web { grpc_web::begin(head) } else { None };
     // Whoever speaks gRPC-Web takes trailers, in the form that is his.
     let meta = Meta { trailers: meta.trailers || web.is_some(), ..meta };
     let account = Account::new(passing::is_grpc(&head.fields));
@@ -99,7 +100,9 @@ pub(super) async fn run<'a>(
             let (high, low) = shared.random();
             passing::identify(&mut head.fields, &passing::request_id(high, low));
             let id = head.fields.get(Known::RequestId);
-            let finished = finish(timer, &local, account.grpc, id, &source, &mut answer);
+            let trailers = account.grpc && web.is_none();
+            let how = (account.grpc, trailers);
+            let finished = finish(timer, &local, how, id, &source, &mut answer);
             let ended = Box::pin(finished).await;
             (ended, Some(local))
         }
@@ -108,11 +111,12 @@ pub(super) async fn run<'a>(
     ended
 }
 
-/// Answers what no endpoint does, or ends what one has begun.
+/// Answers what no endpoint does, or ends what one has begun: of gRPC, and where its client sees them, with
+/// trailers.
 async fn finish(
     timer: &mut Timer,
     local: &Local,
-    grpc: bool,
+    (grpc, trailers): (bool, bool),
     request_id: Option<&[u8]>,
     source: &Source<'_>,
     answer: &mut Answering<'_>,
@@ -122,11 +126,7 @@ async fn finish(
     if !answer.begun {
         answer.keep_alive &= source.is_over();
         answer.local(local, grpc, request_id);
-    } else if grpc
-        && answer.web.is_none()
-        && matches!(answer.out, Outgoing::Http2(_))
-        && !answer.out.is_full()
-    {
+    } else if trailers && matches!(answer.out, Outgoing::Http2(_)) && !answer.out.is_full() {
         answer.out.finish(Some(&local.trailers()));
     } else if answer.unframed || matches!(answer.out, Outgoing::Http2(_)) {
         return Ended::Abort;

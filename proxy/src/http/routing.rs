@@ -183,13 +183,16 @@ pub(super) fn route(
         account.route.get_or_init(|| routes.known(table, host, route, &client.origin.metrics));
         account.on_sought(&route.labels);
         let marks = match route.cors.as_ref().map(|cors| cors.judge(&view)) {
-            None | Some(CorsVerdict::Unmarked) => Vec::new(),
+            None => Vec::new(),
             Some(CorsVerdict::Marked(marks)) => marks,
             Some(CorsVerdict::Preflight(said)) => {
                 return Some(Routed { delay: None, way: Err(preflight(said, asked)) });
             }
         };
-        if let Some(limit) = &route.rate_limit {
+        let fault = route.fault.as_ref();
+        let (delay, abort) =
+            fault.map_or((None, None), |fault| fault.of(&view, client.origin.shared.random()));
+        if let Some(limit) = route.rate_limit.as_ref().filter(|_| abort.is_none()) {
             let now = u64::try_from(CLOCK.elapsed().as_nanos()).unwrap_or(u64::MAX);
             let remote = view.remote().unwrap_or(client.peer.ip());
             let Taken { passes, displaced } =
@@ -202,9 +205,6 @@ pub(super) fn route(
                 return Some(Routed { delay: None, way: Err(over) });
             }
         }
-        let fault = route.fault.as_ref();
-        let (delay, abort) =
-            fault.map_or((None, None), |fault| fault.of(&view, client.origin.shared.random()));
         let way = match (abort, &route.action) {
             (Some(abort), _) => Err(aborted(abort, asked)),
             (None, Action::Forward(shares)) => {

@@ -58,9 +58,11 @@ impl Kept {
                 fields.push(name.as_bytes(), STANDARD.encode(endpoint.to_string()).as_bytes());
             }
             SessionBy::Cookie { path, ttl } => {
-                let text = write(endpoint, ttl.map(|ttl| now().saturating_add(ttl.as_secs())));
+                // One of less than a second would be over before it began.
+                let ttl = ttl.map(|ttl| ttl.as_secs().max(1));
+                let text = write(endpoint, ttl.map(|ttl| now().saturating_add(ttl)));
                 let path = if path.is_empty() { "/" } else { path };
-                let age = ttl.map(|ttl| format!("; Max-Age={}", ttl.as_secs())).unwrap_or_default();
+                let age = ttl.map(|ttl| format!("; Max-Age={ttl}")).unwrap_or_default();
                 let value = format!("{name}={text}{age}; Path={path}; HttpOnly");
                 fields.push_as(Known::SetCookie, b"set-cookie", value.as_bytes());
             }

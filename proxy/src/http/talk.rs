@@ -13,7 +13,7 @@ use super::answering::{Answering, Speaks};
 use super::body::{Download, Incoming, Outgoing, PumpError, ReadError, Source, Upload, WriteError};
 use super::exchange::Fail;
 use super::forward::{Ended, Forward, tried};
-use super::local::{Local, Reason};
+use super::local::{Given, Local, Reason};
 use super::trying::Trying;
 use super::tunnel::Tunnel;
 use super::{edits, passing};
@@ -269,7 +269,10 @@ impl Talk<'_, '_, '_> {
             let status = download.seen.as_ref().and_then(grpc_status);
             match (&ended, status) {
                 (_, Some(status)) => self.trying.on_grpc(status),
-                (Err(Fail::Local(_)), None) => self.trying.on_failed(Cause::Closed),
+                // Not where it is the client that did not keep to what it said.
+                (Err(Fail::Local(local)), None) if local.reason == Reason::UpstreamReset => {
+                    self.trying.on_failed(Cause::Closed);
+                }
                 _ => {}
             }
         }
@@ -362,7 +365,11 @@ fn grpc_status(fields: &Fields) -> Option<u32> {
 /// A request's body that cannot be read: the client is gone, or did not keep to what it said it is.
 fn unread(error: &ReadError) -> Fail {
     match error {
-        ReadError::Text(error) => Fail::Local(Local::new(Reason::BadRequest, error.to_string())),
+        ReadError::Text(error) => {
+            // INVALID_ARGUMENT: nothing that speaks of the endpoint.
+            let given = Given { grpc: "3", ..Given::new(400) };
+            Fail::Local(Local::given(Reason::BadRequest, error.to_string(), given))
+        }
         ReadError::Http1(_) | ReadError::Http2(_) => Fail::Client,
     }
 }

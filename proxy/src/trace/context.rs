@@ -114,13 +114,18 @@ pub(super) fn write(fields: &mut Fields, traced: &Traced, continued: bool) {
     }
     let several = [B3_TRACE, B3_SPAN, B3_SAMPLED, B3_FLAGS];
     if several.iter().any(|name| fields.named(name).is_some()) {
-        [B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED]
-            .iter()
-            .for_each(|name| fields.remove_named(name));
+        // Debug is a decision by itself, and said instead of one.
+        let debug = sampled && fields.named(B3_FLAGS) == Some(b"1");
+        let all = [B3_TRACE, B3_SPAN, B3_PARENT, B3_SAMPLED, B3_FLAGS];
+        all.iter().for_each(|name| fields.remove_named(name));
         fields.push(B3_TRACE, format!("{trace:032x}").as_bytes());
         fields.push(B3_SPAN, format!("{client:016x}").as_bytes());
         fields.push(B3_PARENT, format!("{server:016x}").as_bytes());
-        fields.push(B3_SAMPLED, if sampled { b"1" } else { b"0" });
+        match (debug, sampled) {
+            (true, _) => fields.push(B3_FLAGS, b"1"),
+            (false, true) => fields.push(B3_SAMPLED, b"1"),
+            (false, false) => fields.push(B3_SAMPLED, b"0"),
+        }
     }
 }
 
@@ -191,7 +196,7 @@ mod tests {
 
     fn traced(given: &[(&str, &str)], sample: u32) -> (Traced, Fields) {
         let (sender, _receiver) = mpsc::channel(1);
-        let tracer = Tracer { sample_per_million: sample, sender };
+        let tracer = Tracer { sample_per_million: sample, believes: true, sender };
         let mut fields = fields(given);
         let traced = tracer.begin(&mut fields, [1, 2, 3, 4, 5]);
         (traced, fields)
@@ -219,9 +224,24 @@ mod tests {
         ];
         let (found, passed) = traced(&several, 0);
         assert!(found.sampled, "debug");
+        assert_eq!((passed.named(B3_FLAGS), passed.named(B3_SAMPLED)), (Some(&b"1"[..]), None));
+        let off = format!("00-{TRACE:032x}-{SPAN:016x}-00");
+        let refused = [("traceparent", &*off), ("x-b3-flags", "1")];
+        let (found, passed) = traced(&refused, 0);
+        assert!(!found.sampled, "W3C's comes first");
+        assert_eq!((passed.named(B3_FLAGS), passed.named(B3_SAMPLED)), (None, Some(&b"0"[..])));
         assert_eq!(passed.named(B3_SPAN), Some(&b"0000000000000004"[..]));
         assert_eq!(passed.named(B3_PARENT), Some(&b"0000000000000003"[..]));
         assert_eq!(passed.all_named(B3_SPAN).count(), 1);
+    }
+
+    #[test]
+    fn who_is_not_believed_does_not_decide() {
+        let (sender, _receiver) = mpsc::channel(1);
+        let tracer = Tracer { sample_per_million: 0, believes: false, sender };
+        let mut fields = fields(&[("traceparent", &format!("00-{TRACE:032x}-{SPAN:016x}-01"))]);
+        let found = tracer.begin(&mut fields, [1, 2, 3, 4, 5]);
+        assert_eq!((found.trace, found.parent, found.sampled), (TRACE, Some(SPAN), false));
     }
 
     #[test]

@@ -5,6 +5,7 @@ use portolan_model::{Protocol, Scope, ServiceKey};
 use super::Catalog;
 use crate::resource::ResourceType;
 use crate::resource::inbound::PREFIX as INBOUND;
+use crate::resource::server;
 use crate::viewer::Viewer;
 
 /// The service and port a resource is made from, as far as its name tells.
@@ -24,6 +25,9 @@ pub struct Owner<'a> {
 /// target name such as `web.shop.svc.cluster.local:80`. `None` for what belongs to no service.
 #[must_use]
 pub fn owner(name: &str) -> Option<Owner<'_>> {
+    if server::address(name).is_some() {
+        return None;
+    }
     let (rest, port) = name.strip_prefix(INBOUND).unwrap_or(name).rsplit_once(':')?;
     let port = port.parse().ok()?;
     if let Some((rest, service)) = rest.rsplit_once('/') {
@@ -67,6 +71,11 @@ impl Catalog {
         if let Some(encoded) = self.lookup(kind, name) {
             let (size, limit) = (encoded.any.len(), viewer.max_resource_bytes());
             return format!("{name}: has {size} bytes, more than the {limit} this client takes");
+        }
+        if kind == ResourceType::Listener && server::address(name).is_some() {
+            let why = "a service that this server says it serves, or the port, is not known, or it has no \
+                       certificate and needs one";
+            return format!("{name}: {why} (generation {generation})");
         }
         let Some(owner) = owner(name) else {
             return format!("{name}: there is none of this name in generation {generation}");

@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use portolan_model::Generation;
-use portolan_model::traffic::{ResourceName, Secret, TrafficConfig};
+use portolan_model::traffic::{ResourceName, RouteTable, Secret, TrafficConfig};
 use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::rpc::Status;
@@ -300,6 +300,7 @@ impl Session {
             }
             if let Some(table) = table {
                 self.inline_routes.insert(listener.name.clone(), table.name.clone());
+                let table = self.with_buckets(table);
                 insert_changed(&mut self.config.routes, table.name.clone(), table);
             }
             insert_changed(&mut kept, listener.name.clone(), listener);
@@ -312,10 +313,19 @@ impl Session {
         let decoded = decode::all(resources, route::decode);
         for table in decoded.good {
             if self.types[ResourceType::Route.index()].names.contains(&table.name) {
+                let table = self.with_buckets(table);
                 insert_changed(&mut self.config.routes, table.name.clone(), table);
             }
         }
         decoded.errors
+    }
+
+    /// A table whose limits of rate go on where they are.
+    fn with_buckets(&self, table: RouteTable) -> RouteTable {
+        match self.config.routes.get(&table.name) {
+            Some(before) => table.with_buckets_of(before),
+            None => table,
+        }
     }
 
     fn take_endpoints(&mut self, resources: &[Any]) -> Vec<String> {

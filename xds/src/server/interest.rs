@@ -27,11 +27,12 @@ impl Interest {
     pub(super) fn apply(&self, client: &Arc<Client>, change: InterestChange) {
         match change {
             InterestChange::Add(kind, name) => {
-                if is_server(kind, &name) {
-                    self.servers.insert(name.clone());
-                }
-                let mut subscribers = self.names.entry((kind, name)).or_default();
+                let mut subscribers = self.names.entry((kind, name.clone())).or_default();
                 subscribers.insert(client.id(), client.clone());
+                // While the name is held: whoever leaves it takes both or none.
+                if is_server(kind, &name) {
+                    self.servers.insert(name);
+                }
             }
             InterestChange::Remove(kind, name) => self.remove(client.id(), kind, name),
             InterestChange::AddAll(kind) => {
@@ -77,13 +78,13 @@ impl Interest {
 
     fn remove(&self, id: u64, kind: ResourceType, name: Name) {
         let key = (kind, name);
-        let gone = self.names.remove_if_mut(&key, |_, subscribers| {
+        self.names.remove_if_mut(&key, |(kind, name), subscribers| {
             subscribers.remove(&id);
+            if subscribers.is_empty() && is_server(*kind, name) {
+                self.servers.remove(name);
+            }
             subscribers.is_empty()
         });
-        if gone.is_some() && is_server(key.0, &key.1) {
-            self.servers.remove(&key.1);
-        }
     }
 
     fn with_all(&self, kind: ResourceType, act: impl FnOnce(&mut Subscribers)) {

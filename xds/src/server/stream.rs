@@ -303,9 +303,19 @@ fn viewer(proven: &Viewer, node: &Node) -> Viewer {
     let ttl = features.iter().any(|feature| feature == "xds.config.supports-resource-ttl");
     let capabilities = Capabilities::of(&Agent::from(node));
     let gateways = text(node, GATEWAYS).map(Gateways::parse).unwrap_or_default();
-    let serves = text(node, SERVES).map(parse_serves).unwrap_or_default();
+    let said = node.metadata.as_ref().is_some_and(|said| said.fields.contains_key(SERVES));
+    let (serves, more) = text(node, SERVES).map(parse_serves).unwrap_or((Arc::default(), said));
     let has_other = text(node, OWN_IDENTITY).is_some();
-    Viewer { place: place(node), gateways, serves, has_other, ttl, capabilities, ..proven.clone() }
+    Viewer {
+        place: place(node),
+        gateways,
+        serves,
+        serves_more: more,
+        has_other,
+        ttl,
+        capabilities,
+        ..proven.clone()
+    }
 }
 
 /// What a client says under a key of its metadata.

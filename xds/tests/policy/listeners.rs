@@ -133,14 +133,15 @@ fn a_server_goes_by_the_services_that_it_serves_or_serves_nobody() {
         ("of both", made(None, &[80, 90], 50051), "shop/web", false, Some((1, false))),
         ("of a port that is not known", made(None, &[80], 1), "shop/web", false, None),
         ("a service that is not there", made(None, &[], 50051), "shop/nobody", false, None),
+        ("a name that is none beside it", made(None, &[], 50051), "shop/web,Shop", false, None),
         ("strict", made(strict, &[80], 50051), "shop/web", true, Some((1, true))),
         ("strict, and it cannot", made(strict, &[], 50051), "shop/web", false, None),
         ("permissive", made(Some(TlsMode::Permissive), &[], 50051), "shop/web", true, Some((0, false))),
     ];
     let name = "grpc/server?xds.resource.listening_address=0.0.0.0:50051";
     for (about, catalog, serves, has_other, expected) in cases {
-        let serves = viewer::parse_serves(serves);
-        let viewer = Viewer { serves, has_other, ..Viewer::default() };
+        let (serves, serves_more) = viewer::parse_serves(serves);
+        let viewer = Viewer { serves, serves_more, has_other, ..Viewer::default() };
         let found = catalog.lookup_for(ResourceType::Listener, name, &viewer);
         let found = found.map(|encoded| {
             let any = Any::decode(&encoded.any[..]).expect("an Any");

@@ -77,8 +77,15 @@ impl Reader {
             "rate-limit-client" => {
                 rate(text).map(|client| self.client = client).inspect_err(|_| self.broken[3] = true)
             }
-            "fault-abort-percent" => percent(text).map(|part| self.parts[0] = Some(part)),
-            "fault-delay-percent" => percent(text).map(|part| self.parts[1] = Some(part)),
+            // Of nobody knows how many requests there is no fault.
+            "fault-abort-percent" => {
+                self.parts[0] = Some(percent(text).unwrap_or(0));
+                percent(text).map(drop)
+            }
+            "fault-delay-percent" => {
+                self.parts[1] = Some(percent(text).unwrap_or(0));
+                percent(text).map(drop)
+            }
             "rate-limit-burst" => number(text, MAX_COUNT).map(|n| self.bursts[0] = Some(n)),
             "rate-limit-client-burst" => number(text, MAX_COUNT).map(|n| self.bursts[1] = Some(n)),
             _ => return None,
@@ -104,8 +111,8 @@ impl Reader {
         let [of_abort, of_delay] = self.parts.map(|part| part.unwrap_or(ALL));
         let fault = traffic::Fault {
             headers: Vec::new(),
-            delay: self.delay.map(|delay| (delay, of_delay)),
-            abort: self.abort.map(|abort| (abort, of_abort)),
+            delay: self.delay.map(|delay| (delay, of_delay)).filter(|_| of_delay > 0),
+            abort: self.abort.map(|abort| (abort, of_abort)).filter(|_| of_abort > 0),
         };
         let fault = (fault != traffic::Fault::default()).then(|| Arc::new(fault));
         let limited = self.all.is_some() || self.client.is_some();
@@ -143,7 +150,7 @@ fn delay(text: &str) -> Result<Duration, String> {
 
 /// A percentage with up to four digits behind the point, in millionths.
 fn percent(text: &str) -> Result<u32, String> {
-    let wrong = || format!("{text:?} is not a percentage such as 5 or 0.25, of more than 0");
+    let wrong = || format!("{text:?} is not a percentage such as 5 or 0.25");
     let (whole, rest) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |text: &str| !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     if !digits(whole) || !digits(rest) || whole.len() > 3 || rest.len() > 4 {
@@ -151,7 +158,7 @@ fn percent(text: &str) -> Result<u32, String> {
     }
     let rest: u32 = format!("{rest:0<4}").parse().map_err(|_| wrong())?;
     let part = whole.parse::<u32>().map_err(|_| wrong())? * 10_000 + rest;
-    if (1..=ALL).contains(&part) { Ok(part) } else { Err(wrong()) }
+    if part <= ALL { Ok(part) } else { Err(wrong()) }
 }
 
 /// `100/1s`
@@ -217,7 +224,7 @@ mod tests {
             ("fault-delay", "2h"),
             ("fault-delay", "0s"),
             ("fault-abort-percent", "101"),
-            ("fault-abort-percent", "0"),
+            ("fault-abort-percent", "5%"),
             ("fault-abort-percent", "1.00001"),
             ("fault-abort-percent", "1."),
             ("rate-limit", "100"),
@@ -229,6 +236,11 @@ mod tests {
         ] {
             let (_, wrong) = read(false, &[(name, text)]);
             assert_eq!(wrong.len(), 1, "{name}: {text}");
+        }
+        for percent in ["5%", "101", "0"] {
+            let (reader, _) =
+                read(false, &[("fault-abort", "503"), ("fault-abort-percent", percent)]);
+            assert_eq!(reader.end().0, None, "{percent}: not all of them");
         }
         let (reader, _) = read(false, &[("fault-delay-percent", "1"), ("rate-limit-burst", "5")]);
         assert_eq!(reader.alone().collect::<Vec<_>>(), ["fault-delay", "rate-limit"]);

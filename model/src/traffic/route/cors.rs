@@ -33,8 +33,6 @@ pub struct Cors {
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CorsVerdict {
-    /// It is none of another origin, or of one that is not known: it goes on as it is.
-    Unmarked,
     /// It goes on, and these changes are made to its answer.
     Marked(Vec<HeaderEdit>),
     /// It is a preflight, answered with 200 and these.
@@ -45,7 +43,7 @@ impl Cors {
     /// What becomes of a request.
     pub fn judge(&self, asked: &impl Asked) -> CorsVerdict {
         let Some(origin) = asked.field("origin").filter(|origin| !origin.is_empty()) else {
-            return CorsVerdict::Unmarked;
+            return CorsVerdict::Marked(vec![vary()]);
         };
         let wanted = asked.field("access-control-request-method").and_then(|value| text(&value));
         let preflight = wanted.filter(|wanted| {
@@ -55,7 +53,7 @@ impl Cors {
         let origin = text(&origin).filter(|_| allowed);
         match (origin, preflight) {
             (None, Some(_)) if !self.forward_unmatched => CorsVerdict::Preflight(Vec::new()),
-            (None, _) => CorsVerdict::Unmarked,
+            (None, _) => CorsVerdict::Marked(vec![vary()]),
             (Some(origin), None) => {
                 let mut edits = self.both(&origin);
                 edits.extend(set("access-control-expose-headers", &self.exposed));
@@ -80,13 +78,21 @@ impl Cors {
     /// What an answer of either kind says.
     fn both(&self, origin: &str) -> Vec<HeaderEdit> {
         let mut edits: Vec<_> = set("access-control-allow-origin", origin).collect();
+        let credentials = "access-control-allow-credentials";
         if self.credentials {
-            edits.extend(set("access-control-allow-credentials", "true"));
+            edits.extend(set(credentials, "true"));
+        } else {
+            // What an endpoint allows its own origin is not for the one that is allowed here.
+            edits.push(HeaderEdit::Remove(credentials.into()));
         }
-        // A cache is not to give it to another origin (Fetch, "CORS protocol and HTTP caches").
-        edits.push(HeaderEdit::Add("vary".into(), "origin".into()));
+        edits.push(vary());
         edits
     }
+}
+
+/// A cache is not to give it to another origin (Fetch, "CORS protocol and HTTP caches").
+fn vary() -> HeaderEdit {
+    HeaderEdit::Add("vary".into(), "origin".into())
 }
 
 fn set(name: &str, value: &str) -> impl Iterator<Item = HeaderEdit> {
@@ -154,6 +160,7 @@ mod tests {
             HeaderEdit::Set(name, value) => {
                 format!("{}={value}", name.trim_start_matches("access-control-"))
             }
+            HeaderEdit::Remove(name) => format!("-{}", name.trim_start_matches("access-control-")),
             other => format!("+{}", other.name()),
         };
         edits.iter().map(one).collect()
@@ -172,17 +179,18 @@ mod tests {
             let request = Request(vec![("origin", origin), (":method", "GET")]);
             let expected = if marked {
                 let own = format!("allow-origin={origin}");
-                vec![own, "+vary".to_owned(), "expose-headers=x-b".to_owned()]
+                let rest = ["-allow-credentials", "+vary", "expose-headers=x-b"];
+                [vec![own], rest.map(str::to_owned).to_vec()].concat()
             } else {
-                Vec::new()
+                vec!["+vary".to_owned()]
             };
             match cors().judge(&request) {
                 CorsVerdict::Marked(edits) => assert_eq!(said(&edits), expected, "{origin}"),
-                CorsVerdict::Unmarked => assert!(!marked, "{origin}"),
                 preflight @ CorsVerdict::Preflight(_) => panic!("{origin}: {preflight:?}"),
             }
         }
-        assert_eq!(cors().judge(&Request(vec![(":method", "GET")])), CorsVerdict::Unmarked);
+        let of_no_origin = cors().judge(&Request(vec![(":method", "GET")]));
+        assert_eq!(of_no_origin, CorsVerdict::Marked(vec![vary()]));
     }
 
     #[test]
@@ -210,6 +218,7 @@ mod tests {
                 Some(
                     &[
                         "allow-origin=https://a.test",
+                        "-allow-credentials",
                         "+vary",
                         "allow-methods=GET, PUT",
                         "allow-headers=x-a",
@@ -224,6 +233,7 @@ mod tests {
                 "null",
                 Some(&[
                     "allow-origin=null",
+                    "-allow-credentials",
                     "+vary",
                     "allow-methods=PATCH",
                     "allow-headers=x-c,x-d",
@@ -248,7 +258,9 @@ mod tests {
                         .map(|said| said.iter().map(|one| (*one).to_owned()).collect::<Vec<_>>())
                         .as_deref()
                 ),
-                verdict => assert_eq!((expected, verdict), (None, CorsVerdict::Unmarked)),
+                verdict => {
+                    assert_eq!((expected, verdict), (None, CorsVerdict::Marked(vec![vary()])))
+                }
             }
         }
         // Without the method that is to follow it is an OPTIONS as any other.

@@ -42,7 +42,7 @@ impl Account {
         let ended = SystemTime::now();
         let began = ended.checked_sub(self.started.elapsed()).unwrap_or(ended);
         let spans = [
-            self.to_endpoint(traced, head, answer, began, ended),
+            self.to_endpoint(traced, head, answer, reason, began, ended),
             Some(self.as_it_came(traced, client, head, answer, reason, failed, began, ended)),
         ];
         for span in spans.into_iter().flatten() {
@@ -105,7 +105,8 @@ impl Account {
         if let Some(error) = &error {
             put("error.type", error.clone().into());
         }
-        let error = error.filter(|_| failed && answer.status >= 500 || self.is_grpc_failure());
+        let is_ours = failed && (answer.status >= 500 || is_cut(reason));
+        let error = error.filter(|_| is_ours || self.is_grpc_failure());
         let name = match self.route.get().map(|route| &route.name) {
             Some(route) => format!("{method} {}", route.path),
             None => method.to_owned(),
@@ -129,6 +130,7 @@ impl Account {
         traced: &Traced,
         head: &RequestHead,
         answer: &Answering<'_>,
+        reason: Option<Reason>,
         began: SystemTime,
         ended: SystemTime,
     ) -> Option<Span> {
@@ -155,6 +157,9 @@ impl Account {
         }
         let error = failed.last().filter(|_| !answered).map(|last| last.outcome.clone());
         let error = error.or_else(|| (answer.status >= 400).then(|| answer.status.to_string()));
+        let cut = reason.filter(|_| is_cut(reason)).map(|reason| reason.as_str().to_owned());
+        let grpc = || self.is_grpc_failure().then(|| self.grpc_status.get()).flatten();
+        let error = error.or(cut).or_else(|| grpc().map(|status| status.to_string()));
         if let Some(error) = &error {
             put("error.type", text(error.as_bytes()).into());
         }
@@ -174,6 +179,12 @@ impl Account {
     fn is_grpc_failure(&self) -> bool {
         self.grpc_status.get().is_some_and(|status| matches!(status, 2 | 4 | 12 | 13 | 14 | 15))
     }
+}
+
+/// Whether an answer was given up that had begun, or never came, though its status may be another's.
+fn is_cut(reason: Option<Reason>) -> bool {
+    let cut = [Reason::UpstreamReset, Reason::Timeout, Reason::TryTimeout, Reason::StreamIdle];
+    reason.is_some_and(|reason| cut.contains(&reason))
 }
 
 fn method(head: &RequestHead) -> &'static str {

@@ -39,8 +39,10 @@ fn pair(said: &TlsCertificate) -> Result<Secret, String> {
     let key = inline(of_key, said.private_key.as_ref())?;
     certified(chain, key).map_err(|invalid| match invalid {
         InvalidPair::NoChain => format!("{of_chain}: holds no certificate"),
-        InvalidPair::Chain(reason) => format!("{of_chain}: {reason}"),
-        InvalidPair::Key(reason) | InvalidPair::Apart(reason) => format!("{of_key}: {reason}"),
+        // What is said of it may be what stands in it.
+        InvalidPair::Chain(_) => format!("{of_chain}: is not PEM"),
+        InvalidPair::Key(_) => format!("{of_key}: holds no private key"),
+        InvalidPair::Apart(reason) => format!("{of_key}: {reason}"),
     })?;
     let ocsp = said.ocsp_staple.as_ref();
     let ocsp = ocsp.map(|said| inline("tls_certificate.ocsp_staple", Some(said))).transpose()?;

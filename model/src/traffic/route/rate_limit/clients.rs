@@ -43,7 +43,7 @@ impl Clients {
     /// Takes a token of a client's, if it has one; it has `tokens` at most, and one comes each so many
     /// microseconds.
     pub(super) fn take(&self, client: IpAddr, now: u64, each: u64, tokens: u64) -> Asked {
-        let hash = self.hasher.hash_one(client.to_canonical());
+        let hash = self.hasher.hash_one(told_by(client));
         // Never none, which is what an empty slot has.
         let whose = (hash >> TIME_BITS) | 1;
         let sets = self.slots.len() / WAYS;
@@ -73,6 +73,14 @@ impl Clients {
     }
 }
 
+/// What a client is told by: its address, and of IPv6 the network that is one client's (RFC 6177 §2).
+fn told_by(client: IpAddr) -> IpAddr {
+    match client.to_canonical() {
+        IpAddr::V6(v6) => std::net::Ipv6Addr::from_bits(v6.to_bits() >> 64 << 64).into(),
+        v4 @ IpAddr::V4(_) => v4,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +103,11 @@ mod tests {
         let clients = Clients::new(64);
         assert!(clients.take(client(0), 0, 100, 1).passes);
         assert!(!clients.take(mapped, 0, 100, 1).passes);
+        let clients = Clients::new(64);
+        let v6 = |text: &str| text.parse::<IpAddr>().expect("an address");
+        assert!(clients.take(v6("2001:db8::1"), 0, 100, 1).passes);
+        assert!(!clients.take(v6("2001:db8::ffff:2"), 0, 100, 1).passes, "the same network");
+        assert!(clients.take(v6("2001:db8:0:1::1"), 0, 100, 1).passes);
         assert!(!clients.take(client(5), 0, 100, 0).passes, "no token at all");
     }
 
