@@ -45,13 +45,13 @@ use detect::Version;
 /// Fields a head may have.
 const MAX_FIELDS: usize = 128;
 
-/// What a head over HTTP/1.1 may take, a client's as an endpoint's.
 /// Text of clients that this proxy takes apart itself.
 pub(crate) fn fuzz(data: &[u8]) {
     grpc_web::fuzz(data);
     session::fuzz(data);
 }
 
+/// What a head over HTTP/1.1 may take, a client's as an endpoint's.
 fn head_limits(config: &ProxyConfig) -> Limits {
     let head = usize::try_from(config.max_header_bytes).unwrap_or(usize::MAX);
     Limits { head, fields: MAX_FIELDS }

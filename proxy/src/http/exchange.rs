@@ -16,10 +16,10 @@ use super::Client;
 use super::account::{Account, Pulse};
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
-use super::body::{Incoming, LOOK, Outgoing, Source};
+use super::body::{Incoming, LOOK, Outgoing, ReadError, Source};
 use super::forward::Forward;
 use super::grpc_web::{self, Form, Web};
-use super::local::{Local, Reason};
+use super::local::{Given, Local, Reason};
 use super::passing::{self, Passage};
 use super::routing::Routed;
 use super::timer::Timer;
@@ -56,6 +56,20 @@ pub(super) enum Fail {
     Local(Local),
     /// The client is gone.
     Client,
+}
+
+impl Fail {
+    /// A request's body cannot be read: the client is gone, or did not keep to what it said it is.
+    pub(super) fn unread(error: &ReadError) -> Self {
+        match error {
+            ReadError::Text(error) => {
+                // INVALID_ARGUMENT: nothing that speaks of the endpoint.
+                let given = Given { grpc: "3", ..Given::new(400) };
+                Self::Local(Local::given(Reason::BadRequest, error.to_string(), given))
+            }
+            ReadError::Http1(_) | ReadError::Http2(_) => Self::Client,
+        }
+    }
 }
 
 /// Answers a request, from an endpoint or by itself, and counts it.

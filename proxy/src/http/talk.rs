@@ -13,7 +13,7 @@ use super::answering::{Answering, Speaks};
 use super::body::{Download, Incoming, Outgoing, PumpError, ReadError, Source, Upload, WriteError};
 use super::exchange::Fail;
 use super::forward::{Ended, Forward, tried};
-use super::local::{Given, Local, Reason};
+use super::local::{Local, Reason};
 use super::trying::Trying;
 use super::tunnel::Tunnel;
 use super::{edits, passing};
@@ -201,7 +201,7 @@ impl Talk<'_, '_, '_> {
                 let before = source.bytes;
                 match upload.poll(cx, source, to) {
                     Poll::Ready(Err(PumpError::Read(error))) => {
-                        return Poll::Ready(Waited::Over(unread(&error)));
+                        return Poll::Ready(Waited::Over(Fail::unread(&error)));
                     }
                     // The endpoint may have said why before it stopped reading.
                     Poll::Ready(Err(PumpError::Write(error))) => *unwritten = Some(error),
@@ -244,7 +244,7 @@ impl Talk<'_, '_, '_> {
             if moved.is_pending() && !unread {
                 match upload.poll(cx, source, &mut to) {
                     Poll::Ready(Err(PumpError::Read(error))) => {
-                        return Poll::Ready(Err(self::unread(&error)));
+                        return Poll::Ready(Err(Fail::unread(&error)));
                     }
                     // The endpoint wants no more of it; its answer may be whole all the same.
                     Poll::Ready(Err(PumpError::Write(_))) => unread = true,
@@ -360,18 +360,6 @@ impl Talk<'_, '_, '_> {
 
 fn grpc_status(fields: &Fields) -> Option<u32> {
     std::str::from_utf8(fields.get(Known::GrpcStatus)?).ok()?.parse().ok()
-}
-
-/// A request's body that cannot be read: the client is gone, or did not keep to what it said it is.
-fn unread(error: &ReadError) -> Fail {
-    match error {
-        ReadError::Text(error) => {
-            // INVALID_ARGUMENT: nothing that speaks of the endpoint.
-            let given = Given { grpc: "3", ..Given::new(400) };
-            Fail::Local(Local::given(Reason::BadRequest, error.to_string(), given))
-        }
-        ReadError::Http1(_) | ReadError::Http2(_) => Fail::Client,
-    }
 }
 
 fn h2_cause(error: &http2::StreamError) -> Cause {

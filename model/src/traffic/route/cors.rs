@@ -259,7 +259,7 @@ mod tests {
                         .as_deref()
                 ),
                 verdict => {
-                    assert_eq!((expected, verdict), (None, CorsVerdict::Marked(vec![vary()])))
+                    assert_eq!((expected, verdict), (None, CorsVerdict::Marked(vec![vary()])));
                 }
             }
         }
