@@ -23,6 +23,7 @@ mod limit;
 mod load;
 mod message;
 mod metrics;
+mod protobuf;
 mod proxy_protocol;
 mod splice;
 mod state;

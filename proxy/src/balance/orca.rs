@@ -4,7 +4,6 @@
 //! report it is and who is picked by it is settled elsewhere.
 
 pub(crate) mod parse;
-mod wire;
 
 use std::cell::Cell;
 use std::time::Duration;

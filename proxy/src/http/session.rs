@@ -14,10 +14,12 @@ use portolan_model::traffic::{Session, SessionBy};
 
 use super::affinity::cookie;
 use crate::message::{Fields, Known, RequestHead};
+use crate::protobuf::{self, Value};
 
 /// Longest text that is looked at: an address, a time, and base 64 around them.
 const MAX_TEXT: usize = 128;
-/// Keys of the message in a cookie: the address, a text, and when it ends, in seconds since 1970.
+/// Keys of the message in a cookie: the address, field 1, a text, and when it ends, field 2, in seconds
+/// since 1970.
 const ADDRESS: u8 = 0x0a;
 const EXPIRES: u8 = 0x10;
 
@@ -76,33 +78,25 @@ fn now() -> u64 {
 }
 
 fn decoded(text: &[u8]) -> Option<Vec<u8>> {
-    STANDARD.decode(text.get(..text.len().min(MAX_TEXT + 1))?).ok()
+    if text.len() > MAX_TEXT {
+        return None;
+    }
+    STANDARD.decode(text).ok()
 }
 
 /// The endpoint that a cookie says, unless its time is over.
 fn read(text: &[u8], now: u64) -> Option<SocketAddr> {
-    if text.len() > MAX_TEXT {
-        return None;
-    }
     let message = decoded(text)?;
-    let (&length, rest) = message.strip_prefix(&[ADDRESS])?.split_first()?;
-    let (address, rest) = rest.split_at_checked(usize::from(length))?;
-    let address = std::str::from_utf8(address).ok()?.parse().ok()?;
-    let expires = match rest {
-        [] => 0,
-        [EXPIRES, number @ ..] => varint(number)?,
-        _ => return None,
+    let mut fields = protobuf::Fields::of(&message);
+    let mut next = || fields.next().ok();
+    let Some((1, Value::Bytes(address))) = next()? else { return None };
+    let expires = match next()? {
+        None => 0,
+        Some((2, Value::Varint(expires))) if next()?.is_none() => expires,
+        Some(_) => return None,
     };
+    let address = std::str::from_utf8(address).ok()?.parse().ok()?;
     (expires == 0 || now < expires).then_some(address)
-}
-
-/// The whole of a number in groups of seven bits (Protocol Buffers, "Base 128 Varints").
-fn varint(bytes: &[u8]) -> Option<u64> {
-    let (last, rest) = bytes.split_last()?;
-    if bytes.len() > 9 || last & 0x80 != 0 || rest.iter().any(|byte| byte & 0x80 == 0) {
-        return None;
-    }
-    Some(bytes.iter().rev().fold(0, |number, byte| number << 7 | u64::from(byte & 0x7f)))
 }
 
 fn write(endpoint: SocketAddr, expires: Option<u64>) -> String {

@@ -8,8 +8,8 @@ use base64::alphabet::STANDARD;
 use base64::engine::{DecodePaddingMode, GeneralPurpose, GeneralPurposeConfig};
 use serde::Deserialize;
 
-use super::wire::{Fields, Malformed, Value};
 use super::{OrcaError, OrcaReport};
+use crate::protobuf::{Fields, Malformed, Value};
 
 /// Longest value that is looked at, in bytes.
 pub(super) const MAX_LEN: usize = 8 * 1024;

@@ -9,6 +9,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, Method, Request, Response, Uri};
 
 use super::{Answer, MAX_HEAD, OK, ProbeError, USER_AGENT};
+use crate::protobuf;
 use crate::stream::Stream;
 
 /// Most bytes of the answer's message that are looked at; it has two.
@@ -122,48 +123,20 @@ fn serving_word(status: u64) -> &'static str {
 /// Field 1 of a `HealthCheckResponse` behind its prefix; 0 when the field is absent (proto3), `None`
 /// when the bytes are no such message.
 fn serving_status(framed: &[u8]) -> Option<u64> {
-    let (prefix, mut message) = framed.split_at_checked(REQUEST.len())?;
+    let (prefix, message) = framed.split_at_checked(REQUEST.len())?;
     let [0, length @ ..] = prefix else { return None };
     let length = u32::from_be_bytes(length.try_into().ok()?);
     if u32::try_from(message.len()).ok()? != length {
         return None;
     }
     let mut status = 0;
-    while !message.is_empty() {
-        let key = varint(&mut message)?;
-        // Wire types of the encoding: 0 a varint, 1 eight bytes, 2 a length and as many, 5 four.
-        match (key >> 3, key & 7) {
-            (0, _) => return None,
-            (1, 0) => status = varint(&mut message)?,
-            (_, 0) => drop(varint(&mut message)?),
-            (_, 1) => skip(&mut message, 8)?,
-            (_, 2) => {
-                let length = varint(&mut message)?;
-                skip(&mut message, length)?;
-            }
-            (_, 5) => skip(&mut message, 4)?,
-            _ => return None,
+    let mut fields = protobuf::Fields::of(message);
+    while let Some(field) = fields.next().ok()? {
+        if let (1, protobuf::Value::Varint(said)) = field {
+            status = said;
         }
     }
     Some(status)
-}
-
-fn varint(message: &mut &[u8]) -> Option<u64> {
-    let mut value = 0;
-    for shift in (0..64).step_by(7) {
-        let (byte, rest) = message.split_first()?;
-        *message = rest;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
-        }
-    }
-    None
-}
-
-fn skip(message: &mut &[u8], length: u64) -> Option<()> {
-    *message = message.get(usize::try_from(length).ok()?..)?;
-    Some(())
 }
 
 #[cfg(test)]
