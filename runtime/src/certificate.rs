@@ -48,18 +48,18 @@ pub struct CertificateError {
     pub reason: String,
 }
 
-/// Why a chain and a key cannot be used. The reason may hold a line of what was read.
+/// Why a chain and a key cannot be used. Nothing of what was read is said.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidPair {
     /// The chain holds no certificate.
     #[error("the chain holds no certificate")]
     NoChain,
     /// The chain is not PEM.
-    #[error("{0}")]
-    Chain(String),
+    #[error("the chain is not PEM")]
+    Chain,
     /// The key is no key in PEM.
-    #[error("{0}")]
-    Key(String),
+    #[error("the key is no PEM key")]
+    Key,
     /// They do not belong together, or the key is of no use.
     #[error("{0}")]
     Apart(String),
@@ -120,9 +120,8 @@ impl Pair {
         let (chain_pem, key_pem) = (read(&files.chain)?, read(&files.key)?);
         let certified = certified(&chain_pem, &key_pem).map_err(|invalid| match invalid {
             InvalidPair::NoChain => refuse(&files.chain, NO_CERTIFICATE.to_owned()),
-            // What is said of it may be what stands in it.
-            InvalidPair::Chain(_) => refuse(&files.chain, "it is not PEM".to_owned()),
-            InvalidPair::Key(_) => refuse(&files.key, "it holds no private key".to_owned()),
+            InvalidPair::Chain => refuse(&files.chain, "it is not PEM".to_owned()),
+            InvalidPair::Key => refuse(&files.key, "it holds no private key".to_owned()),
             InvalidPair::Apart(reason) => refuse(&files.key, reason),
         })?;
         Ok(Self { chain_pem, key_pem, certified })
@@ -134,14 +133,14 @@ impl Pair {
 /// # Errors
 /// Which of them cannot be used, and why.
 pub fn certified(chain: &[u8], key: &[u8]) -> Result<CertifiedKey, InvalidPair> {
-    let text = |error: rustls::pki_types::pem::Error| error.to_string();
+    // What PEM's errors say may be a line of it.
     let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(chain)
         .collect::<Result<_, _>>()
-        .map_err(|error| InvalidPair::Chain(text(error)))?;
+        .map_err(|_| InvalidPair::Chain)?;
     if chain.is_empty() {
         return Err(InvalidPair::NoChain);
     }
-    let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| InvalidPair::Key(text(e)))?;
+    let key = PrivateKeyDer::from_pem_slice(key).map_err(|_| InvalidPair::Key)?;
     let provider = rustls::crypto::aws_lc_rs::default_provider();
     let pair = CertifiedKey::from_der(chain, key, &provider);
     pair.map_err(|error| InvalidPair::Apart(error.to_string()))

@@ -90,12 +90,9 @@ fn certificate(secret: &api::Secret) -> Result<Arc<Secret>, String> {
         octets.map(Into::into).map_err(|_| format!("{name}: not base 64"))
     };
     let (chain, key) = (read("tls.crt")?, read("tls.key")?);
-    // What is in them is not said.
     certified(&chain, &key).map_err(|invalid| match invalid {
-        InvalidPair::NoChain => "the chain holds no certificate".to_owned(),
-        InvalidPair::Chain(_) => "the chain is not PEM".to_owned(),
-        InvalidPair::Key(_) => "the key is no PEM key".to_owned(),
         InvalidPair::Apart(reason) => format!("chain and key: {reason}"),
+        other => other.to_string(),
     })?;
     Ok(Arc::new(Secret::Certificate { chain, key, ocsp: None }))
 }

@@ -39,9 +39,8 @@ fn pair(said: &TlsCertificate) -> Result<Secret, String> {
     let key = inline(of_key, said.private_key.as_ref())?;
     certified(chain, key).map_err(|invalid| match invalid {
         InvalidPair::NoChain => format!("{of_chain}: holds no certificate"),
-        // What is said of it may be what stands in it.
-        InvalidPair::Chain(_) => format!("{of_chain}: is not PEM"),
-        InvalidPair::Key(_) => format!("{of_key}: holds no private key"),
+        InvalidPair::Chain => format!("{of_chain}: is not PEM"),
+        InvalidPair::Key => format!("{of_key}: holds no private key"),
         InvalidPair::Apart(reason) => format!("{of_key}: {reason}"),
     })?;
     let ocsp = said.ocsp_staple.as_ref();
