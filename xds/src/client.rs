@@ -174,7 +174,7 @@ impl XdsClient {
         let mut session = Session::listening_at(self.inbound_address);
         let mut own = self.own.as_ref().map(|(_, secrets)| secrets.clone());
         if let Some(own) = &mut own {
-            session.set_own(own.borrow_and_update().clone());
+            session.set_own(&own.borrow_and_update());
         }
         let mut pause = BACKOFF_FIRST;
         loop {
@@ -311,7 +311,7 @@ impl XdsClient {
     /// Puts another certificate of the proxy's in force, with what came last.
     fn renew(&self, session: &mut Session, own: Option<&mut watch::Receiver<OwnSecrets>>) {
         let Some(own) = own else { return };
-        session.set_own(own.borrow_and_update().clone());
+        session.set_own(&own.borrow_and_update());
         if session.is_begun() {
             self.publish(session);
         }
@@ -363,13 +363,19 @@ fn node(config: &ClientConfig) -> Node {
     let fields = fields.collect();
     Node {
         metadata: Some(Struct { fields }),
-        id: config.node_id.clone(),
         cluster: "portolan".to_owned(),
         locality: Some(Locality { zone, ..Locality::default() }),
+        ..called(&config.node_id)
+    }
+}
+
+/// A client of this kind and version.
+fn called(id: &str) -> Node {
+    let version = env!("CARGO_PKG_VERSION").to_owned();
+    Node {
+        id: id.to_owned(),
         user_agent_name: "portolan".to_owned(),
-        user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(
-            env!("CARGO_PKG_VERSION").to_owned(),
-        )),
+        user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(version)),
         ..Node::default()
     }
 }

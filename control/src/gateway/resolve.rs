@@ -108,12 +108,7 @@ impl<'a> Resolver<'a> {
                 );
             }
         };
-        let from = (route.kind, &*route.meta.namespace);
-        if *namespace != route.meta.namespace && !self.grants(from, target) {
-            let text =
-                format!("{kind} {namespace}/{name}: no ReferenceGrant in {namespace} permits it");
-            return refuse("RefNotPermitted", text);
-        }
+        self.permitted((route.kind, &route.meta.namespace), target)?;
         let not_found = |text: String| refuse("BackendNotFound", text);
         let Ok(key) = ServiceKey::new(namespace, name).map(|key| key.within(scope)) else {
             return not_found(format!("{kind} {namespace}/{name}: is the name of none"));
@@ -159,12 +154,7 @@ impl<'a> Resolver<'a> {
         if (&**group, &**kind) != ("", "Secret") {
             return bad(format!("{kind} {namespace}/{name}: only Secrets hold certificates"));
         }
-        let from = (Kind::Gateway, &*gateway.meta.namespace);
-        if *namespace != gateway.meta.namespace && !self.grants(from, target) {
-            let text =
-                format!("Secret {namespace}/{name}: no ReferenceGrant in {namespace} permits it");
-            return refuse("RefNotPermitted", text);
-        }
+        self.permitted((Kind::Gateway, &gateway.meta.namespace), target)?;
         let key = (Arc::clone(namespace), Arc::clone(name));
         let found = self.secrets.get(&key);
         self.looked.secrets.insert(key);
@@ -209,18 +199,23 @@ impl<'a> Resolver<'a> {
         gateway: &GatewayDraft,
         target: &TargetRef,
     ) -> Result<Arc<str>, Unresolved> {
-        let TargetRef { kind, namespace, name, .. } = target;
-        let from = (Kind::Gateway, &*gateway.meta.namespace);
-        if *namespace != gateway.meta.namespace && !self.grants(from, target) {
-            let message =
-                format!("{kind} {namespace}/{name}: no ReferenceGrant in {namespace} permits it");
-            return Err(Unresolved { reason: "RefNotPermitted", message });
-        }
+        self.permitted((Kind::Gateway, &gateway.meta.namespace), target)?;
         self.authorities(target).map_err(|why| match why.reason {
             // The specification has a word of its own for Gateways.
             "InvalidKind" => Unresolved { reason: "InvalidCACertificateKind", ..why },
             _ => why,
         })
+    }
+
+    /// Refuses what is of another namespace than who points at it, unless a grant there says that it may.
+    fn permitted(&self, from: (Kind, &str), target: &TargetRef) -> Result<(), Unresolved> {
+        let TargetRef { kind, namespace, name, .. } = target;
+        if **namespace == *from.1 || self.grants(from, target) {
+            return Ok(());
+        }
+        let message =
+            format!("{kind} {namespace}/{name}: no ReferenceGrant in {namespace} permits it");
+        Err(Unresolved { reason: "RefNotPermitted", message })
     }
 
     fn grants(&self, (kind, namespace): (Kind, &str), target: &TargetRef) -> bool {

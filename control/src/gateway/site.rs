@@ -55,23 +55,21 @@ impl<'a> Site<'a> {
         place: &Place<'_>,
         rules: &Rules,
     ) -> bool {
-        if place.route.kind == Kind::TlsRoute {
+        let listener = &self.draft.listeners[attached.listener];
+        if &*listener.protocol == "TLS" {
+            let hosts = match place.route.kind {
+                Kind::TlsRoute => &attached.hosts[..],
+                // Whatever its clients ask for.
+                _ => std::slice::from_ref(&listener.hostname),
+            };
             let names = &mut self.names[attached.listener];
             let mut taken = false;
-            for host in &attached.hosts {
+            for host in hosts {
                 let free = !names.contains_key(host);
                 names.entry(host.clone()).or_insert_with(|| rules.shares.clone());
                 taken |= free;
             }
             return taken;
-        }
-        if !place.route.is_http() && &*self.draft.listeners[attached.listener].protocol == "TLS" {
-            // Whatever its clients ask for.
-            let own = self.draft.listeners[attached.listener].hostname.clone();
-            let names = &mut self.names[attached.listener];
-            let free = !names.contains_key(&own);
-            names.entry(own).or_insert_with(|| rules.shares.clone());
-            return free;
         }
         if !place.route.is_http() {
             let shares = &mut self.shares[attached.listener];
@@ -114,21 +112,20 @@ impl<'a> Site<'a> {
                 continue;
             }
             let beside = &of_port[&listener.port];
+            let (own, clients) = terminated(judged);
+            certificates.extend(judged.certificates.iter().chain(&judged.clients).cloned());
             if &*listener.protocol == "TLS" {
                 // What is for the listener and has no route goes nowhere, not to a wider one.
                 names.entry(listener.hostname.clone()).or_default();
                 let nearest = |host: &Host| host::nearest(beside.iter(), host);
-                let own =
-                    names.into_iter().filter(|(host, _)| nearest(host) == Some(&listener.hostname));
+                names.retain(|host, _| nearest(host) == Some(&listener.hostname));
                 let place = ports.entry(listener.port);
                 if let GatewayPort::Tls(chains) = place.or_insert(GatewayPort::Tls(Vec::new())) {
-                    let ended = || listener.ends_tls().then(|| terminated(judged));
-                    chains.extend(own.map(|(name, clusters)| {
-                        let (certificates, clients) = ended().unwrap_or_default();
+                    chains.extend(names.into_iter().map(|(name, clusters)| {
+                        let (certificates, clients) = (own.clone(), clients.clone());
                         GatewaySni { name, clusters, certificates, clients }
                     }));
                 }
-                certificates.extend(judged.certificates.iter().chain(&judged.clients).cloned());
                 continue;
             }
             // What is for the listener and has no route is answered 404, not by a wider one.
@@ -137,10 +134,8 @@ impl<'a> Site<'a> {
             let virtual_hosts = match place.or_insert_with(|| empty(&listener.protocol)) {
                 GatewayPort::Http(hosts) => hosts,
                 GatewayPort::Https(hosts, chains) => {
-                    let (own, clients) = terminated(judged);
                     let name = listener.hostname.clone();
                     chains.push(GatewayChain { name, certificates: own, clients });
-                    certificates.extend(judged.certificates.iter().chain(&judged.clients).cloned());
                     hosts
                 }
                 GatewayPort::Tcp(_) | GatewayPort::Tls(_) => continue,
@@ -170,7 +165,8 @@ impl<'a> Site<'a> {
     }
 }
 
-/// Names of what a listener proves itself with, and of the authorities of its clients.
+/// Names of what a listener proves itself with, and of the authorities of its clients; none where TLS does
+/// not end at it.
 fn terminated(judged: &Judged) -> (Vec<Arc<str>>, Option<Arc<str>>) {
     let name = |(name, _): &(Arc<str>, _)| Arc::clone(name);
     (judged.certificates.iter().map(name).collect(), judged.clients.as_ref().map(name))

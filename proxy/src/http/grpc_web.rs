@@ -54,16 +54,9 @@ pub(super) fn begin(head: &mut RequestHead) -> Option<Web> {
 
 /// The form that a content type says, and its message format, such as `+proto`.
 fn form(kind: &[u8]) -> Option<(Form, &[u8])> {
-    let (start, rest) = kind.split_at_checked(GRPC.len())?;
-    let (web, rest) = rest.split_at_checked(b"-web".len())?;
-    if !start.eq_ignore_ascii_case(GRPC) || !web.eq_ignore_ascii_case(b"-web") {
-        return None;
-    }
-    let (form, rest) = match rest.split_at_checked(b"-text".len()) {
-        Some((text, rest)) if text.eq_ignore_ascii_case(b"-text") => (Form::Text, rest),
-        _ => (Form::Binary, rest),
-    };
-    matches!(rest.first(), None | Some(b'+' | b';' | b' ')).then_some((form, rest))
+    let rest = after(after(kind, GRPC)?, b"-web")?;
+    let text = after(rest, b"-text").map(|rest| (Form::Text, rest));
+    Some(text.unwrap_or((Form::Binary, rest))).filter(|(_, rest)| is_format(rest))
 }
 
 /// Makes the head of a response of gRPC one of gRPC-Web; whether it was one of gRPC.
@@ -84,9 +77,18 @@ pub(super) fn answer(form: Form, fields: &mut Fields) -> bool {
 
 /// What follows `application/grpc`, if a content type is that.
 pub(super) fn grpc_format(kind: &[u8]) -> Option<&[u8]> {
-    let (start, rest) = kind.split_at_checked(GRPC.len())?;
-    let fits = matches!(rest.first(), None | Some(b'+' | b';' | b' '));
-    (fits && start.eq_ignore_ascii_case(GRPC)).then_some(rest)
+    after(kind, GRPC).filter(|rest| is_format(rest))
+}
+
+/// What follows a word, in whatever case it stands there.
+fn after<'a>(text: &'a [u8], word: &[u8]) -> Option<&'a [u8]> {
+    let (start, rest) = text.split_at_checked(word.len())?;
+    start.eq_ignore_ascii_case(word).then_some(rest)
+}
+
+/// Whether a content type may go on so behind its name.
+fn is_format(rest: &[u8]) -> bool {
+    matches!(rest.first(), None | Some(b'+' | b';' | b' '))
 }
 
 /// The message that says the trailers.

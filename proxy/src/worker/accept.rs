@@ -262,10 +262,9 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
             }
         }
         ListenerKind::ByName { chains, options } => {
-            let ended = start.proof.as_ref().map(|proof| proof.server_name.as_deref());
-            let found = match ended {
-                Some(asked) => {
-                    let asked = asked.map(str::to_ascii_lowercase);
+            let found = match &start.proof {
+                Some(proof) => {
+                    let asked = proof.server_name.as_deref().map(str::to_ascii_lowercase);
                     Some((start, asked))
                 }
                 None => Box::pin(tls::hello(&origin, start)).await,

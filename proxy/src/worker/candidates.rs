@@ -58,10 +58,17 @@ impl ClusterState {
 }
 
 fn labels(target: &Target, sought: &Sought<'_>) -> Option<String> {
+    let (name, value) = missing_label(target, sought.labels?)?;
+    Some(format!("it has no label {name}={value}"))
+}
+
+/// The first of some labels that an endpoint does not have.
+pub(super) fn missing_label<'a>(
+    target: &Target,
+    wanted: &'a BTreeMap<String, String>,
+) -> Option<(&'a String, &'a String)> {
     let has = |name: &str| target.labels.as_ref().and_then(|labels| labels.get(name));
-    let wanted = sought.labels?.iter();
-    let mut missing = wanted.filter(|(name, value)| has(name) != Some(value));
-    missing.next().map(|(name, value)| format!("it has no label {name}={value}"))
+    wanted.iter().find(|(name, value)| has(name) != Some(value))
 }
 
 /// Why an endpoint is given nothing; `None` if it could be picked.

@@ -16,6 +16,7 @@ use portolan_model::traffic::{Cluster, EndpointSet, Health};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
+use super::candidates::missing_label;
 use super::endpoint::Endpoint;
 use super::shared::Shared;
 use crate::balance::describe::Description;
@@ -122,8 +123,6 @@ impl View for Members<'_> {
     }
 }
 
-static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
-
 impl ClusterState {
     pub(crate) fn new(
         shared: &Shared,
@@ -196,6 +195,7 @@ impl ClusterState {
     /// The endpoint for a request that `tried` have failed: one that has not, and that took its
     /// last connection if there is such a one. `None` when there is none left.
     pub(crate) fn pick(&self, choice: Choice<'_>, tried: &[SocketAddr]) -> Option<Rc<Endpoint>> {
+        static NO_LABELS: BTreeMap<String, String> = BTreeMap::new();
         let kept = choice.kept.filter(|kept| !tried.contains(kept));
         if let Some(kept) = kept.and_then(|kept| self.serving(kept, choice.labels)) {
             return Some(kept);
@@ -237,10 +237,8 @@ impl ClusterState {
         let targets = &self.set.as_ref()?.endpoints;
         let at = targets.iter().position(|target| target.address == address)?;
         let (target, endpoint) = (targets.get(at)?, self.members.get(at)?);
-        let own = target.labels.as_deref().unwrap_or(&NO_LABELS);
-        let mut wanted = labels.into_iter().flatten();
         let serves = matches!(target.health, Health::Healthy | Health::Degraded)
-            && wanted.all(|(name, value)| own.get(name) == Some(value))
+            && labels.is_none_or(|labels| missing_label(target, labels).is_none())
             && endpoint.is_healthy()
             && !endpoint.is_avoided(Instant::now());
         serves.then(|| Rc::clone(endpoint))

@@ -8,11 +8,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portolan_model::traffic::Secret;
-use portolan_proto::envoy::core::Node;
-use portolan_proto::envoy::core::node::UserAgentVersionType;
 use portolan_proto::envoy::discovery::{DiscoveryRequest, DiscoveryResponse};
 use portolan_proto::envoy::protobuf::Any;
-use portolan_proto::envoy::rpc::Status as Detail;
 use portolan_proto::envoy::secret::secret_discovery_service_client::SecretDiscoveryServiceClient;
 use portolan_runtime::certificate::{CertificateError, Pair, Stamp, follow, read_authorities};
 use portolan_runtime::pause::jittered;
@@ -24,13 +21,11 @@ use tonic::Status;
 use tonic::transport::Endpoint;
 
 use super::decode::secret;
-use super::{BACKOFF_FIRST, BACKOFF_LIMIT, ClientTls, InvalidControl, connect};
+use super::{BACKOFF_FIRST, BACKOFF_LIMIT, ClientTls, InvalidControl, connect, session};
 use crate::resource::ResourceType;
 
 /// Largest response taken, in bytes.
 const MAX_RESPONSE_BYTES: usize = 4 * 1024 * 1024;
-/// `INVALID_ARGUMENT` (gRPC status codes).
-const INVALID_ARGUMENT: i32 = 3;
 
 /// Where a proxy has its certificate from.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -172,7 +167,8 @@ impl Follower {
             .max_decoding_message_size(MAX_RESPONSE_BYTES);
         let (requests, receiver) = mpsc::channel(1);
         let first = DiscoveryRequest {
-            node: Some(node()),
+            // To a version of Envoy SPIRE would give authorities in a form of Envoy's alone.
+            node: Some(super::called("portolan")),
             resource_names: names.map(Clone::clone).to_vec(),
             type_url: ResourceType::Secret.type_url().to_owned(),
             ..DiscoveryRequest::default()
@@ -186,18 +182,13 @@ impl Follower {
             *answered = true;
             let DiscoveryResponse { version_info, nonce, resources, .. } = response;
             let refused = self.take(&resources, names);
-            if refused.is_none() {
+            if refused.is_empty() {
                 version = version_info;
             }
-            let error_detail = refused.map(|message| Detail {
-                code: INVALID_ARGUMENT,
-                message,
-                ..Detail::default()
-            });
             let answer = DiscoveryRequest {
                 version_info: version.clone(),
                 response_nonce: nonce,
-                error_detail,
+                error_detail: session::refusal(&refused),
                 node: None,
                 ..first.clone()
             };
@@ -207,7 +198,7 @@ impl Follower {
     }
 
     /// Takes what an agent sends, what is good of it; why some is not.
-    fn take(&self, resources: &[Any], [certificate, authorities]: [&String; 2]) -> Option<String> {
+    fn take(&self, resources: &[Any], [certificate, authorities]: [&String; 2]) -> Vec<String> {
         let mut refused = Vec::new();
         for resource in resources {
             let taken = secret::decode(resource).map_err(|error| error.to_string());
@@ -227,7 +218,7 @@ impl Follower {
                 }
             }
         }
-        (!refused.is_empty()).then(|| refused.join("; "))
+        refused
     }
 
     fn put(&self, change: impl FnOnce(&mut OwnSecrets)) {
@@ -260,17 +251,6 @@ fn read(pair: &CertificateFiles, authorities: &Path) -> Result<OwnSecrets, Certi
         certificate: Some(Arc::new(Secret::Certificate { chain, key, ocsp: None })),
         authorities: Some(Arc::new(Secret::Authorities(pem.into()))),
     })
-}
-
-/// Without the version of an Envoy, to which SPIRE would give authorities in a form of Envoy's alone.
-fn node() -> Node {
-    let version = env!("CARGO_PKG_VERSION").to_owned();
-    Node {
-        id: "portolan".to_owned(),
-        user_agent_name: "portolan".to_owned(),
-        user_agent_version_type: Some(UserAgentVersionType::UserAgentVersion(version)),
-        ..Node::default()
-    }
 }
 
 /// Completes once there is something new; never without a source.

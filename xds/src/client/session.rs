@@ -37,8 +37,8 @@ pub struct Session {
     inline_endpoints: BTreeMap<ResourceName, ResourceName>,
     /// Where listeners in front of endpoints are, if not at all addresses.
     inbound_address: Option<IpAddr>,
-    /// What the proxy proves itself with, where that does not come from here.
-    own: Option<OwnSecrets>,
+    /// What the proxy proves itself with does not come from here.
+    has_own: bool,
     /// The generation last received; it is in force once the configuration is complete.
     generation: Option<Generation>,
 }
@@ -89,7 +89,7 @@ impl Session {
     }
 
     /// The proxy's certificate comes from elsewhere: this is what there is of it.
-    pub fn set_own(&mut self, own: OwnSecrets) {
+    pub fn set_own(&mut self, own: &OwnSecrets) {
         let secrets = &mut self.config.secrets;
         let mut put = |name: &str, secret: Option<&Arc<Secret>>| match secret {
             Some(secret) => {
@@ -101,12 +101,13 @@ impl Session {
         };
         put(OWN, own.certificate.as_ref());
         put(AUTHORITIES, own.authorities.as_ref());
-        self.own = Some(own);
+        self.has_own = true;
     }
 
-    /// Whether a secret comes from elsewhere.
-    fn is_own(&self, name: &str) -> bool {
-        self.own.is_some() && is_own(ResourceType::Secret, name)
+    /// Which secrets come from elsewhere.
+    fn is_own(&self) -> impl Fn(&str) -> bool + use<> {
+        let has_own = self.has_own;
+        move |name| has_own && is_own(ResourceType::Secret, name)
     }
 
     /// Whether the full sets came: before, a configuration without listeners says nothing.
@@ -195,7 +196,7 @@ impl Session {
         if errors.is_empty() {
             state.version = response.version_info;
         }
-        let mut requests = vec![self.request(kind, reason(&errors))];
+        let mut requests = vec![self.request(kind, refusal(&errors))];
         requests.extend(self.follow_up(kind));
         if matches!(kind, ResourceType::Listener | ResourceType::Cluster) {
             requests.extend(self.secrets());
@@ -212,7 +213,7 @@ impl Session {
         kind.is_full_set() || kind == ResourceType::Generation
     }
 
-    fn request(&self, kind: ResourceType, error: Option<String>) -> DiscoveryRequest {
+    fn request(&self, kind: ResourceType, error: Option<Status>) -> DiscoveryRequest {
         let state = &self.types[kind.index()];
         let names = match kind {
             ResourceType::Generation => vec![crate::resource::generation::NAME.to_owned()],
@@ -223,11 +224,7 @@ impl Session {
             response_nonce: state.nonce.clone(),
             type_url: kind.type_url().to_owned(),
             resource_names: names,
-            error_detail: error.map(|message| Status {
-                code: INVALID_ARGUMENT,
-                message,
-                ..Status::default()
-            }),
+            error_detail: error,
             ..DiscoveryRequest::default()
         }
     }
@@ -341,13 +338,12 @@ impl Session {
     /// Subscribes to the secrets of listeners and clusters, if the set of them changed.
     fn secrets(&mut self) -> Option<DiscoveryRequest> {
         let kind = ResourceType::Secret;
-        let named = self.config.named_secrets().filter(|name| !self.is_own(name));
+        let is_own = self.is_own();
+        let named = self.config.named_secrets().filter(|name| !is_own(name));
         let names: BTreeSet<ResourceName> = named.cloned().collect();
         if self.types[kind.index()].names == names {
             return None;
         }
-        let has_own = self.own.is_some();
-        let is_own = |name: &str| has_own && is_own(ResourceType::Secret, name);
         retain(&mut self.config.secrets, |name| names.contains(name) || is_own(name));
         self.types[kind.index()].names = names;
         Some(self.request(kind, None))
@@ -389,7 +385,8 @@ fn retain<T>(map: &mut OrdMap<ResourceName, Arc<T>>, keep: impl Fn(&ResourceName
     }
 }
 
-fn reason(errors: &[String]) -> Option<String> {
+/// What a control plane is told of what is refused, if anything is.
+pub(super) fn refusal(errors: &[String]) -> Option<Status> {
     if errors.is_empty() {
         return None;
     }
@@ -399,7 +396,7 @@ fn reason(errors: &[String]) -> Option<String> {
         text.truncate(end);
         text.push('…');
     }
-    Some(text)
+    Some(Status { code: INVALID_ARGUMENT, message: text, ..Status::default() })
 }
 
 impl<T> Decoded<T> {

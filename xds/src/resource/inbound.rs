@@ -12,7 +12,6 @@ use portolan_model::{
 };
 use portolan_proto::envoy::cluster::{Cluster, cluster as cds};
 use portolan_proto::envoy::core::TransportSocket;
-use portolan_proto::envoy::core::transport_socket::ConfigType;
 use portolan_proto::envoy::endpoint::{ClusterLoadAssignment, LocalityLbEndpoints};
 use portolan_proto::envoy::http_connection_manager::HttpConnectionManager;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
@@ -167,10 +166,7 @@ fn secured(port: &ServicePort, config: &ResourceConfig) -> TransportSocket {
         require_client_certificate: Some(BoolValue { value: true }),
         ..DownstreamTlsContext::default()
     };
-    TransportSocket {
-        name: tls::SOCKET.to_owned(),
-        config_type: Some(ConfigType::TypedConfig(pack(&context))),
-    }
+    tls::socket(&context)
 }
 
 /// Paths are brought into one form before anything is decided by them, and go on so. How long a request

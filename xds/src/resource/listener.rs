@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use portolan_model::traffic::{AcceptProxy, NameKind};
 use portolan_model::{DnsName, ServiceKey};
-use portolan_proto::envoy::core::{HttpProtocolOptions, TransportSocket, transport_socket};
+use portolan_proto::envoy::core::{HttpProtocolOptions, TransportSocket};
 use portolan_proto::envoy::grpc_web::GrpcWeb;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::{
     CodecType, RouteSpecifier, UpgradeConfig,
@@ -208,10 +208,7 @@ pub(super) fn tls_socket(
         require_client_certificate: Some(BoolValue { value: required }),
         ..DownstreamTlsContext::default()
     };
-    TransportSocket {
-        name: super::tls::SOCKET.to_owned(),
-        config_type: Some(transport_socket::ConfigType::TypedConfig(pack(&context))),
-    }
+    super::tls::socket(&context)
 }
 
 /// What finds the name that a client asks for.

@@ -8,7 +8,6 @@ use std::net::SocketAddr;
 use portolan_model::policy::TlsMode;
 use portolan_model::{AccessList, Protocol, ServiceEntry, ServiceKey, Snapshot};
 use portolan_proto::envoy::core::TransportSocket;
-use portolan_proto::envoy::core::transport_socket::ConfigType;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::RouteSpecifier;
 use portolan_proto::envoy::listener::{FilterChain, Listener};
 use portolan_proto::envoy::protobuf::BoolValue;
@@ -139,8 +138,5 @@ fn secured() -> TransportSocket {
         require_client_certificate: Some(BoolValue { value: true }),
         ..DownstreamTlsContext::default()
     };
-    TransportSocket {
-        name: tls::SOCKET.to_owned(),
-        config_type: Some(ConfigType::TypedConfig(pack(&context))),
-    }
+    tls::socket(&context)
 }

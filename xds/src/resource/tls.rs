@@ -18,6 +18,7 @@ use portolan_proto::envoy::tls::{
     CertificateProviderPluginInstance, CertificateValidationContext, CommonTlsContext,
     SdsSecretConfig, SubjectAltNameMatcher, UpstreamTlsContext,
 };
+use prost::Name;
 
 use super::cluster::ads;
 use super::pack;
@@ -25,7 +26,7 @@ use super::rbac::spiffe;
 use crate::issuer::{AUTHORITIES, OWN};
 
 /// Name of the transport, by which Envoy finds it where the type is not enough.
-pub(super) const SOCKET: &str = "envoy.transport_sockets.tls";
+const SOCKET: &str = "envoy.transport_sockets.tls";
 /// Where Envoy, which does not look for them itself, finds the authorities of its system: the place of
 /// Debian, Ubuntu and Alpine, and so of Envoy's own images.
 const SYSTEM_AUTHORITIES: &str = "/etc/ssl/certs/ca-certificates.crt";
@@ -163,7 +164,8 @@ fn alpn(speaks: Option<&AppProtocol>) -> Vec<String> {
     names.iter().map(|name| (*name).to_owned()).collect()
 }
 
-fn socket(context: &UpstreamTlsContext) -> TransportSocket {
+/// TLS of a context, of whichever side.
+pub(super) fn socket(context: &impl Name) -> TransportSocket {
     TransportSocket {
         name: SOCKET.to_owned(),
         config_type: Some(ConfigType::TypedConfig(pack(context))),

@@ -48,20 +48,21 @@ impl Interest {
     /// once for each of its resources.
     pub(super) fn wake(&self, changed: &Changed) -> usize {
         let mut told = 0;
-        let (named, servers): (Vec<_>, Vec<_>) =
-            changed.iter().partition(|(_, name)| **name != *server::PREFIX);
-        let servers: Vec<(ResourceType, Name)> = match servers[..] {
-            [] => Vec::new(),
-            _ => self.servers.iter().map(|name| (ResourceType::Listener, name.clone())).collect(),
+        let listener = |name: &Name| (ResourceType::Listener, name.clone());
+        let all_servers = listener(&server::PREFIX.into());
+        let servers: Vec<(ResourceType, Name)> = match changed.contains(&all_servers) {
+            true => self.servers.iter().map(|name| listener(&name)).collect(),
+            false => Vec::new(),
         };
-        for key in named.iter().copied().chain(&servers) {
+        let named = || changed.iter().filter(|key| **key != all_servers);
+        for key in named().chain(&servers) {
             if let Some(subscribers) = self.names.get(key) {
                 subscribers.values().for_each(|client| client.mark([key]));
                 told += subscribers.len();
             }
         }
         for kind in ResourceType::ALL {
-            let of_kind = || named.iter().copied().filter(move |(k, _)| *k == kind);
+            let of_kind = || named().filter(move |(k, _)| *k == kind);
             if of_kind().next().is_some() {
                 let all = self.all[kind.index()].read().unwrap_or_else(PoisonError::into_inner);
                 all.values().for_each(|client| client.mark(of_kind()));

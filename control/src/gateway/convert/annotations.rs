@@ -40,13 +40,12 @@ pub(super) fn read(metadata: &ObjectMeta, grpc: bool) -> (Said, Vec<Fault>) {
             faults.push(warning(name, reason));
         }
     }
-    let alone = rollback.alone().into_iter().chain(limits.alone());
-    let nothing_else = faults.is_empty();
-    faults.extend(
-        alone
-            .filter(|_| nothing_else)
-            .map(|name| warning(name, "without it the others have no effect".to_owned())),
-    );
+    // What could not be read may be what seems to be missing.
+    if faults.is_empty() {
+        let alone = rollback.alone().into_iter().chain(limits.alone());
+        let without = || "without it the others have no effect".to_owned();
+        faults.extend(alone.map(|name| warning(name, without())));
+    }
     let (fault, rate_limit) = limits.end();
     (Said { rollback: rollback.end(), fault, rate_limit }, faults)
 }
@@ -65,4 +64,26 @@ fn warning(name: &str, reason: String) -> Fault {
 pub(super) fn number(text: &str, most: u32) -> Result<u32, String> {
     let read = text.parse().ok().filter(|number| (1..=most).contains(number));
     read.ok_or_else(|| format!("{text:?} is not a whole number in 1..={most}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_there_and_wrong_is_not_said_to_be_missing() {
+        for (delay, named) in [(Some("long"), "fault-delay"), (None, "fault-delay")] {
+            let said = [("fault-delay-percent", Some("1")), ("fault-delay", delay)];
+            let said = said
+                .iter()
+                .filter_map(|(name, text)| Some((format!("{PREFIX}{name}"), (*text)?.to_owned())));
+            let metadata =
+                ObjectMeta { annotations: Some(said.collect()), ..ObjectMeta::default() };
+            let faults = faults(&metadata, false);
+            assert_eq!(faults.len(), 1, "{delay:?}: {faults:?}");
+            let field = format!("metadata.annotations[{PREFIX}{named}]");
+            assert_eq!(faults[0].field, Some(field), "{delay:?}");
+            assert_eq!(faults[0].reason.contains("without it"), delay.is_none(), "{delay:?}");
+        }
+    }
 }

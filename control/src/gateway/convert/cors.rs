@@ -85,13 +85,8 @@ fn origin(field: &str, said: &str) -> Result<TextMatch, Fault> {
     if !starred {
         return plain(TextTest::Exact(lower.into()));
     }
-    let literal = |text: &str| {
-        let special = |c: char| r"\.+*?()|[]{}^$".contains(c);
-        text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
-    };
-    let literal: [String; 2] =
-        [format!("{scheme}://"), authority[1..].to_owned()].map(|t| literal(&t));
-    let pattern = format!("{}[^/:]+{}", literal[0], literal[1]);
+    let (scheme, rest) = (Pattern::literal(scheme), Pattern::literal(&authority[1..]));
+    let pattern = format!("{scheme}://[^/:]+{rest}");
     plain(TextTest::Regex(Pattern::new(&pattern).map_err(|_| wrong())?))
 }
 

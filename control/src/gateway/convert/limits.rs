@@ -48,44 +48,30 @@ pub(super) struct Reader {
     all: Option<Rate>,
     client: Option<Rate>,
     bursts: [Option<u32>; 2],
-    /// Those that could not be read: what goes with them is not by itself.
-    broken: [bool; 4],
 }
 
 impl Reader {
     /// Of a route of gRPC, or of HTTP.
     pub(super) fn new(grpc: bool) -> Self {
-        let (parts, bursts, broken) = ([None; 2], [None; 2], [false; 4]);
-        Self { grpc, abort: None, delay: None, parts, all: None, client: None, bursts, broken }
+        let (parts, bursts) = ([None; 2], [None; 2]);
+        Self { grpc, abort: None, delay: None, parts, all: None, client: None, bursts }
     }
 
     /// Takes one; `None` if it is none of these.
     pub(super) fn take(&mut self, name: &str, text: &str) -> Option<Result<(), String>> {
-        let rate = |text| -> Result<Option<Rate>, String> { self::rate(text).map(Some) };
-        let read = match name {
-            "fault-abort" => {
-                let read = abort(text, self.grpc);
-                read.map(|abort| self.abort = Some(abort)).inspect_err(|_| self.broken[0] = true)
-            }
-            "fault-delay" => {
-                let read = delay(text);
-                read.map(|delay| self.delay = Some(delay)).inspect_err(|_| self.broken[1] = true)
-            }
-            "rate-limit" => {
-                rate(text).map(|all| self.all = all).inspect_err(|_| self.broken[2] = true)
-            }
-            "rate-limit-client" => {
-                rate(text).map(|client| self.client = client).inspect_err(|_| self.broken[3] = true)
-            }
+        let mut part = |at: usize| {
+            let read = percent(text);
             // Of nobody knows how many requests there is no fault.
-            "fault-abort-percent" => {
-                self.parts[0] = Some(percent(text).unwrap_or(0));
-                percent(text).map(drop)
-            }
-            "fault-delay-percent" => {
-                self.parts[1] = Some(percent(text).unwrap_or(0));
-                percent(text).map(drop)
-            }
+            self.parts[at] = Some(*read.as_ref().unwrap_or(&0));
+            read.map(drop)
+        };
+        let read = match name {
+            "fault-abort" => abort(text, self.grpc).map(|abort| self.abort = Some(abort)),
+            "fault-delay" => delay(text).map(|delay| self.delay = Some(delay)),
+            "rate-limit" => rate(text).map(|all| self.all = Some(all)),
+            "rate-limit-client" => rate(text).map(|client| self.client = Some(client)),
+            "fault-abort-percent" => part(0),
+            "fault-delay-percent" => part(1),
             "rate-limit-burst" => number(text, MAX_COUNT).map(|n| self.bursts[0] = Some(n)),
             "rate-limit-client-burst" => number(text, MAX_COUNT).map(|n| self.bursts[1] = Some(n)),
             _ => return None,
@@ -93,7 +79,7 @@ impl Reader {
         Some(read)
     }
 
-    /// Those that are missing beside what means nothing without them.
+    /// Those that are missing beside what means nothing without them, or that could not be read.
     pub(super) fn alone(&self) -> impl Iterator<Item = &'static str> {
         let missing = [
             ("fault-abort", self.parts[0].is_some() && self.abort.is_none()),
@@ -101,9 +87,7 @@ impl Reader {
             ("rate-limit", self.bursts[0].is_some() && self.all.is_none()),
             ("rate-limit-client", self.bursts[1].is_some() && self.client.is_none()),
         ];
-        let broken = self.broken;
-        let missing = missing.into_iter().zip(broken);
-        missing.filter(|((_, missing), broken)| *missing && !broken).map(|((name, _), _)| name)
+        missing.into_iter().filter(|(_, missing)| *missing).map(|(name, _)| name)
     }
 
     /// What they ask for.
@@ -244,7 +228,5 @@ mod tests {
         }
         let (reader, _) = read(false, &[("fault-delay-percent", "1"), ("rate-limit-burst", "5")]);
         assert_eq!(reader.alone().collect::<Vec<_>>(), ["fault-delay", "rate-limit"]);
-        let (reader, _) = read(false, &[("fault-delay-percent", "1"), ("fault-delay", "long")]);
-        assert_eq!(reader.alone().count(), 0, "it is there, and wrong");
     }
 }

@@ -162,6 +162,13 @@ impl Pattern {
         Ok(Self { text: text.into(), compiled })
     }
 
+    /// A text that stands for itself, as an expression.
+    #[must_use]
+    pub fn literal(text: &str) -> String {
+        let special = |c: char| r"\.+*?()|[]{}^$".contains(c);
+        text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
+    }
+
     /// The expression.
     #[must_use]
     pub fn as_str(&self) -> &str {

@@ -11,7 +11,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 
 use super::condition::falls_in;
-use clients::{Asked, Clients};
+use clients::Clients;
 
 /// A token bucket. It fills evenly, not in steps: the generic cell rate algorithm (ITU-T I.371), of
 /// which the whole state is one number. Equal to another if it was made of the same settings.
@@ -84,13 +84,13 @@ impl RateLimit {
         if !falls_in(self.parts[0], random.0) {
             return Taken { passes: true, displaced: false };
         }
-        let Asked { passes, displaced } = self.of_client(now_nanos, client);
-        let passes = (passes && self.has_token(now_nanos)) || !falls_in(self.parts[1], random.1);
-        Taken { passes, displaced }
+        let own = self.of_client(now_nanos, client);
+        let passes = own.passes && self.has_token(now_nanos);
+        Taken { passes: passes || !falls_in(self.parts[1], random.1), ..own }
     }
 
-    fn of_client(&self, now_nanos: u64, client: IpAddr) -> Asked {
-        let Some(own) = self.per_client else { return Asked { passes: true, displaced: false } };
+    fn of_client(&self, now_nanos: u64, client: IpAddr) -> Taken {
+        let Some(own) = self.per_client else { return Taken { passes: true, displaced: false } };
         let each = u64::try_from(own.each.as_micros()).unwrap_or(u64::MAX).max(1);
         let clients = self.clients.get_or_init(|| Clients::new(own.most));
         clients.take(client, now_nanos / 1_000, each, own.tokens.into())
@@ -155,6 +155,7 @@ mod tests {
         assert!(none.take(0, (0, 0), CLIENT).passes);
         assert_eq!((half.take(0, (500_000, 0), CLIENT).passes, none == half), (true, false));
     }
+
     #[test]
     fn a_client_over_its_own_limit_takes_nothing_from_the_others() {
         let per_client = PerClient { tokens: 2, each: Duration::from_secs(1), most: 8 };

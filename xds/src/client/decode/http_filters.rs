@@ -47,26 +47,24 @@ pub(super) struct Filters {
 pub(super) fn read(filters: &[HttpFilter]) -> Result<Filters, String> {
     let mut read = Filters::default();
     for (i, filter) in filters.iter().enumerate() {
-        if let Some(ConfigType::TypedConfig(any)) = &filter.config_type
-            && any.type_url == Rbac::type_url()
-            && !filter.disabled
-        {
-            let field = format!("http_filters[{i}]");
-            let rbac = message(any).map_err(|error| format!("{field}: {error}"))?;
-            read.access.extend(access::http(&field, &rbac)?);
-            continue;
-        }
-        if let Some(ConfigType::TypedConfig(any)) = &filter.config_type
-            && any.type_url == GrpcWeb::type_url()
-        {
-            read.grpc_web |= !filter.disabled;
+        if filter.disabled {
             continue;
         }
         let harmless = match &filter.config_type {
+            Some(ConfigType::TypedConfig(any)) if any.type_url == Rbac::type_url() => {
+                let field = format!("http_filters[{i}]");
+                let rbac = message(any).map_err(|error| format!("{field}: {error}"))?;
+                read.access.extend(access::http(&field, &rbac)?);
+                true
+            }
+            Some(ConfigType::TypedConfig(any)) if any.type_url == GrpcWeb::type_url() => {
+                read.grpc_web = true;
+                true
+            }
             Some(ConfigType::TypedConfig(any)) => is_harmless(any),
             _ => false,
         };
-        if !harmless && !filter.is_optional && !filter.disabled {
+        if !harmless && !filter.is_optional {
             return Err(format!("http_filters[{i}]: {:?} is not supported", filter.name));
         }
     }

@@ -1,7 +1,7 @@
 //! What a request must be, in Envoy's words.
 
 use portolan_model::traffic::{
-    Conditions, HeaderMatch, HeaderTest, PathMatch, QueryMatch, TextMatch, TextTest,
+    Conditions, HeaderMatch, HeaderTest, PathMatch, Pattern, QueryMatch, TextMatch, TextTest,
 };
 use portolan_proto::envoy::core::RuntimeFractionalPercent;
 use portolan_proto::envoy::http_codec::fractional_percent::DenominatorType;
@@ -43,7 +43,7 @@ fn specifier(path: &PathMatch, dialect: Dialect) -> PathSpecifier {
         PathMatch::Prefix(prefix) => PathSpecifier::Prefix(prefix.to_string()),
         PathMatch::Exact(exact) => PathSpecifier::Path(exact.to_string()),
         PathMatch::Under(whole) if dialect == Dialect::Grpc => {
-            PathSpecifier::SafeRegex(regex(&format!("{}(/.*)?", escaped(whole))))
+            PathSpecifier::SafeRegex(regex(&format!("{}(/.*)?", Pattern::literal(whole))))
         }
         PathMatch::Under(whole) => PathSpecifier::PathSeparatedPrefix(whole.to_string()),
         PathMatch::Regex(pattern) => PathSpecifier::SafeRegex(regex(pattern.as_str())),
@@ -52,12 +52,6 @@ fn specifier(path: &PathMatch, dialect: Dialect) -> PathSpecifier {
 
 fn regex(text: &str) -> RegexMatcher {
     RegexMatcher { regex: text.to_owned(), ..RegexMatcher::default() }
-}
-
-/// A text that stands for itself in an expression.
-pub(super) fn escaped(text: &str) -> String {
-    let special = |c: char| r"\.+*?()|[]{}^$".contains(c);
-    text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 pub(super) fn header(header: &HeaderMatch) -> HeaderMatcher {

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use portolan_model::policy::{Retries, RetryOn};
 use portolan_model::traffic::{
-    self, Action as Becomes, Edits, HeaderEdit, PathEdit, PathMatch, Share, Substitution,
+    self, Action as Becomes, Edits, HeaderEdit, PathEdit, PathMatch, Pattern, Share, Substitution,
 };
 use portolan_proto::envoy::core::header_value_option::HeaderAppendAction;
 use portolan_proto::envoy::core::{DataSource, HeaderValue, HeaderValueOption, data_source};
@@ -201,7 +201,7 @@ fn rewrite(edit: &PathEdit, matched: &PathMatch) -> Rewrite {
     };
     match (edit, matched) {
         (PathEdit::Matched(path), PathMatch::Under(prefix)) if path.ends_with('/') => {
-            expression(format!("^{}/?", conditions::escaped(prefix)), Substitution::escaped(path))
+            expression(format!("^{}/?", Pattern::literal(prefix)), Substitution::escaped(path))
         }
         (PathEdit::Matched(path), _) => Rewrite::Prefix(path.to_string()),
         (PathEdit::Whole(path), _) => expression("^/.*$".to_owned(), Substitution::escaped(path)),

@@ -8,6 +8,8 @@ use std::hash::{BuildHasher, RandomState};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::Taken;
+
 /// Slots that a client may have a place in.
 const WAYS: usize = 8;
 /// Bits of a slot that say when its bucket is full, in microseconds; those above tell whose it is.
@@ -23,14 +25,6 @@ pub(super) struct Clients {
     hasher: RandomState,
 }
 
-/// What became of a request.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Asked {
-    pub(super) passes: bool,
-    /// Another client's bucket, which was not full, gave way.
-    pub(super) displaced: bool,
-}
-
 impl Clients {
     /// Buckets for so many clients at least.
     pub(super) fn new(most: u32) -> Self {
@@ -42,7 +36,7 @@ impl Clients {
 
     /// Takes a token of a client's, if it has one; it has `tokens` at most, and one comes each so many
     /// microseconds.
-    pub(super) fn take(&self, client: IpAddr, now: u64, each: u64, tokens: u64) -> Asked {
+    pub(super) fn take(&self, client: IpAddr, now: u64, each: u64, tokens: u64) -> Taken {
         let hash = self.hasher.hash_one(told_by(client));
         // Never none, which is what an empty slot has.
         let whose = (hash >> TIME_BITS) | 1;
@@ -59,17 +53,17 @@ impl Clients {
             let full_at = if own.is_some() { seen[at] & TIME } else { 0 };
             let next = full_at.max(now).saturating_add(each);
             if next - now > whole {
-                return Asked { passes: false, displaced: false };
+                return Taken { passes: false, displaced: false };
             }
             let put = whose << TIME_BITS | next;
             let swapped =
                 set[at].compare_exchange(seen[at], put, Ordering::Relaxed, Ordering::Relaxed);
             if swapped.is_ok() {
                 let displaced = own.is_none() && seen[at] & TIME > now;
-                return Asked { passes: true, displaced };
+                return Taken { passes: true, displaced };
             }
         }
-        Asked { passes: true, displaced: false }
+        Taken { passes: true, displaced: false }
     }
 }
 

@@ -10,6 +10,9 @@ use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch};
 use super::super::tls;
 use super::{Chains, End, Listed, RAW_BUFFER, filters, is_raw};
 
+/// What a chain ends in, with the table that it carries in itself.
+type Above = (ListenerKind, Option<RouteTable>);
+
 /// Chains that begin with TLS, told apart by the name that the client asks for, and one for what begins
 /// otherwise. Of HTTP all of them come to the same above it; bytes may go to other clusters by each.
 pub(super) fn secured(
@@ -18,7 +21,7 @@ pub(super) fn secured(
     headed: bool,
 ) -> Result<Chains, String> {
     let mut chains: Vec<TlsChain> = Vec::with_capacity(listed.len());
-    let mut above: Option<(ListenerKind, Option<RouteTable>)> = None;
+    let mut above: Option<Above> = None;
     let mut permissive = false;
     let mut ends: Vec<SniChain> = Vec::with_capacity(listed.len());
     for (field, chain) in listed {
@@ -51,7 +54,7 @@ pub(super) fn secured(
             }
         };
         match &above {
-            Some((first, table)) if !comes_to_the_same((first, table), (&own.0, &own.1)) => {
+            Some(first) if !comes_to_the_same(first, &own) => {
                 return Err(format!("{field}.filters: other than those of {}", listed[0].0));
             }
             Some(_) => {}
@@ -60,15 +63,13 @@ pub(super) fn secured(
     }
     let Some((kind, table)) = above else { return Err("filter_chains: missing".to_owned()) };
     let kind = match kind {
-        ListenerKind::Tcp { clusters, .. }
-            if permissive && ends.iter().any(|end| end.clusters != clusters) =>
-        {
-            let what = "bytes in the clear beside TLS that goes to other clusters";
-            return Err(format!("filter_chains: {what}: not supported"));
-        }
         ListenerKind::Tcp { clusters, options }
             if ends.iter().any(|end| end.clusters != clusters) =>
         {
+            if permissive {
+                let what = "bytes in the clear beside TLS that goes to other clusters";
+                return Err(format!("filter_chains: {what}: not supported"));
+            }
             ListenerKind::ByName { chains: ends, options }
         }
         kind => kind,
@@ -78,15 +79,12 @@ pub(super) fn secured(
 
 /// Whether two chains may stand at a listener: what is done with HTTP is the same, and of bytes all but
 /// where they go.
-fn comes_to_the_same(
-    (one, table): (&ListenerKind, &Option<RouteTable>),
-    (other, other_table): (&ListenerKind, &Option<RouteTable>),
-) -> bool {
-    match (one, other) {
+fn comes_to_the_same(one: &Above, other: &Above) -> bool {
+    match (&one.0, &other.0) {
         (ListenerKind::Tcp { options, .. }, ListenerKind::Tcp { options: own, .. }) => {
             options == own
         }
-        _ => one == other && table == other_table,
+        _ => one == other,
     }
 }
 
