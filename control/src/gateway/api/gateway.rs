@@ -51,7 +51,7 @@ pub struct GatewaySpec {
     pub default_scope: Option<String>,
 }
 
-/// `tls` of a [`GatewaySpec`].
+/// `tls` of a [`Gateway`].
 #[derive(Clone, Debug, Default, Deserialize)]
 pub struct GatewayTls {
     /// What is asked of clients, where TLS ends.
@@ -60,7 +60,7 @@ pub struct GatewayTls {
     pub backend: Option<Value>,
 }
 
-/// `tls.frontend` of a [`GatewaySpec`].
+/// `tls.frontend` of a [`Gateway`].
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Frontend {
