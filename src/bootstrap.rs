@@ -18,6 +18,8 @@ use crate::exit::cannot_start;
 
 /// Key of a client's Kubernetes node in the metadata of its xDS node.
 const NODE_NAME: &str = portolan_xds::NODE_NAME;
+/// Key of the namespace that its requests come from.
+const NAMESPACE: &str = portolan_xds::NAMESPACE;
 /// Key of the Gateways that it serves.
 const GATEWAYS: &str = portolan_xds::GATEWAYS;
 /// Keys of the services in front of whose endpoints it stands, and of who it asks to be.
@@ -32,6 +34,7 @@ struct Client {
     node_id: String,
     zone: Option<String>,
     node_name: Option<String>,
+    namespace: Option<String>,
     /// The Gateways it serves.
     gateways: Vec<String>,
     /// The services in front of whose endpoints it stands.
@@ -131,10 +134,18 @@ fn client(args: &ClientArgs, kind: &str) -> anyhow::Result<Client> {
     };
     let host = || std::env::var("HOSTNAME").ok().filter(|name| !name.is_empty());
     let node_id = args.node_id.clone().or_else(host).unwrap_or_else(|| kind.to_owned());
-    let (zone, node_name) = (args.zone.clone(), args.node_name.clone());
-    let (gateways, serves, service_account) = (Vec::new(), Vec::new(), None);
-    let own = None;
-    Ok(Client { server, node_id, zone, node_name, gateways, serves, service_account, tls, own })
+    Ok(Client {
+        server,
+        node_id,
+        zone: args.zone.clone(),
+        node_name: args.node_name.clone(),
+        namespace: args.namespace.clone(),
+        gateways: Vec::new(),
+        serves: Vec::new(),
+        service_account: None,
+        tls,
+        own: None,
+    })
 }
 
 impl Client {
@@ -147,6 +158,9 @@ impl Client {
         let mut metadata = Map::new();
         if let Some(name) = &self.node_name {
             metadata.insert(NODE_NAME.to_owned(), json!(name));
+        }
+        if let Some(namespace) = &self.namespace {
+            metadata.insert(NAMESPACE.to_owned(), json!(namespace));
         }
         if !self.gateways.is_empty() {
             metadata.insert(GATEWAYS.to_owned(), json!(self.gateways.join(",")));

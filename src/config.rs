@@ -83,6 +83,8 @@ pub(crate) struct Proxy {
     pub(crate) node_id: String,
     pub(crate) node_name: Option<String>,
     pub(crate) zone: Option<String>,
+    /// The namespace that its requests come from.
+    pub(crate) namespace: Option<String>,
     /// The Gateways that it serves; `None`: all that this process knows.
     pub(crate) gateways: Option<String>,
     /// The services in front of whose endpoints it stands.
@@ -314,6 +316,11 @@ fn proxy(r: &mut Reader) -> Proxy {
             "The Kubernetes node this proxy runs on; its zone is that of the node",
         ),
         zone: r.optional("proxy.zone", "The zone this proxy runs in; empty: that of its node"),
+        namespace: r.optional(
+            "proxy.namespace",
+            "The namespace this proxy's requests come from, whose own routes on Services they go by; \
+             empty: that of its service account",
+        ),
         gateways: r.optional(
             "proxy.gateways",
             "Gateways that this proxy serves, such as shop/web, between commas, or *; empty: all in \

@@ -270,6 +270,7 @@ impl Start<'_> {
             node_id: settings.node_id.clone(),
             zone: settings.zone.clone(),
             node_name: settings.node_name.clone(),
+            namespace: settings.namespace.clone(),
             tls: settings.tls.clone(),
             gateways,
             serves: settings.serves.clone(),

@@ -17,6 +17,8 @@ mod backend;
 mod backend_tls;
 #[path = "gateway/cases.rs"]
 mod cases;
+#[path = "gateway/consumers.rs"]
+mod consumers;
 #[path = "gateway/frontend_tls.rs"]
 mod frontend_tls;
 #[path = "gateway/grpc_web.rs"]

@@ -42,13 +42,14 @@ pub struct SyntaxError {
 /// [`SyntaxError`] for the first document that cannot be parsed.
 pub fn parse(text: &str) -> Result<Vec<Document>, SyntaxError> {
     let mut documents = Vec::new();
-    if text.trim_start().starts_with('{') {
-        let value = parse_json(text).map_err(|reason| SyntaxError { document: 1, reason })?;
+    let chunks = split(text);
+    if chunks.len() == 1 && text.trim_start().starts_with('{') {
+        let value = parse_braces(text).map_err(|reason| SyntaxError { document: 1, reason })?;
         open_list(1, value, &mut documents);
         return Ok(documents);
     }
     let mut number = 0;
-    for (first_line, chunk) in split(text) {
+    for (first_line, chunk) in chunks {
         if is_blank(chunk) {
             continue;
         }
@@ -105,8 +106,13 @@ impl<'de> serde::Deserialize<'de> for StrictValue {
 
 struct StrictValue(Value);
 
-fn parse_json(text: &str) -> Result<Value, String> {
-    serde_json::from_str::<StrictValue>(text).map(|v| v.0).map_err(|e| e.to_string())
+/// Reads JSON or, if it is none, YAML in its flow style; of what is neither it is said why it is no JSON.
+fn parse_braces(text: &str) -> Result<Value, String> {
+    let json = serde_json::from_str::<StrictValue>(text).map(|value| value.0);
+    json.or_else(|error| match parse_yaml(text, 0) {
+        Ok(value) if !error.is_data() => Ok(value),
+        _ => Err(error.to_string()),
+    })
 }
 
 fn parse_yaml(chunk: &str, first_line: usize) -> Result<Value, String> {
@@ -266,6 +272,25 @@ mod tests {
         let documents = parse(text).expect("valid");
         assert_eq!(documents[0].value["kind"], "Service");
         assert_eq!(documents[0].value["apiVersion"], "v1");
+    }
+
+    #[test]
+    fn braces_begin_json_and_the_flow_style_of_yaml() {
+        for text in [
+            r#"{"kind": "A"}"#,
+            r#"{kind: A}"#,
+            "{kind: A, # of all\n}\n",
+            r#"{"kind": A, more: [1]}"#,
+            " {\n  kind: A}\n---\n",
+        ] {
+            assert_eq!(kinds(text), [(1, None, "A".to_owned())], "{text}");
+        }
+        let error = parse("{\n\"kind\": [\n").expect_err("neither");
+        assert!(error.reason.contains("EOF"), "{error}");
+        let both = "{kind: A}\n---\n{\"kind\": \"B\"}\n";
+        assert_eq!(kinds(both), [(1, None, "A".to_owned()), (2, None, "B".to_owned())]);
+        let json = "{\"kind\": \"A\"}\n---\n{\"kind\": \"B\"}\n";
+        assert_eq!(kinds(json), [(1, None, "A".to_owned()), (2, None, "B".to_owned())]);
     }
 
     #[test]

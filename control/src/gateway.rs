@@ -13,6 +13,7 @@ pub mod convert;
 pub mod draft;
 mod host;
 mod listeners;
+mod mesh;
 mod policies;
 mod resolve;
 mod rollback;

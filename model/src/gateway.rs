@@ -79,13 +79,16 @@ pub struct GatewayChain {
 }
 
 /// The routes that stand in the place of "all to its endpoints" for requests to a service (Gateway
-/// API for service mesh, GEP-1426).
+/// API for service mesh, GEP-1426). There are some of its own namespace or of others, or of both.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ServiceRoutes {
     /// The service that requests are for.
     pub service: ServiceKey,
-    /// Routes by port, in the order they are tried.
+    /// Routes of the service's own namespace by port, in the order they are tried ("producer routes").
     pub ports: BTreeMap<u16, Vec<Route>>,
+    /// The same of other namespaces, for clients there and nobody else ("consumer routes"). Never empty
+    /// for a namespace.
+    pub consumers: BTreeMap<Arc<str>, BTreeMap<u16, Vec<Route>>>,
 }
 
 /// TLS to the endpoints of a service (Gateway API `BackendTLSPolicy`, GEP-1897), for all who go
@@ -107,6 +110,22 @@ pub struct PortTls {
     pub names: Vec<(NameKind, Arc<str>)>,
     /// Authorities, PEM; `None`: those of the system that whoever goes there runs on.
     pub authorities: Option<Arc<str>>,
+}
+
+impl ServiceRoutes {
+    /// None yet.
+    #[must_use]
+    pub fn of(service: ServiceKey) -> Self {
+        Self { service, ports: BTreeMap::new(), consumers: BTreeMap::new() }
+    }
+
+    /// The routes of a port for clients in a namespace: those of its own where it has some, which are not
+    /// merged with the service's; `None` where all goes to the endpoints.
+    #[must_use]
+    pub fn at(&self, client: Option<&str>, port: u16) -> Option<&[Route]> {
+        let own = client.and_then(|client| self.consumers.get(client)?.get(&port));
+        own.or_else(|| self.ports.get(&port)).map(Vec::as_slice)
+    }
 }
 
 impl GatewayPort {

@@ -8,10 +8,22 @@ use crate::cli::Cli;
 
 fn plain(server: &str) -> Client {
     let server = Server::parse(server).expect("a server");
-    let (zone, node_name, gateways, serves) = (None, None, Vec::new(), Vec::new());
+    let (zone, node_name, namespace) = (None, None, None);
+    let (gateways, serves) = (Vec::new(), Vec::new());
     let (node_id, service_account, tls) = ("n".to_owned(), None, None);
     let own = None;
-    Client { server, node_id, zone, node_name, gateways, serves, service_account, tls, own }
+    Client {
+        server,
+        node_id,
+        zone,
+        node_name,
+        namespace,
+        gateways,
+        serves,
+        service_account,
+        tls,
+        own,
+    }
 }
 
 fn placed(client: Client) -> Client {

@@ -83,6 +83,9 @@ pub(crate) struct ClientArgs {
     /// The Kubernetes node it runs on.
     #[arg(long, value_name = "NAME")]
     pub(crate) node_name: Option<String>,
+    /// The namespace its requests come from, whose own routes on Services they go by.
+    #[arg(long, value_name = "NAME")]
+    pub(crate) namespace: Option<String>,
     /// TLS with the control plane; PEM file of the authorities its certificate may end in.
     #[arg(long, value_name = "FILE")]
     pub(crate) tls_ca: Option<String>,

@@ -153,8 +153,8 @@ async fn a_listener_moves_changes_its_kind_and_goes() {
 async fn a_listener_whose_address_is_taken_stands_in_nobody_elses_way() {
     let backends = Backend::several(1).await;
     let mut world = World::start().await;
-    let taken = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a port");
-    let at = taken.local_addr().expect("bound");
+    let at = free_address();
+    let taken = std::net::TcpListener::bind(at).expect("a port");
     world.web(&backends).await;
     let listeners = [
         http_listener("main", world.http, &manager(ROUTES)),

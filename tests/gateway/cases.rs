@@ -670,6 +670,37 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "GEP-1426, Namespace boundaries: no grant is needed, and a route of another namespace is for clients there",
+        manifests: concat!(
+            http!("here", "{group: '', kind: Service, name: v1}", "rules: [{backendRefs: [{name: v2, namespace: $NS-other, port: 8080}]}]"),
+            "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: there, namespace: $NS-other}, spec: {parentRefs: [{group: '', kind: Service, name: v1, namespace: $NS}], rules: [{backendRefs: [{name: v3, namespace: $NS, port: 8080}]}]}}\n"),
+        asks: &[("GET v1.$NS:8080/x", "200 v2")],
+        statuses: &[
+            "HTTPRoute here Service $NS/v1: Accepted=True ResolvedRefs=True",
+            "HTTPRoute there Service $NS/v1: Accepted=True ResolvedRefs=True",
+        ],
+        mesh: true,
+        ..CASE
+    },
+    Case {
+        name: "GEP-1426, Route types: of two kinds at a port of a Service the more specific one has it",
+        manifests: concat!(
+            http!("h", "{group: '', kind: Service, name: v1}", "rules: [{backendRefs: [{name: v2, port: 8080}]}]"),
+            "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: younger, namespace: $NS}, spec: {parentRefs: [{group: '', kind: Service, name: v1, port: 8080}], rules: [{matches: [{method: {service: a.B}}], backendRefs: [{name: v3, port: 8080}]}]}}\n",
+            "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: TCPRoute, metadata: {name: t, namespace: $NS}, spec: {parentRefs: [{group: '', kind: Service, name: v1}], rules: [{backendRefs: [{name: v3, port: 8080}]}]}}\n"),
+        asks: &[
+            ("GRPC v1.$NS:8080/a.B/C", "200 v3"),
+            ("GET v1.$NS:8080/x", "404"),
+        ],
+        statuses: &[
+            "GRPCRoute younger Service $NS/v1:8080: Accepted=True",
+            "HTTPRoute h Service $NS/v1: Accepted=Conflicted",
+            "TCPRoute t Service $NS/v1: Accepted=UnsupportedValue",
+        ],
+        mesh: true,
+        ..CASE
+    },
+    Case {
         name: "A path is what it is after normalization, for its route and its endpoint",
         manifests: http!("r", "rules: [{matches: [{path: {value: /public}}], backendRefs: [{name: v1, port: 8080}]}, {matches: [{path: {value: /admin}}], backendRefs: [{name: v2, port: 8080}]}]"),
         asks: &[

@@ -122,7 +122,8 @@ impl World {
     }
 }
 
-fn manifests(
+/// All manifests of a case.
+pub(crate) fn manifests(
     number: usize,
     case: &Case,
     address: IpAddr,

@@ -4,6 +4,7 @@
 //! stream reads the same catalog; who asks matters for few resources, and those are encoded once
 //! for all who get the same.
 
+mod consumer;
 mod edit;
 mod owner;
 mod placed;
@@ -18,8 +19,9 @@ use portolan_model::{Changes, GatewayKey, Generation, Key, ServiceKey, Snapshot}
 use crate::capability::{Dialect, Feature};
 use crate::config::ResourceConfig;
 use crate::issuer;
-use crate::resource::{Encoded, ResourceType, gateway, route, server};
+use crate::resource::{Encoded, ResourceType, gateway, server};
 use crate::viewer::Viewer;
+use consumer::Consumer;
 use edit::{Edit, Had};
 pub use owner::{Owner, owner};
 use placed::Placed;
@@ -52,6 +54,8 @@ pub struct Catalog {
     placed: OrdMap<Name, Placed>,
     /// Encoded virtual hosts of the HTTP route table.
     hosts: OrdMap<Name, Bytes>,
+    /// Routes that clients of a namespace get in place of those that others get.
+    consumers: OrdMap<Name, Consumer>,
     /// Resources that no service makes, by hand or from files; one of a name that a service makes
     /// stands in front of it.
     extra: [OrdMap<Name, Encoded>; ResourceType::ALL.len()],
@@ -143,9 +147,7 @@ impl Catalog {
                 ResourceType::Listener => {
                     self.lookup(kind, name).cloned().or_else(|| self.server(name, viewer))
                 }
-                ResourceType::Route if name == route::HTTP_ROUTES && viewer.is_restricted() => {
-                    Some(self.visible_routes(viewer))
-                }
+                ResourceType::Route => self.routes_for(name, viewer),
                 _ => self.lookup(kind, name).cloned(),
             }
         };
@@ -163,6 +165,7 @@ impl Catalog {
                     && self.apps.values().all(|service| viewer.serves.contains(service))
             }
             ResourceType::Endpoints => self.placed.is_empty(),
+            ResourceType::Route => self.consumer(viewer).is_none(),
             ResourceType::Listener => {
                 self.sockets.keys().all(|name| self.is_for(kind, name, viewer))
             }
@@ -229,16 +232,6 @@ impl Catalog {
         let shared = || self.types[ResourceType::Endpoints.index()].get(name).cloned();
         let Some(placed) = self.placed.get(name) else { return shared() };
         placed.lookup(&self.snapshot, &viewer.place).or_else(shared)
-    }
-
-    /// The HTTP route table without the hosts that the client may not see.
-    fn visible_routes(&self, viewer: &Viewer) -> Encoded {
-        let visible = |name: &Name| viewer.may_see(ResourceType::Cluster, name);
-        let hosts: OrdMap<Name, Bytes> = (self.hosts.iter())
-            .filter(|(name, _)| visible(name))
-            .map(|(name, host)| (name.clone(), host.clone()))
-            .collect();
-        route::encode_http(&hosts)
     }
 
     /// The catalog of a newer snapshot, and what it changes. Work is in proportion to the services

@@ -32,7 +32,7 @@ use tonic::Status;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::metrics::ClientMetrics;
-use crate::{GATEWAYS, IDENTITY, NODE_NAME, OWN_IDENTITY, SERVES};
+use crate::{GATEWAYS, IDENTITY, NAMESPACE, NODE_NAME, OWN_IDENTITY, SERVES};
 pub use connect::{ClientTls, Token};
 pub use load::LoadSource;
 use own::Follower;
@@ -65,6 +65,8 @@ pub struct ClientConfig {
     pub zone: Option<String>,
     /// The Kubernetes node it runs on.
     pub node_name: Option<String>,
+    /// The namespace that its requests come from.
+    pub namespace: Option<String>,
     /// TLS with the control plane, for an address that begins with `https`.
     pub tls: ClientTls,
     /// The Gateways it serves: `*`, or names such as `shop/web` between commas.
@@ -354,6 +356,7 @@ fn node(config: &ClientConfig) -> Node {
     let known = "yes".to_owned();
     let said = [
         (NODE_NAME, config.node_name.as_ref()),
+        (NAMESPACE, config.namespace.as_ref()),
         (GATEWAYS, config.gateways.as_ref()),
         (SERVES, config.serves.as_ref()),
         (IDENTITY, config.service_account.as_ref()),

@@ -19,6 +19,8 @@ pub mod viewer;
 
 /// Key of a client's Kubernetes node in the metadata of its xDS node.
 pub const NODE_NAME: &str = "NODE_NAME";
+/// Key of the namespace that a client's requests come from in the metadata of its xDS node.
+pub const NAMESPACE: &str = "NAMESPACE";
 /// Key in a node's metadata of the services in front of whose endpoints it stands: names such as
 /// `shop/web` between commas.
 pub const SERVES: &str = "portolan.dev/serves";

@@ -18,6 +18,8 @@ const BESIDES: usize = 16 * 1024;
 pub struct Viewer {
     /// Where it says it is.
     pub place: Place,
+    /// The namespace that its requests come from, if it is of one.
+    pub namespace: Option<Arc<str>>,
     /// The namespaces it may see; `None`: all of them, and what belongs to none.
     pub namespaces: Option<Arc<BTreeSet<Arc<str>>>>,
     /// The Gateways that it serves.
@@ -119,6 +121,7 @@ impl Default for Viewer {
     fn default() -> Self {
         Self {
             place: Place::default(),
+            namespace: None,
             namespaces: None,
             gateways: Gateways::None,
             serves: Arc::default(),

@@ -328,6 +328,7 @@ async fn followed(
         node_id: "proxy-1".into(),
         zone: None,
         node_name: None,
+        namespace: None,
         gateways: None,
         serves: None,
         inbound_address: None,

@@ -4,6 +4,8 @@ mod support;
 
 #[path = "policy/balancing.rs"]
 mod balancing;
+#[path = "policy/consumers.rs"]
+mod consumers;
 #[path = "policy/listeners.rs"]
 mod listeners;
 #[path = "policy/places.rs"]

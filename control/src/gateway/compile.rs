@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use portolan_model::traffic::Route;
 use portolan_model::{
-    BackendTls, Gateway, GatewayKey, Scope, Service, ServiceAccess, ServiceKey, ServiceRoutes,
+    BackendTls, Gateway, GatewayKey, Service, ServiceAccess, ServiceKey, ServiceRoutes,
 };
 
 use super::api::GROUP;
@@ -14,10 +14,11 @@ use super::draft::{
     AccessDraft, AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayDraft, GrantDraft, Meta,
     ParentRef, Rank, RouteDraft, SecretDraft,
 };
+use super::mesh::Meshes;
 use super::resolve::{Looked, Resolver};
 use super::rollback::{Judge, Split};
 use super::rules::{self, At, Rules};
-use super::site::{Ranked, Site, in_order};
+use super::site::{Ranked, Site};
 use super::status::{CONTROLLER, Condition, Of, ParentStatus, RouteStatus, Status};
 use super::{Name, access, backends};
 use crate::object::Kind;
@@ -72,9 +73,9 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
         .filter(|gateway| ours.get(&*gateway.class).is_some_and(|ours| *ours))
         .map(|draft| (key(&draft.meta), Site::of(draft, &mut resolver)))
         .collect();
-    let mut meshes: BTreeMap<ServiceKey, BTreeMap<u16, Vec<Ranked>>> = BTreeMap::new();
     let mut routes = known.routes.clone();
     routes.sort_by(|one, other| (&one.meta, one.kind).cmp(&(&other.meta, other.kind)));
+    let mut meshes = Meshes::of(&routes);
     for (age, route) in routes.iter().enumerate() {
         let mut parents = Vec::with_capacity(route.parents.len());
         for parent in &route.parents {
@@ -90,7 +91,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
                         (None, false) => place.nowhere(format!("Gateway {key}: there is none")),
                     }
                 }
-                ("", "Service") => place.at_service(&mut meshes, &mut resolver),
+                _ if parent.is_service() => place.at_service(&mut meshes, &mut resolver),
                 _ => place.nowhere(format!("{}: nothing of this kind takes routes", parent.kind)),
             };
             parents.push(status);
@@ -109,11 +110,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
         }
         compiled.statuses.push(status);
     }
-    for (service, ports) in meshes {
-        let ports = ports.into_iter().map(|(port, ranked)| (port, in_order(ranked))).collect();
-        let routes = ServiceRoutes { service: service.clone(), ports };
-        compiled.routes.insert(service, Arc::new(routes));
-    }
+    compiled.routes = meshes.finish();
     let (backend_tls, statuses) = backends::compile(&known.policies, &mut resolver);
     compiled.backend_tls = backend_tls;
     compiled.statuses.extend(statuses);
@@ -156,7 +153,7 @@ impl Place<'_> {
         let mut taken = 0;
         for attached in &attached {
             let listener = &site.draft.listeners[attached.listener];
-            let at = At { port: listener.port, secure: listener.ends_tls() };
+            let at = At { port: listener.port, secure: listener.ends_tls(), mesh: false };
             rules = rules::compile(self.route, at, resolver);
             let place = (attached.listener, self.route.kind, self.age);
             if site.taken.contains(&place) {
@@ -175,29 +172,21 @@ impl Place<'_> {
         self.judged(&rules)
     }
 
-    /// Routes on a service of the same namespace are for all of its clients (GEP-1426, "producer
-    /// routes").
-    fn at_service(
-        &self,
-        meshes: &mut BTreeMap<ServiceKey, BTreeMap<u16, Vec<Ranked>>>,
-        resolver: &mut Resolver<'_>,
-    ) -> ParentStatus {
-        let ParentRef { namespace, name, port, .. } = self.parent;
-        let key = ServiceKey::new(namespace, name).map(|key| key.within(Scope::Cluster));
-        let service = key.as_ref().ok().and_then(|key| resolver.service(key));
-        let (Ok(key), Some(service)) = (key, service) else {
-            return self.nowhere(format!("Service {namespace}/{name}: there is none"));
+    /// Routes on a service of the same namespace are for all of its clients, those on one of another for
+    /// clients in their own (GEP-1426, "Namespace boundaries").
+    fn at_service(&self, meshes: &mut Meshes<'_>, resolver: &mut Resolver<'_>) -> ParentStatus {
+        let ParentRef { kind, namespace, name, port, .. } = self.parent;
+        let found = self.parent.service().and_then(|key| Some((resolver.service(&key)?, key)));
+        let Some((service, key)) = found else {
+            return self.nowhere(format!("{kind} {namespace}/{name}: there is none"));
         };
+        let at = |port| At { port, secure: false, mesh: true };
         let refuse = |reason, text: String, resolver: &mut Resolver<'_>| {
-            let rules = rules::compile(self.route, At::default(), resolver);
+            let rules = rules::compile(self.route, at(0), resolver);
             self.refused(Condition::no("Accepted", reason, text), &rules)
         };
-        if *namespace != self.route.meta.namespace {
-            let text = format!("routes on a Service are for its own namespace {namespace} to make");
-            return refuse("UnsupportedValue", text, resolver);
-        }
         if !self.route.is_http() {
-            let text = format!("no {} on a Service", self.route.kind.as_str());
+            let text = format!("no {} on a {kind}", self.route.kind.as_str());
             return refuse("UnsupportedValue", text, resolver);
         }
         let ports: Vec<u16> = (service.ports.iter())
@@ -206,15 +195,20 @@ impl Place<'_> {
             .filter(|known| port.is_none_or(|port| port == *known))
             .collect();
         if ports.is_empty() {
-            let text = format!("Service {namespace}/{name} has no such TCP port");
+            let text = format!("{kind} {namespace}/{name} has no such TCP port");
             return refuse("NoMatchingParent", text, resolver);
         }
+        let free: Vec<u16> =
+            ports.into_iter().filter(|port| meshes.takes(self.route, &key, *port)).collect();
+        if free.is_empty() {
+            let text = format!("GRPCRoutes have the ports of {kind} {namespace}/{name}");
+            return refuse("Conflicted", text, resolver);
+        }
         let mut rules = Rules::default();
-        for port in ports {
-            rules = rules::compile(self.route, At { port, secure: false }, resolver);
+        for port in free {
+            rules = rules::compile(self.route, at(port), resolver);
             if rules.is_any {
-                let place = meshes.entry(key.clone()).or_default().entry(port).or_default();
-                place.extend(self.ranked(&rules));
+                meshes.put(self.route, &key, port, self.ranked(&rules));
             }
         }
         self.judged(&rules)

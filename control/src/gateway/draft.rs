@@ -5,11 +5,11 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use portolan_model::AccessEntry;
 use portolan_model::policy::Retries;
 use portolan_model::traffic::{
     Conditions, Cors, Edits, Fault, NameKind, PathMatch, RateLimit, Redirect, Secret, Session,
 };
+use portolan_model::{AccessEntry, Scope, ServiceKey};
 
 use super::selector::Selector;
 use crate::object::Kind;
@@ -177,6 +177,33 @@ pub struct ParentRef {
     pub section: Option<Arc<str>>,
     /// One port of it.
     pub port: Option<u16>,
+}
+
+/// Which services a kind of objects stands for; `None` if for none.
+#[must_use]
+pub fn services_of(group: &str, kind: &str) -> Option<Scope> {
+    match (group, kind) {
+        ("", "Service") => Some(Scope::Cluster),
+        (group, "ServiceImport") if group == Kind::ServiceImport.group_version().0 => {
+            Some(Scope::ClusterSet)
+        }
+        _ => None,
+    }
+}
+
+impl ParentRef {
+    /// Whether it is a service, of whatever name.
+    #[must_use]
+    pub fn is_service(&self) -> bool {
+        services_of(&self.group, &self.kind).is_some()
+    }
+
+    /// The service; `None` if it is none, or its name is that of none.
+    #[must_use]
+    pub fn service(&self) -> Option<ServiceKey> {
+        let scope = services_of(&self.group, &self.kind)?;
+        Some(ServiceKey::new(&self.namespace, &self.name).ok()?.within(scope))
+    }
 }
 
 /// A rule of a route.

@@ -10,7 +10,7 @@ use super::api::GROUP;
 use super::compile::Known;
 use super::draft::{
     AuthoritiesDraft, BackendTlsDraft, GatewayDraft, GrantDraft, PolicyTargetDraft, RouteDraft,
-    SecretDraft, TargetRef,
+    SecretDraft, TargetRef, services_of,
 };
 use super::rollback::Judge;
 use super::{Name, policies};
@@ -84,7 +84,7 @@ impl<'a> Resolver<'a> {
         self.services.get(key)
     }
 
-    /// The service and port that a route's reference points at.
+    /// The service and port that a route's reference points at; at a service's routes without a grant.
     ///
     /// # Errors
     /// Why it leads nowhere.
@@ -92,23 +92,19 @@ impl<'a> Resolver<'a> {
         &mut self,
         route: &RouteDraft,
         target: &TargetRef,
+        is_mesh: bool,
     ) -> Result<(&'a Arc<Service>, u16), Unresolved> {
         let TargetRef { group, kind, namespace, name, port } = target;
         let refuse = |reason, message: String| Err(Unresolved { reason, message });
-        let scope = match (&**group, &**kind) {
-            ("", "Service") => Scope::Cluster,
-            (group, "ServiceImport") if group == Kind::ServiceImport.group_version().0 => {
-                Scope::ClusterSet
-            }
-            (group, kind) => {
-                let dot = if group.is_empty() { "" } else { "." };
-                return refuse(
-                    "InvalidKind",
-                    format!("{kind}{dot}{group} {namespace}/{name}: no such kind takes requests"),
-                );
-            }
+        let Some(scope) = services_of(group, kind) else {
+            let dot = if group.is_empty() { "" } else { "." };
+            let text =
+                format!("{kind}{dot}{group} {namespace}/{name}: no such kind takes requests");
+            return refuse("InvalidKind", text);
         };
-        self.permitted((route.kind, &route.meta.namespace), target)?;
+        if !is_mesh {
+            self.permitted((route.kind, &route.meta.namespace), target)?;
+        }
         let not_found = |text: String| refuse("BackendNotFound", text);
         let Ok(key) = ServiceKey::new(namespace, name).map(|key| key.within(scope)) else {
             return not_found(format!("{kind} {namespace}/{name}: is the name of none"));

@@ -9,7 +9,7 @@ use portolan_model::traffic::{
     Action, Edits, HashPolicy, Mirror, Redirect, Respond, Route, Share, cluster_name,
 };
 
-use super::draft::{BackendDraft, MatchDraft, Rank, RouteDraft, RuleDraft};
+use super::draft::{BackendDraft, MatchDraft, ParentRef, Rank, RouteDraft, RuleDraft};
 use super::resolve::{Resolver, Unresolved};
 use super::rollback::Split;
 use crate::object::Kind;
@@ -40,6 +40,9 @@ pub(super) struct At {
     pub(super) port: u16,
     /// Within TLS.
     pub(super) secure: bool,
+    /// For a service, by whoever may go to its backends anyway: no grant is needed (GEP-1426, "Namespace
+    /// boundaries").
+    pub(super) mesh: bool,
 }
 
 /// Makes routes of rules.
@@ -85,6 +88,7 @@ fn within(rule: &RuleDraft, at: usize) -> String {
 /// The rules of a route whose backends are to be compared.
 pub(super) fn splits(route: &RouteDraft, resolver: &mut Resolver<'_>) -> Vec<Split> {
     let Some(wanted) = &route.rollback else { return Vec::new() };
+    let is_mesh = route.parents.iter().any(ParentRef::is_service);
     let compared = |rule: &&(usize, &RuleDraft)| {
         let (_, rule) = rule;
         rule.unsupported.is_none() && rule.backends.iter().filter(|b| b.weight > 0).count() > 1
@@ -92,7 +96,7 @@ pub(super) fn splits(route: &RouteDraft, resolver: &mut Resolver<'_>) -> Vec<Spl
     let mut split = |(at, rule): (usize, &RuleDraft)| {
         let name = (Arc::clone(&route.meta.namespace), Arc::clone(&route.meta.name));
         let cluster = |backend: &BackendDraft| {
-            let found = resolver.backend(route, &backend.target);
+            let found = resolver.backend(route, &backend.target, is_mesh);
             found.ok().map(|(service, port)| cluster_name(&service.key, port))
         };
         Split {
@@ -129,7 +133,7 @@ fn backends<'a>(
     for (i, backend) in rule.backends.iter().enumerate() {
         let weight = if rolled.contains_key(&i) { 0 } else { backend.weight };
         found.weights += u64::from(weight);
-        match resolver.backend(route, &backend.target) {
+        match resolver.backend(route, &backend.target, at.mesh) {
             // Its connections are begun with TLS by whoever goes there.
             Ok((service, port))
                 if route.kind == Kind::TlsRoute
@@ -150,7 +154,7 @@ fn backends<'a>(
         }
     }
     for mirror in &rule.mirrors {
-        match resolver.backend(route, &mirror.target) {
+        match resolver.backend(route, &mirror.target, at.mesh) {
             Ok((service, port)) => found.mirrors.push(Mirror {
                 cluster: cluster_name(&service.key, port),
                 millionths: mirror.millionths,

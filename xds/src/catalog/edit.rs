@@ -1,8 +1,9 @@
 //! What a change of a service writes into the catalog and takes out of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use bytes::Bytes;
 use imbl::OrdMap;
 use portolan_model::policy::TlsMode;
 use portolan_model::{
@@ -80,6 +81,33 @@ impl<'a> Had<'a> {
         self.tls.is_some_and(|tls| tls.ports.get(&port).is_some_and(Option::is_none))
     }
 
+    /// What shapes the routes of its service for clients in a namespace.
+    fn around(
+        &self,
+        service: &Service,
+        client: Option<&'a str>,
+        config: &'a ResourceConfig,
+    ) -> Around<'a> {
+        Around {
+            routes: self.routes.map(|routes| &**routes),
+            client,
+            default: config.balancer,
+            zone: config.zone(service.key.scope()),
+        }
+    }
+
+    /// The namespaces that have routes of their own to it.
+    fn consumers(&self) -> impl Iterator<Item = &'a Name> {
+        self.routes.into_iter().flat_map(|routes| routes.consumers.keys())
+    }
+
+    /// The ports of which a namespace has routes of its own.
+    fn consumed(&self, namespace: &str) -> impl Iterator<Item = &'a ServicePort> {
+        let routes = self.routes.and_then(|routes| routes.consumers.get(namespace));
+        let has = move |port: &&ServicePort| routes.is_some_and(|own| own.contains_key(&port.port));
+        self.entry.into_iter().flat_map(|entry| served_ports(entry)).filter(has)
+    }
+
     /// What the listeners of its gRPC servers depend on.
     fn guards(&self) -> Option<Guards<'a>> {
         let entry = self.entry?;
@@ -134,6 +162,7 @@ impl<'a> Edit<'a> {
                 self.take_out(kind, name);
             }
             self.hosts(before, after);
+            self.consumers(before, after);
         }
         if let Some(entry) = new {
             self.endpoints(entry, after);
@@ -178,6 +207,9 @@ impl<'a> Edit<'a> {
         if self.hosts_changed {
             let table = route::encode_http(&self.catalog.hosts);
             self.put(ResourceType::Route, route::HTTP_ROUTES.into(), table);
+            let consumers = &mut self.catalog.consumers;
+            *consumers =
+                consumers.iter().map(|(name, own)| (name.clone(), own.renewed())).collect();
         }
         let number = snapshot.generation();
         self.put(ResourceType::Generation, generation::NAME.into(), generation::encode(number));
@@ -213,9 +245,7 @@ impl<'a> Edit<'a> {
             if write(&mut self.catalog.by_name_only, &target, api) {
                 self.changed.insert((ResourceType::Listener, target.clone()));
             }
-            let own = had.routes.map(|routes| &**routes);
-            let around = Around { routes: own, default: config.balancer, zone };
-            let routes = route::encode_target(service, port, around);
+            let routes = route::encode_target(service, port, had.around(service, None, config));
             self.put(ResourceType::Route, target, routes);
         }
         for (name, listener, app) in inbound::encode(entry, had.access, config) {
@@ -314,12 +344,7 @@ impl<'a> Edit<'a> {
             let Some(service) = had.service().filter(|service| is_served(service)) else {
                 return Vec::new();
             };
-            let around = Around {
-                routes: had.routes.map(|routes| &**routes),
-                default: self.config.balancer,
-                zone: self.config.zone(service.key.scope()),
-            };
-            route::virtual_hosts(service, around)
+            route::virtual_hosts(service, had.around(service, None, self.config))
         };
         let (before, after) = (made(before), made(after));
         if before == after {
@@ -331,6 +356,45 @@ impl<'a> Edit<'a> {
         }
         for (name, host) in after {
             self.catalog.hosts.insert(name, host);
+        }
+    }
+
+    /// What clients of namespaces get otherwise that have routes of their own.
+    fn consumers(&mut self, before: Had<'_>, after: Had<'_>) {
+        let config = self.config;
+        let target = |key: &ServiceKey, port| target_name(key, port, config.zone(key.scope()));
+        let namespaces: BTreeSet<&Name> = before.consumers().chain(after.consumers()).collect();
+        for namespace in namespaces {
+            let mut own =
+                self.catalog.consumers.get(namespace).cloned().unwrap_or_default().renewed();
+            if let Some(service) = before.service() {
+                for port in before.consumed(namespace) {
+                    own.hosts.remove(&cluster_name(&service.key, port.port));
+                    let target = target(&service.key, port.port);
+                    own.targets.remove(&target);
+                    self.changed.insert((ResourceType::Route, target));
+                }
+            }
+            if let Some(service) = after.service() {
+                let around = after.around(service, Some(namespace), config);
+                let mut hosts: BTreeMap<Name, Bytes> =
+                    route::virtual_hosts(service, around).into_iter().collect();
+                for port in after.consumed(namespace) {
+                    let host = hosts.remove_entry(&cluster_name(&service.key, port.port));
+                    own.hosts.extend(host);
+                    let target = target(&service.key, port.port);
+                    let table = route::encode_target(service, port, around);
+                    own.targets.insert(target.clone(), table);
+                    self.changed.insert((ResourceType::Route, target));
+                }
+            }
+            self.changed.insert((ResourceType::Route, route::HTTP_ROUTES.into()));
+            // Of a port that does not carry HTTP there is no host, but a gRPC target.
+            if own.targets.is_empty() {
+                self.catalog.consumers.remove(namespace);
+            } else {
+                self.catalog.consumers.insert(namespace.clone(), own);
+            }
         }
     }
 

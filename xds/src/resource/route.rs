@@ -35,6 +35,8 @@ const VIRTUAL_HOSTS: u32 = 2;
 pub struct Around<'a> {
     /// Routes that stand in the place of "all to its endpoints".
     pub routes: Option<&'a ServiceRoutes>,
+    /// The namespace that requests come from, where it matters.
+    pub client: Option<&'a str>,
     /// The balancer of services that choose none.
     pub default: Balancer,
     /// The DNS zone of the service's scope.
@@ -120,7 +122,7 @@ pub fn encode_http(hosts: &OrdMap<Arc<str>, Bytes>) -> Encoded {
 
 /// What is routed on a port, as the routes of the service say, or else all of it to the cluster.
 fn routes(service: &Service, port: u16, around: Around<'_>, dialect: Dialect) -> Vec<Route> {
-    match around.routes.and_then(|routes| routes.ports.get(&port)) {
+    match around.routes.and_then(|routes| routes.at(around.client, port)) {
         Some(routes) => routes.iter().map(|route| encode::route(route, dialect)).collect(),
         None => vec![encode::route(&to_cluster(service, port, around.default), dialect)],
     }

@@ -57,9 +57,10 @@ impl Streams {
             (None, Some(remote)) => self.by_certificate(remote),
             (None, None) => None,
         };
+        let namespace = known.as_ref().map(|known| Arc::clone(&known.namespace));
         let own =
             known.filter(|_| secrets).map(|identity| self.own(&identity)).transpose()?.flatten();
-        let viewer = Viewer { namespaces, secrets, own: Own(own), ..Viewer::default() };
+        let viewer = Viewer { namespace, namespaces, secrets, own: Own(own), ..Viewer::default() };
         // Of clients of which nothing is asked, those may say who they are that this process would
         // believe anything.
         let names_itself = identity.is_none()

@@ -28,7 +28,7 @@ use crate::issuer::Issuer;
 use crate::metrics::ServerMetrics;
 use crate::resource::ResourceType;
 use crate::viewer::{Gateways, Own, Viewer, parse_serves};
-use crate::{GATEWAYS, IDENTITY, NODE_NAME, OWN_IDENTITY, SERVES};
+use crate::{GATEWAYS, IDENTITY, NAMESPACE, NODE_NAME, OWN_IDENTITY, SERVES};
 
 /// How long routes are held back for a client that does not ask for the endpoints of a new cluster.
 const HOLD_LIMIT: Duration = Duration::from_secs(5);
@@ -306,8 +306,14 @@ fn viewer(proven: &Viewer, node: &Node) -> Viewer {
     let said = node.metadata.as_ref().is_some_and(|said| said.fields.contains_key(SERVES));
     let (serves, more) = text(node, SERVES).map(parse_serves).unwrap_or((Arc::default(), said));
     let has_other = text(node, OWN_IDENTITY).is_some();
+    let may_see = |said: &&str| {
+        proven.namespaces.as_ref().is_none_or(|namespaces| namespaces.contains(*said))
+    };
+    let account = || text(node, IDENTITY)?.split_once('/').map(|(namespace, _)| namespace);
+    let said = known(text(node, NAMESPACE)).or_else(|| known(account())).filter(may_see);
     Viewer {
         place: place(node),
+        namespace: said.map(Into::into).or_else(|| proven.namespace.clone()),
         gateways,
         serves,
         serves_more: more,
@@ -331,8 +337,10 @@ fn text<'a>(node: &'a Node, key: &str) -> Option<&'a str> {
 fn place(node: &Node) -> Place {
     let zone = node.locality.as_ref().map(|locality| locality.zone.as_str());
     let name = text(node, NODE_NAME);
-    let known = |text: Option<&str>| {
-        text.filter(|t| !t.is_empty() && t.len() <= MAX_NAME_BYTES).map(Into::into)
-    };
-    Place { node: known(name), zone: known(zone) }
+    Place { node: known(name).map(Into::into), zone: known(zone).map(Into::into) }
+}
+
+/// A name, if it is one and not too long to be any.
+fn known(said: Option<&str>) -> Option<&str> {
+    said.filter(|said| !said.is_empty() && said.len() <= MAX_NAME_BYTES)
 }

@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use portolan_model::{
     AppProtocol, Balancer, Changes, Conditions, DnsName, Endpoint, Generation, Key, Protocol,
-    Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, Slice, SlicePort, Snapshot,
+    Service, ServiceEntry, ServiceKey, ServiceKind, ServicePort, ServiceRoutes, Slice, SlicePort,
+    Snapshot,
 };
 use portolan_proto::envoy::discovery::DiscoveryResponse;
 use portolan_proto::envoy::protobuf::Any;
@@ -225,6 +226,11 @@ impl World {
         self.snapshot.delete(&key);
         self.touched.insert(Key::Service(key));
         self
+    }
+
+    pub(crate) fn set_routes(&mut self, key: &ServiceKey, routes: Option<Arc<ServiceRoutes>>) {
+        self.snapshot.set_routes(key, routes);
+        self.touched.insert(Key::Routes(key.clone()));
     }
 
     pub(crate) fn publish(&mut self) {

@@ -1,0 +1,70 @@
+//! Routes on services (GEP-1426) while they are put together: whose they are, and of which kind.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use portolan_model::{ServiceKey, ServiceRoutes};
+
+use super::draft::RouteDraft;
+use super::site::{Ranked, in_order};
+use crate::object::Kind;
+
+/// Routes on services, by whose clients they are for.
+pub(super) struct Meshes<'a> {
+    routes: BTreeMap<(ServiceKey, Option<Arc<str>>, u16), Vec<Ranked>>,
+    /// Where GRPCRoutes with a rule in force attach: namespace, service, and port if they say one.
+    grpc: BTreeSet<(&'a str, ServiceKey, Option<u16>)>,
+}
+
+impl<'a> Meshes<'a> {
+    /// None yet, of those that are to come.
+    pub(super) fn of(routes: &[&'a RouteDraft]) -> Self {
+        let in_force = |route: &&&RouteDraft| {
+            route.kind == Kind::GrpcRoute
+                && route.rules.iter().any(|rule| rule.unsupported.is_none())
+        };
+        let mut grpc = BTreeSet::new();
+        for route in routes.iter().filter(in_force) {
+            for parent in &route.parents {
+                let key = parent.service();
+                grpc.extend(key.map(|key| (&*route.meta.namespace, key, parent.port)));
+            }
+        }
+        Self { routes: BTreeMap::new(), grpc }
+    }
+
+    /// Whether a route has a place at a port: of two kinds the more specific one has it, by whose clients
+    /// they are for (GEP-1426, "Route types").
+    pub(super) fn takes(&self, route: &RouteDraft, service: &ServiceKey, port: u16) -> bool {
+        let at = |port| (&*route.meta.namespace, service.clone(), port);
+        let other = self.grpc.contains(&at(None)) || self.grpc.contains(&at(Some(port)));
+        route.kind == Kind::GrpcRoute || !other
+    }
+
+    /// Puts a route in.
+    pub(super) fn put(
+        &mut self,
+        route: &RouteDraft,
+        service: &ServiceKey,
+        port: u16,
+        ranked: Vec<Ranked>,
+    ) {
+        let namespace = &route.meta.namespace;
+        let consumer = (namespace != service.namespace()).then(|| Arc::clone(namespace));
+        self.routes.entry((service.clone(), consumer, port)).or_default().extend(ranked);
+    }
+
+    pub(super) fn finish(self) -> BTreeMap<ServiceKey, Arc<ServiceRoutes>> {
+        let mut services: BTreeMap<ServiceKey, ServiceRoutes> = BTreeMap::new();
+        for ((service, consumer, port), ranked) in self.routes {
+            let own = services.entry(service.clone());
+            let own = own.or_insert_with(|| ServiceRoutes::of(service));
+            let ports = match consumer {
+                Some(namespace) => own.consumers.entry(namespace).or_default(),
+                None => &mut own.ports,
+            };
+            ports.insert(port, in_order(ranked));
+        }
+        services.into_iter().map(|(key, routes)| (key, Arc::new(routes))).collect()
+    }
+}
