@@ -196,6 +196,18 @@ pub struct Retries {
     /// endpoint that has not failed the request.
     #[serde(default)]
     pub back_off: Option<BackOff>,
+    /// A try that has had its time goes on beside the next one (Envoy
+    /// `HedgePolicy.hedge_on_per_try_timeout`).
+    #[serde(default)]
+    pub hedge: bool,
+}
+
+impl Retries {
+    /// How long a try has before there is another one beside it; `None` if there is none.
+    #[must_use]
+    pub fn hedges_after(&self) -> Option<Duration> {
+        self.per_try_timeout.filter(|_| self.hedge)
+    }
 }
 
 /// Pauses that grow from try to try (Envoy `RetryBackOff`): before the n-th one after the first

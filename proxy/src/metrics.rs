@@ -72,6 +72,7 @@ pub(crate) struct WorkerMetrics {
     pub(crate) upstream_active: Counter,
     pub(crate) retries: Counter,
     pub(crate) retries_over_budget: Counter,
+    pub(crate) hedges: Counter,
     pub(crate) idle_dropped: Counter,
     pub(crate) panics: Counter,
     pub(crate) mirrors: Counter,

@@ -74,6 +74,7 @@ const KNOWN: &[&str] = &[
     "retry-back-off-max",
     "retry-budget-min",
     "retry-budget-percent",
+    "retry-hedge",
     "retry-on",
     "retry-per-try-timeout",
     "retry-status-codes",

@@ -143,6 +143,8 @@ pub struct RouteDraft {
     pub fault: Option<Arc<Fault>>,
     /// How often it may be taken.
     pub rate_limit: Option<Arc<RateLimit>>,
+    /// Whether a try that has had its time goes on beside the next one; `None`: as the service says.
+    pub hedge: Option<bool>,
 }
 
 /// When a backend loses its weight: once it falls behind the one that has the most.

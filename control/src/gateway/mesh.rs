@@ -9,9 +9,12 @@ use super::draft::RouteDraft;
 use super::site::{Ranked, in_order};
 use crate::object::Kind;
 
+/// A service, the namespace whose clients alone routes are for, and a port.
+type At = (ServiceKey, Option<Arc<str>>, u16);
+
 /// Routes on services, by whose clients they are for.
 pub(super) struct Meshes<'a> {
-    routes: BTreeMap<(ServiceKey, Option<Arc<str>>, u16), Vec<Ranked>>,
+    routes: BTreeMap<At, Vec<Ranked>>,
     /// Where GRPCRoutes with a rule in force attach: namespace, service, and port if they say one.
     grpc: BTreeSet<(&'a str, ServiceKey, Option<u16>)>,
 }

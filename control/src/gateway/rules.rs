@@ -218,7 +218,7 @@ fn routes(
     }
     let going: u64 = found.shares.iter().map(|share| u64::from(share.weight)).sum();
     let mut forward = of(Action::Forward(found.shares.clone()));
-    timed(rule, found, &mut forward);
+    timed(rule, route.hedge, found, &mut forward);
     forward.mirrors.clone_from(&found.mirrors);
     forward.session.clone_from(&rule.session);
     if going == found.weights {
@@ -231,7 +231,7 @@ fn routes(
 
 /// Limits in time, retries and what is hashed: what the rule says, and what it does not say as the
 /// first service it goes to.
-fn timed(rule: &RuleDraft, found: &Found<'_>, route: &mut Route) {
+fn timed(rule: &RuleDraft, hedge: Option<bool>, found: &Found<'_>, route: &mut Route) {
     let policy = found.first.map(|service| &service.policy);
     let wanted = policy.map(|policy| policy.timeouts).unwrap_or_default();
     let whole = rule.timeout.or(wanted.request).filter(|time| !time.is_zero());
@@ -243,9 +243,11 @@ fn timed(rule: &RuleDraft, found: &Found<'_>, route: &mut Route) {
             (Some(whole.map_or(each, |whole| whole.min(each))), None)
         }
         (each, retries) => {
-            let limited = |retries: Retries| Retries {
-                per_try_timeout: each.or(retries.per_try_timeout).filter(|each| !each.is_zero()),
-                ..retries
+            let limited = |retries: Retries| {
+                let per_try_timeout = each.or(retries.per_try_timeout);
+                let per_try_timeout = per_try_timeout.filter(|each| !each.is_zero());
+                let hedge = hedge.unwrap_or(retries.hedge) && per_try_timeout.is_some();
+                Retries { per_try_timeout, hedge, ..retries }
             };
             (whole, retries.map(limited))
         }

@@ -11,6 +11,7 @@ use std::net::SocketAddr;
 use std::rc::Rc;
 use std::time::Duration;
 
+use portolan_model::policy::Retries;
 use portolan_model::traffic::UpstreamProtocol;
 use smallvec::SmallVec;
 use tokio::time::Instant;
@@ -18,12 +19,15 @@ use tokio::time::Instant;
 use super::account::Account;
 use super::answering::{Answering, Speaks};
 use super::asked::Asked;
+use super::awaited::Answer;
 use super::body::{Outgoing, Source};
 use super::exchange::{Fail, held_up};
+use super::hedge;
 use super::local::{Local, Reason};
-use super::retrying;
+use super::retrying::{self, Ended, Tried, tried};
 use super::routing::Way;
-use super::talk::{Answer, Reuse, Talk};
+use super::stage::Stage;
+use super::talk::{Reuse, Talk};
 use super::trying::Trying;
 use super::tunnel::Tunnel;
 use crate::http1::Length;
@@ -58,33 +62,6 @@ pub(super) struct Forward<'a> {
     pub(super) granted: Option<Permit>,
 }
 
-/// How one try ended without a response for the client.
-#[derive(Debug)]
-pub(super) enum Ended {
-    /// Another endpoint may do better.
-    Tried(Tried),
-    /// There is nothing more to try.
-    Over(Fail),
-}
-
-/// A try that failed, and whether that was a kept connection's end.
-#[derive(Debug)]
-pub(super) struct Tried {
-    pub(super) failure: Failure,
-    pub(super) reused: bool,
-}
-
-impl Tried {
-    /// Whether a kept connection turned out closed, which says nothing of the endpoint.
-    fn is_closed(&self) -> bool {
-        let closed = matches!(
-            self.failure.cause,
-            Cause::Unsent | Cause::Refused | Cause::GoneAway | Cause::Closed
-        );
-        self.reused && closed
-    }
-}
-
 impl Forward<'_> {
     /// Brings the response of an endpoint to the client.
     pub(super) async fn run(
@@ -92,6 +69,11 @@ impl Forward<'_> {
         source: &mut Source<'_>,
         answer: &mut Answering<'_>,
     ) -> Result<(), Fail> {
+        if self.upgrade.is_none()
+            && let Some(delay) = self.way.retries.as_ref().and_then(Retries::hedges_after)
+        {
+            return Box::pin(hedge::run(self, delay, source, answer)).await;
+        }
         let length = source.length();
         let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
         let mut last: Option<Tried> = None;
@@ -105,16 +87,10 @@ impl Forward<'_> {
                 Box::pin(held_up(pause, source, answer)).await?;
             }
             // Looked up each time: a try may have outlived a configuration.
-            let Some(state) = self.shared.cluster(&self.way.cluster) else {
-                let detail = format!("{}: no cluster {}", self.asked.lower(), self.way.cluster);
-                return Err(Fail::Local(Local::new(Reason::NoCluster, detail)));
-            };
+            let state = self.cluster()?;
             self.account.on_cluster(&state);
             if active.is_none() {
-                active = Some(state.begin().map_err(|closed| {
-                    let detail = format!("{}: {closed}", self.way.cluster);
-                    Fail::Local(Local::new(Reason::CircuitOpen, detail))
-                })?);
+                active = Some(self.begin(&state)?);
             }
             let Some(endpoint) = self.pick(&state, &tried, last.as_ref()) else { break };
             let mut retry = None;
@@ -128,7 +104,9 @@ impl Forward<'_> {
             let first = tried.len() == 1;
             let mut trying = Trying::begin(&endpoint, self.shared, self.account, active.as_mut());
             self.account.on_try(&endpoint, trying.load.since());
-            let attempt = self.attempt(&state, &mut trying, first, retry, length, source, answer);
+            let mut stage = Stage::Alone(answer);
+            let attempt =
+                self.attempt(&state, &mut trying, first, retry, length, source, &mut stage);
             let attempted = attempt.await;
             if !first {
                 state.metrics.on_retried(match &attempted {
@@ -154,8 +132,24 @@ impl Forward<'_> {
         Err(Fail::Local(retrying::given_up(self.asked, last)))
     }
 
+    /// The cluster that it goes to.
+    pub(super) fn cluster(&self) -> Result<Rc<ClusterState>, Fail> {
+        self.shared.cluster(&self.way.cluster).ok_or_else(|| {
+            let detail = format!("{}: no cluster {}", self.asked.lower(), self.way.cluster);
+            Fail::Local(Local::new(Reason::NoCluster, detail))
+        })
+    }
+
+    /// Lets it in, if its cluster has room.
+    pub(super) fn begin(&self, state: &ClusterState) -> Result<ActiveRequest, Fail> {
+        state.begin().map_err(|closed| {
+            let detail = format!("{}: {closed}", self.way.cluster);
+            Fail::Local(Local::new(Reason::CircuitOpen, detail))
+        })
+    }
+
     /// How long to wait before another try. What the policy does not ask for is made at once.
-    fn pause(&self, last: &Tried, tries: usize) -> Option<Duration> {
+    pub(super) fn pause(&self, last: &Tried, tries: usize) -> Option<Duration> {
         let back_off = self.way.retries.as_ref()?.back_off?;
         let asked = self.is_asked(last.failure.cause, tries);
         let n = u32::try_from(tries).unwrap_or(u32::MAX);
@@ -164,7 +158,7 @@ impl Forward<'_> {
 
     /// The endpoint for the next try. Only one that has not failed this request; but if it was a
     /// connection that failed and not the endpoint, the same one if it is all there is.
-    fn pick(
+    pub(super) fn pick(
         &self,
         state: &ClusterState,
         tried: &[SocketAddr],
@@ -183,7 +177,11 @@ impl Forward<'_> {
     /// Leave for another try. A kept connection that turned out closed is nobody's fault, and when
     /// an endpoint leaves it happens to all who share the connection: it is not charged to the
     /// budget.
-    fn allow(&mut self, state: &ClusterState, last: &Tried) -> Result<Option<Permit>, ()> {
+    pub(super) fn allow(
+        &mut self,
+        state: &ClusterState,
+        last: &Tried,
+    ) -> Result<Option<Permit>, ()> {
         if let Some(granted) = self.granted.take() {
             self.shared.metrics.retries.add(1);
             return Ok(Some(granted));
@@ -204,14 +202,16 @@ impl Forward<'_> {
     }
 
     fn may_retry(&self, failure: &Failure, tries: usize, source: &Source<'_>) -> bool {
-        if !source.can_rewind() {
-            return false;
-        }
+        source.can_rewind() && self.is_reason(failure, tries, source.is_empty())
+    }
+
+    /// Whether a failure is a reason for another try. `is_empty`: the request has no body.
+    pub(super) fn is_reason(&self, failure: &Failure, tries: usize, is_empty: bool) -> bool {
         let safe = matches!(self.head.method(), b"GET" | b"HEAD" | b"OPTIONS" | b"TRACE");
         let unasked = tries < MAX_TRIES
             && match failure.cause {
                 Cause::Connect | Cause::Unsent | Cause::Refused | Cause::GoneAway => true,
-                Cause::Closed => safe && source.is_empty(),
+                Cause::Closed => safe && is_empty,
                 Cause::Limit
                 | Cause::Invalid
                 | Cause::Status(_)
@@ -229,7 +229,7 @@ impl Forward<'_> {
 
     /// One try. `first`: a kept connection may be used; later tries open their own.
     #[expect(clippy::too_many_arguments, reason = "what a try is made of, each once")]
-    async fn attempt(
+    pub(super) async fn attempt(
         &mut self,
         state: &Rc<ClusterState>,
         trying: &mut Trying<'_>,
@@ -237,11 +237,13 @@ impl Forward<'_> {
         retry: Option<Permit>,
         length: Length,
         source: &mut Source<'_>,
-        answer: &mut Answering<'_>,
+        stage: &mut Stage<'_, '_, '_>,
     ) -> Result<(), Ended> {
         let endpoint = &Rc::clone(trying.load.endpoint());
         self.shorten_grpc_timeout();
-        if self.upgrade == Some(Tunnel::Connect) {
+        if self.upgrade == Some(Tunnel::Connect)
+            && let Stage::Alone(answer) = stage
+        {
             let opening = upstream::connect(state, endpoint, self.shared, Above::Bytes, None);
             let stream = Box::pin(opening).await;
             let (stream, _permit) = stream.map_err(|failure| tried(failure, false))?;
@@ -254,15 +256,15 @@ impl Forward<'_> {
                 UpstreamProtocol::Auto => self.account.grpc,
                 UpstreamProtocol::Http1 => false,
                 UpstreamProtocol::Http2 => true,
-                UpstreamProtocol::Downstream => answer.speaks == Speaks::Http2,
+                UpstreamProtocol::Downstream => stage.speaks() == Speaks::Http2,
             };
         if http2 {
             // Held until the endpoint has answered: it may refuse the stream again.
             let _retry = retry;
-            return self.over_http2(state, endpoint, trying, length, source, answer).await;
+            return self.over_http2(state, endpoint, trying, length, source, stage).await;
         }
         if first && let Some(kept) = endpoint.h1.take(&state.config.upstream) {
-            match self.over_http1(state, trying, kept, true, length, source, answer).await {
+            match self.over_http1(state, trying, kept, true, length, source, stage).await {
                 // It was closed before the request was written: as if it had not been there.
                 Err(Ended::Tried(tried))
                     if tried.failure.cause == Cause::Unsent && source.can_rewind() =>
@@ -278,7 +280,7 @@ impl Forward<'_> {
         self.account.on_connected();
         // The endpoint is there: from here on this is a request like any other.
         drop(retry);
-        self.over_http1(state, trying, connection, false, length, source, answer).await
+        self.over_http1(state, trying, connection, false, length, source, stage).await
     }
 
     #[expect(clippy::too_many_arguments, reason = "what a try is made of, each once")]
@@ -290,17 +292,17 @@ impl Forward<'_> {
         reused: bool,
         length: Length,
         source: &mut Source<'_>,
-        answer: &mut Answering<'_>,
+        stage: &mut Stage<'_, '_, '_>,
     ) -> Result<(), Ended> {
         let (receiving, mut sending) = kept.connection.split();
-        if self.upgrade == Some(Tunnel::Upgrade) && answer.speaks == Speaks::Http2 {
+        if self.upgrade == Some(Tunnel::Upgrade) && stage.speaks() == Speaks::Http2 {
             self.write_upgrade(&mut sending);
         } else {
             self.write_request(&mut sending, length);
         }
         let talk = Talk { forward: self, state, trying, reused };
         let spoke =
-            talk.run(Answer::Http1(receiving), Outgoing::Http1(sending), source, answer).await?;
+            talk.run(Answer::Http1(receiving), Outgoing::Http1(sending), source, stage).await?;
         let endpoint = trying.load.endpoint();
         if spoke == Reuse::Yes && !endpoint.is_gone() {
             let upstream = &state.config.upstream;
@@ -323,7 +325,7 @@ impl Forward<'_> {
         trying: &mut Trying<'_>,
         length: Length,
         source: &mut Source<'_>,
-        answer: &mut Answering<'_>,
+        stage: &mut Stage<'_, '_, '_>,
     ) -> Result<(), Ended> {
         let mut kept = MAX_TRIES;
         loop {
@@ -362,7 +364,7 @@ impl Forward<'_> {
                 Ok((sending, receiving)) => {
                     let out = super::body::Http2Out::new(sending, end);
                     let talk = Talk { forward: self, state, trying, reused };
-                    talk.run(Answer::Http2(receiving), Outgoing::Http2(out), source, answer).await
+                    talk.run(Answer::Http2(receiving), Outgoing::Http2(out), source, stage).await
                 }
                 Err(error) => {
                     let detail = error.to_string();
@@ -410,8 +412,4 @@ impl Forward<'_> {
         };
         self.head.fields.push_as(Known::GrpcTimeout, b"grpc-timeout", text.as_bytes());
     }
-}
-
-pub(super) fn tried(failure: Failure, reused: bool) -> Ended {
-    Ended::Tried(Tried { failure, reused })
 }

@@ -1,13 +1,44 @@
-//! What a route's policy takes for a reason to try a request again, by Envoy's words, and what is
-//! answered when there is no other try. Refuses to know how often, and whether the request can be sent
+//! How a try ends without an answer, what a route's policy takes for a reason to try again, by Envoy's
+//! words, and what is answered when there is no other try. Refuses to know how often, and whether the request can be sent
 //! again at all.
 
 use portolan_model::policy::{Retries, RetryOn};
 
 use super::asked::Asked;
-use super::forward::Tried;
+use super::exchange::Fail;
 use super::local::{Local, Reason};
 use crate::upstream::{Cause, Failure};
+
+/// How one try ended without a response for the client.
+#[derive(Debug)]
+pub(super) enum Ended {
+    /// Another endpoint may do better.
+    Tried(Tried),
+    /// There is nothing more to try.
+    Over(Fail),
+}
+
+/// A try that failed, and whether that was a kept connection's end.
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub(super) failure: Failure,
+    pub(super) reused: bool,
+}
+
+impl Tried {
+    /// Whether a kept connection turned out closed, which says nothing of the endpoint.
+    pub(super) fn is_closed(&self) -> bool {
+        let closed = matches!(
+            self.failure.cause,
+            Cause::Unsent | Cause::Refused | Cause::GoneAway | Cause::Closed
+        );
+        self.reused && closed
+    }
+}
+
+pub(super) fn tried(failure: Failure, reused: bool) -> Ended {
+    Ended::Tried(Tried { failure, reused })
+}
 
 /// Whether the policy names this.
 pub(super) fn is_reason(policy: &Retries, cause: Cause) -> bool {

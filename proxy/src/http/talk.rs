@@ -3,22 +3,25 @@
 //! Both directions move at the same time in the request's own task. Once the head of a response is
 //! on its way to the client there is no other try.
 
-use std::future::poll_fn;
-use std::task::{Context, Poll, ready};
+use std::future::{pending, poll_fn};
+use std::task::Poll;
 
 use portolan_model::Balancer;
 use tokio::time::Instant;
 
 use super::answering::{Answering, Speaks};
+use super::awaited::{Answer, Got};
 use super::body::{Download, Incoming, Outgoing, PumpError, ReadError, Source, Upload, WriteError};
 use super::exchange::Fail;
-use super::forward::{Ended, Forward, tried};
+use super::forward::Forward;
 use super::local::{Local, Reason};
+use super::retrying::{self, Ended, tried};
+use super::stage::Stage;
 use super::trying::Trying;
 use super::tunnel::Tunnel;
 use super::{edits, passing};
 use crate::balance::orca;
-use crate::http1::{self, Length, Limits};
+use crate::http1;
 use crate::http2;
 use crate::message::{Fields, Known, ResponseHead};
 use crate::upstream::{Cause, Failure};
@@ -27,23 +30,11 @@ use crate::worker::cluster::ClusterState;
 /// Interim responses an endpoint may send before the one that counts.
 const MAX_INTERIM: usize = 16;
 
-/// Where a response comes from.
-pub(super) enum Answer<'a> {
-    Http1(http1::Receiving<'a>),
-    Http2(http2::RecvHead),
-}
-
 /// Whether the endpoint's connection takes another request; only HTTP/1.1 asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Reuse {
     Yes,
     No,
-}
-
-/// A head that was read.
-enum Got {
-    Interim,
-    Final { length: Length, keep_alive: bool, stream: Option<http2::RecvStream> },
 }
 
 pub(super) struct Talk<'f, 'a, 't> {
@@ -67,17 +58,19 @@ impl Talk<'_, '_, '_> {
         mut from: Answer<'u>,
         mut to: Outgoing<'u>,
         source: &mut Source<'_>,
-        answer: &mut Answering<'_>,
+        stage: &mut Stage<'_, '_, '_>,
     ) -> Result<Reuse, Ended> {
         // What follows an extended CONNECT is for after the switch.
         let mut upload = match self.forward.upgrade {
-            Some(Tunnel::Upgrade) if answer.speaks == Speaks::Http2 => Upload::held(),
+            Some(Tunnel::Upgrade) if stage.speaks() == Speaks::Http2 => Upload::held(),
             _ => Upload::default(),
         };
         let mut unwritten: Option<WriteError> = None;
         let mut head = ResponseHead::spare();
         let mut interim = 0;
-        let per_try = self.forward.way.retries.as_ref().and_then(|r| r.per_try_timeout);
+        // Beside others it goes on when its time is over.
+        let per_try = stage.alone().and(self.forward.way.retries.as_ref());
+        let per_try = per_try.and_then(|retries| retries.per_try_timeout);
         let (length, keep_alive, stream) = loop {
             let waiting = self.head(
                 &mut from,
@@ -85,7 +78,7 @@ impl Talk<'_, '_, '_> {
                 &mut upload,
                 &mut unwritten,
                 source,
-                answer,
+                stage,
                 &mut head,
             );
             let waited = match per_try {
@@ -107,10 +100,12 @@ impl Talk<'_, '_, '_> {
                     break (length, keep_alive, stream);
                 }
                 Waited::Head(Got::Interim) if head.status == 101 => {
-                    if self.forward.upgrade != Some(Tunnel::Upgrade) {
+                    let Some(answer) =
+                        stage.alone().filter(|_| self.forward.upgrade == Some(Tunnel::Upgrade))
+                    else {
                         let detail = "101 to a request that asked for no upgrade".to_owned();
                         return Err(self.failed(Cause::Invalid, detail));
-                    }
+                    };
                     passing::response(&mut head.fields, true);
                     self.edit(&mut head.fields);
                     answer.tunnel(&mut head, true);
@@ -126,14 +121,17 @@ impl Talk<'_, '_, '_> {
                         let detail = "more interim responses than this proxy takes".to_owned();
                         return Err(self.failed(Cause::Invalid, detail));
                     }
-                    if answer.speaks != Speaks::Http10 {
+                    // Of several tries it is not known yet whose answer it will be.
+                    if stage.speaks() != Speaks::Http10
+                        && let Some(answer) = stage.alone()
+                    {
                         answer.interim(&mut head);
                     }
                 }
             }
         };
         if self.forward.upgrade.is_some()
-            && answer.speaks == Speaks::Http2
+            && stage.speaks() == Speaks::Http2
             && (200..300).contains(&head.status)
         {
             // RFC 8441 §5: the client would take it for the switch.
@@ -141,7 +139,12 @@ impl Talk<'_, '_, '_> {
             return Err(self.failed(Cause::Invalid, detail));
         }
         let status = grpc_status(&head.fields).filter(|_| self.forward.account.grpc);
-        self.refuse(&head, status, source)?;
+        self.refuse(&head, status, source, stage)?;
+        let (endpoint, since) = (self.trying.load.endpoint(), self.trying.load.since());
+        let Some(answer) = stage.claim(endpoint, since) else {
+            // Another one was first, and this try is given up.
+            return pending().await;
+        };
         match status {
             Some(status) => self.trying.on_grpc(status),
             None if self.forward.account.grpc && head.status == 200 => self.trying.on_begun(),
@@ -185,15 +188,16 @@ impl Talk<'_, '_, '_> {
         upload: &mut Upload,
         unwritten: &mut Option<WriteError>,
         source: &mut Source<'_>,
-        answer: &mut Answering<'_>,
+        stage: &mut Stage<'_, '_, '_>,
         head: &mut ResponseHead,
     ) -> Waited {
         let limits = super::head_limits(&self.forward.shared.config);
         let method = self.forward.head.method();
         poll_fn(|cx| {
             // An interim response may wait to go out.
-            if matches!(answer.out.poll_flush(cx), Poll::Ready(Err(_)))
-                || answer.out.poll_refused(cx).is_ready()
+            if let Stage::Alone(answer) = stage
+                && (matches!(answer.out.poll_flush(cx), Poll::Ready(Err(_)))
+                    || answer.out.poll_refused(cx).is_ready())
             {
                 return Poll::Ready(Waited::Over(Fail::Client));
             }
@@ -299,21 +303,28 @@ impl Talk<'_, '_, '_> {
         head: &ResponseHead,
         grpc: Option<u32>,
         source: &Source<'_>,
+        stage: &Stage<'_, '_, '_>,
     ) -> Result<(), Ended> {
-        if self.forward.way.retries.is_none() || !source.can_rewind() {
+        let Some(policy) = &self.forward.way.retries else { return Ok(()) };
+        if !source.can_rewind() {
             return Ok(());
         }
         let cause = match grpc {
             Some(status) => Cause::Grpc(status),
             None => Cause::Status(head.status),
         };
-        // The last try's answer is the client's, whatever it is.
-        if !self.forward.is_asked(cause, self.forward.tries) {
+        let tries = stage.begun().unwrap_or(self.forward.tries);
+        let permit = match self.forward.is_asked(cause, tries) {
+            true => self.forward.charge(self.state),
+            false => None,
+        };
+        // The last try's answer is the client's, whatever it is; and without leave to try again this one
+        // is better than none.
+        let waits = stage.has_others() && retrying::is_reason(policy, cause);
+        if permit.is_none() && !waits {
             return Ok(());
         }
-        // Without leave to try again this answer is better than none.
-        let Some(permit) = self.forward.charge(self.state) else { return Ok(()) };
-        self.forward.granted = Some(permit);
+        self.forward.granted = permit;
         Err(self.failed(cause, format!("answered {cause:?}")))
     }
 
@@ -370,42 +381,5 @@ fn h2_cause(error: &http2::StreamError) -> Cause {
         http2::StreamError::Reset(http2::Code::PROTOCOL_ERROR)
         | http2::StreamError::Connection(http2::Error::Protocol { .. }) => Cause::Invalid,
         _ => Cause::Closed,
-    }
-}
-
-impl Answer<'_> {
-    fn poll_head(
-        &mut self,
-        cx: &mut Context<'_>,
-        limits: Limits,
-        method: &[u8],
-        head: &mut ResponseHead,
-    ) -> Poll<Result<Got, ReadError>> {
-        match self {
-            Self::Http1(receiving) => {
-                let read = ready!(receiving.poll_response(cx, limits, method, head))?;
-                Poll::Ready(Ok(if head.status < 200 {
-                    Got::Interim
-                } else {
-                    let (length, keep_alive) = (read.length, read.keep_alive);
-                    Got::Final { length, keep_alive, stream: None }
-                }))
-            }
-            Self::Http2(receiving) => Poll::Ready(Ok(match ready!(receiving.poll_head(cx))? {
-                http2::Event::Informational(interim) => {
-                    *head = interim;
-                    Got::Interim
-                }
-                http2::Event::Final(read, stream) => {
-                    *head = read;
-                    let length = if stream.is_end() {
-                        Length::None
-                    } else {
-                        stream.content_length().map_or(Length::Chunked, Length::Known)
-                    };
-                    Got::Final { length, keep_alive: true, stream: Some(stream) }
-                }
-            })),
-        }
     }
 }

@@ -267,10 +267,11 @@ impl<'a> Receiving<'a> {
         }
     }
 
-    /// Completes when the peer has gone away. What it sends meanwhile is kept for its next message,
-    /// up to one read.
+    /// Completes when the peer has gone away, once its message is here. What it sends meanwhile is kept
+    /// for its next one, up to one read.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if !self.input.buffer.is_empty() {
+        let whole = self.whole().map_or(0, <[u8]>::len);
+        if self.input.buffer.len() > whole {
             return Poll::Pending;
         }
         match self.input.poll_fill(&mut self.reader, cx, 1) {

@@ -24,12 +24,13 @@ pub(super) const CLASSES: [&str; 6] = ["other", "1xx", "2xx", "3xx", "4xx", "5xx
 type PerWorker = fn(&WorkerMetrics) -> &Counter;
 type PerListener = fn(&ListenerMetrics) -> &Counter;
 
-const COUNTERS: [(&str, &str, PerWorker); 16] = [
+const COUNTERS: [(&str, &str, PerWorker); 17] = [
     ("proxy_upstream_connects", "Connections opened to endpoints", |w| &w.upstream_connects),
     ("proxy_upstream_connect_failures", "Connections to endpoints that failed", |w| {
         &w.upstream_connect_failures
     }),
     ("proxy_retries", "Requests sent to another endpoint", |w| &w.retries),
+    ("proxy_hedges", "Tries begun beside ones that took their time", |w| &w.hedges),
     ("proxy_retries_over_budget", "Retries not made for want of budget", |w| {
         &w.retries_over_budget
     }),

@@ -288,12 +288,17 @@ async fn a_client_that_ends_its_side_after_its_request_is_taken_for_gone() {
 #[tokio::test]
 async fn a_client_that_goes_takes_its_request_with_it() {
     // The endpoint hears of it, and what is in flight does not stay.
-    for client in [H1, H2] {
-        for upstream in [H1, H2] {
+    for (client, upstream) in [(H1, H1), (H1, H2), (H2, H1), (H2, H2)] {
+        for body in ["", "short", "in pieces"] {
             let backend = Backend::start(upstream, async |_, _| std::future::pending().await).await;
             let proxy = start(Plan::http(&[backend.address]).speaking(upstream)).await;
             let mut connection = Client::connect(client, proxy.web()).await;
-            let sending = connection.try_send(get(client, "/"));
+            let asked = match body {
+                "" => get(client, "/"),
+                "short" => request(client, "POST", "/", full(body)),
+                _ => request(client, "POST", "/", chunks([body.into(), body.into()], &[])),
+            };
+            let sending = connection.try_send(asked);
             let seen = until("the request", || backend.requests() == 1);
             tokio::select! {
                 _ = sending => panic!("no answer was given"),
@@ -301,8 +306,8 @@ async fn a_client_that_goes_takes_its_request_with_it() {
             }
             assert_eq!(proxy.metric("portolan_proxy_upstream_requests"), 1);
             drop(connection);
-            until("nothing in flight", || proxy.metric("portolan_proxy_upstream_requests") == 0)
-                .await;
+            let context = format!("{client:?} -> {upstream:?} {body:?}: nothing in flight");
+            until(&context, || proxy.metric("portolan_proxy_upstream_requests") == 0).await;
             proxy.finish().await;
         }
     }

@@ -9,6 +9,7 @@ mod faults;
 mod frames;
 mod grpc;
 mod heads;
+mod hedging;
 mod hostile_http1;
 mod hostile_http2;
 mod interim;

@@ -158,6 +158,7 @@ fn routes_mean_the_same_to_our_proxy() {
                     base: Duration::from_millis(10),
                     max: Duration::from_millis(100),
                 }),
+                hedge: true,
             }),
             hash: vec![HashPolicy { on: HashOn::Header("x-user".into()), terminal: true }],
             mirrors: vec![

@@ -36,7 +36,12 @@ fn cluster_of(service: &Service) -> Cluster {
 
 fn route_of(service: &Service) -> Route {
     let config = config();
-    let around = route::Around { routes: None, default: Balancer::PeakEwma, zone: &config.zone };
+    let around = route::Around {
+        routes: None,
+        client: None,
+        default: Balancer::PeakEwma,
+        zone: &config.zone,
+    };
     let hosts = route::virtual_hosts(service, around);
     let table = route::encode_http(&hosts.into_iter().collect());
     let (_, table) = decode::route::decode(&any(&table)).expect("our proxy takes it");

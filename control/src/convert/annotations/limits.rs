@@ -60,6 +60,13 @@ impl Settings<'_, '_> {
         }
         let per_try_timeout = self.take("retry-per-try-timeout", duration);
         let back_off = self.back_off();
+        let hedge = self.take("retry-hedge", on).unwrap_or(false);
+        if hedge && per_try_timeout.is_none() {
+            self.warn(
+                "retry-hedge",
+                format!("has no effect without {PREFIX}retry-per-try-timeout"),
+            );
+        }
         let mut on = reasons.unwrap_or_else(|| {
             vec![RetryOn::ConnectFailure, RetryOn::RefusedStream, RetryOn::Unavailable]
         });
@@ -80,6 +87,7 @@ impl Settings<'_, '_> {
             status_codes: codes.unwrap_or_default(),
             per_try_timeout,
             back_off,
+            hedge: hedge && per_try_timeout.is_some(),
         })
     }
 

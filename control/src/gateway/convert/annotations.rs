@@ -12,6 +12,8 @@ use crate::rejection::Severity;
 
 /// What they begin with.
 const PREFIX: &str = "portolan.dev/";
+/// Whether a try that has had its time goes on beside the next one.
+const HEDGE: &str = "retry-hedge";
 
 /// What they ask for.
 #[derive(Debug, Default)]
@@ -22,6 +24,8 @@ pub(super) struct Said {
     pub(super) fault: Option<Arc<traffic::Fault>>,
     /// How often the route may be taken.
     pub(super) rate_limit: Option<Arc<traffic::RateLimit>>,
+    /// Whether a try that has had its time goes on beside the next one.
+    pub(super) hedge: Option<bool>,
 }
 
 /// What the annotations of a route, of HTTP or of gRPC, cannot be read as.
@@ -32,10 +36,11 @@ pub fn faults(metadata: &ObjectMeta, grpc: bool) -> Vec<Fault> {
 /// What they ask for. What cannot be read falls back alone, and is named.
 pub(super) fn read(metadata: &ObjectMeta, grpc: bool) -> (Said, Vec<Fault>) {
     let (mut rollback, mut limits) = (rollback::Reader::default(), limits::Reader::new(grpc));
-    let mut faults = Vec::new();
+    let (mut faults, mut hedge) = (Vec::new(), None);
     for (name, text) in metadata.annotations.iter().flatten() {
         let Some(name) = name.strip_prefix(PREFIX) else { continue };
-        let read = rollback.take(name, text).or_else(|| limits.take(name, text));
+        let own = || (name == HEDGE).then(|| on(text).map(|on| hedge = Some(on)));
+        let read = rollback.take(name, text).or_else(|| limits.take(name, text)).or_else(own);
         if let Err(reason) = read.unwrap_or_else(|| Err(unknown())) {
             faults.push(warning(name, reason));
         }
@@ -47,17 +52,23 @@ pub(super) fn read(metadata: &ObjectMeta, grpc: bool) -> (Said, Vec<Fault>) {
         faults.extend(alone.map(|name| warning(name, without())));
     }
     let (fault, rate_limit) = limits.end();
-    (Said { rollback: rollback.end(), fault, rate_limit }, faults)
+    (Said { rollback: rollback.end(), fault, rate_limit, hedge }, faults)
 }
 
 fn unknown() -> String {
-    let known = [&limits::NAMES[..], &rollback::NAMES[..]].concat();
+    let known = [&limits::NAMES[..], &[HEDGE], &rollback::NAMES[..]].concat();
     format!("unknown setting; known: {}", known.join(", "))
 }
 
 fn warning(name: &str, reason: String) -> Fault {
     let field = Some(format!("metadata.annotations[{PREFIX}{name}]"));
     Fault { field, reason, severity: Severity::Warning }
+}
+
+/// Yes or no.
+fn on(text: &str) -> Result<bool, String> {
+    let read = text.parse();
+    read.map_err(|_| format!("{text:?} is not true or false"))
 }
 
 /// A whole number from 1 on.

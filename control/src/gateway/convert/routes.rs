@@ -162,6 +162,7 @@ fn head(
         rollback: said.rollback,
         fault: said.fault,
         rate_limit: said.rate_limit,
+        hedge: said.hedge,
         meta,
     })
 }
@@ -312,6 +313,7 @@ fn retries(field: &str, said: &api::Retry, rule: &mut RuleDraft) -> Result<(), F
         on,
         status_codes: codes,
         per_try_timeout: None,
+        hedge: false,
         back_off: pause.map(|base| BackOff { base, max: base * BACK_OFF_GROWTH }),
     }));
     Ok(())

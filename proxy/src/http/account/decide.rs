@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -17,6 +18,7 @@ use crate::http::local::Reason;
 use crate::message::{Known, RequestHead, without_query};
 use crate::upstream::{Cause, Failure};
 use crate::worker::candidates::Sought;
+use crate::worker::endpoint::Endpoint;
 
 impl Account {
     /// It is routed by this configuration.
@@ -41,13 +43,40 @@ impl Account {
         let (Some(endpoint), Some(began)) = (&*self.endpoint.borrow(), self.began.get()) else {
             return;
         };
+        self.on_one_failed((endpoint.address, began), failure, reused);
+    }
+
+    /// A try at an endpoint, begun then, failed; others may be under way.
+    pub(in crate::http) fn on_one_failed(
+        &self,
+        (endpoint, began): (SocketAddr, Instant),
+        failure: &Failure,
+        reused: bool,
+    ) {
         let kept = if reused { ", on a kept connection" } else { "" };
         let outcome = match failure.cause {
             Cause::Status(_) | Cause::Grpc(_) => word(failure.cause),
             cause => format!("{}: {}{kept}", word(cause), failure.detail),
         };
-        let failed = self.one(endpoint.address, began, Some(Instant::now()), outcome);
+        let failed = self.one(endpoint, began, Some(Instant::now()), outcome);
         self.failed.borrow_mut().push(failed);
+    }
+
+    /// A try at an endpoint, begun then, is given up for another that was first.
+    pub(in crate::http) fn on_given_up(&self, endpoint: SocketAddr, began: Instant) {
+        let outcome = "given up: another try was first".to_owned();
+        let lost = self.one(endpoint, began, Some(Instant::now()), outcome);
+        self.failed.borrow_mut().push(lost);
+    }
+
+    /// Of several tries this one, begun then, has the answer.
+    pub(in crate::http) fn on_won(&self, endpoint: &Rc<Endpoint>, began: Instant) {
+        *self.endpoint.borrow_mut() = Some(Rc::clone(endpoint));
+        if self.began.replace(Some(began)) != Some(began) {
+            self.connected.set(None);
+        }
+        self.head.set(None);
+        self.grpc_status.set(None);
     }
 
     /// A try at an endpoint, which took until then.
@@ -160,6 +189,8 @@ impl Account {
             };
             tries.push(self.one(last.address, began, head, outcome));
         }
+        // Side by side they may end in another order.
+        tries.sort_by(|one, other| one.began_ms.total_cmp(&other.began_ms));
         tries
     }
 }

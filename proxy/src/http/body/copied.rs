@@ -126,7 +126,12 @@ impl Copied {
 
     pub(super) fn is_over(&self) -> bool {
         let shared = self.shared.borrow();
-        shared.state == State::Ended && shared.waiting.is_empty()
+        shared.state == State::Ended && shared.waiting.is_empty() && shared.trailers.is_none()
+    }
+
+    /// Whether all of the body was read, and is here.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.shared.borrow().state == State::Ended
     }
 
     pub(super) fn length(&self) -> Length {
@@ -164,8 +169,8 @@ mod tests {
         drop(tap);
         assert!(!copied.is_over());
         assert_eq!([0; 3].map(|_| read(&mut copied)), ["a", "b", "end"]);
-        assert!(copied.is_over());
-        assert!(copied.take_trailers() == Some(trailers));
+        assert!(!copied.is_over(), "the trailers are to come");
+        assert!(copied.take_trailers() == Some(trailers) && copied.is_over());
     }
 
     #[test]
@@ -180,6 +185,13 @@ mod tests {
         tap.data(&Bytes::from_static(b"a"));
         drop(tap);
         assert_eq!(read(&mut copied), cut);
+        // Trailers may be all there is.
+        let (tap, mut copied) = channel(Length::Chunked);
+        let mut trailers = Fields::default();
+        trailers.push(b"x", b"y");
+        tap.end(Some(&trailers));
+        assert!(copied.is_whole() && !copied.is_over());
+        assert!(copied.take_trailers() == Some(trailers) && copied.is_over());
         let (tap, mut copied) = channel(Length::None);
         drop(tap);
         assert_eq!(read(&mut copied), "end");

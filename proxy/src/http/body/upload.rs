@@ -101,7 +101,7 @@ impl<'a> Source<'a> {
     }
 
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.is_over() && !self.lent { self.incoming.poll_gone(cx) } else { Poll::Pending }
+        if self.is_over() { self.incoming.poll_gone(cx) } else { Poll::Pending }
     }
 
     /// Whether a client whose body is not read has ended its side or reset it. Over HTTP/2 the

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use portolan_model::policy::HashOn;
+use portolan_model::policy::{HashOn, Retries};
 use portolan_model::traffic::{
     Action, Edits, HashPolicy, Mirror, PathEdit, PathMatch, Route, Share,
 };
@@ -81,7 +81,12 @@ pub(super) fn convert(
         timeout: timeout(field, said)?,
         idle_timeout: time(&format!("{field}.idle_timeout"), said.idle_timeout.as_ref())?,
         retries: match retries {
-            Some(policy) => retry::convert(&format!("{field}.retry_policy"), policy)?,
+            Some(policy) => {
+                let hedge = said.hedge_policy.as_ref().or(host.hedge_policy.as_ref());
+                let hedge = retry::hedges(&format!("{field}.hedge_policy"), hedge)?;
+                let read = retry::convert(&format!("{field}.retry_policy"), policy)?;
+                read.map(|retries| Retries { hedge, ..retries })
+            }
             None => None,
         },
         hash: hash(&format!("{field}.hash_policy"), &said.hash_policy)?,

@@ -5,9 +5,9 @@
 //! predicate of previous hosts). Where no `retry_back_off` is said it goes at once.
 
 use portolan_model::policy::{BackOff, RETRIABLE_STATUSES, Retries, RetryOn};
-use portolan_proto::envoy::route::RetryPolicy;
 use portolan_proto::envoy::route::retry_policy::retry_host_predicate::ConfigType;
 use portolan_proto::envoy::route::retry_policy::{RetryBackOff, RetryHostPredicate};
+use portolan_proto::envoy::route::{HedgePolicy, RetryPolicy};
 
 use super::{refuse, time};
 
@@ -63,7 +63,21 @@ pub(super) fn convert(field: &str, policy: &RetryPolicy) -> Result<Option<Retrie
             Some(said) => Some(back_off(&format!("{field}.retry_back_off"), said)?),
             None => None,
         },
+        hedge: false,
     }))
+}
+
+/// Whether a try that has had its time goes on beside the next one. Envoy does nothing else of it.
+///
+/// # Errors
+/// A field that asks for more.
+pub(super) fn hedges(field: &str, said: Option<&HedgePolicy>) -> Result<bool, String> {
+    let Some(said) = said else { return Ok(false) };
+    let several = said.initial_requests.as_ref().is_some_and(|first| first.value > 1);
+    refuse(&format!("{field}.initial_requests"), several)?;
+    let chance = said.additional_request_chance.as_ref().is_some_and(|chance| chance.numerator > 0);
+    refuse(&format!("{field}.additional_request_chance"), chance)?;
+    Ok(said.hedge_on_per_try_timeout)
 }
 
 fn back_off(field: &str, said: &RetryBackOff) -> Result<BackOff, String> {

@@ -21,8 +21,8 @@ use portolan_proto::envoy::route::route_action::{
 use portolan_proto::envoy::route::weighted_cluster::ClusterWeight;
 use portolan_proto::envoy::route::weighted_cluster::cluster_weight::HostRewriteSpecifier as ShareHost;
 use portolan_proto::envoy::route::{
-    DirectResponseAction, RedirectAction, RetryPolicy, Route, RouteAction, VirtualHost,
-    WeightedCluster,
+    DirectResponseAction, HedgePolicy, RedirectAction, RetryPolicy, Route, RouteAction,
+    VirtualHost, WeightedCluster,
 };
 
 use super::{conditions, filters};
@@ -94,6 +94,11 @@ fn forward(route: &traffic::Route, shares: &[Share], dialect: Dialect, encoded: 
         timeout: Some(limit.unwrap_or_default()),
         idle_timeout: route.idle_timeout.map(duration),
         retry_policy: route.retries.as_ref().map(retry_policy),
+        hedge_policy: route
+            .retries
+            .as_ref()
+            .and_then(Retries::hedges_after)
+            .map(|_| HedgePolicy { hedge_on_per_try_timeout: true, ..HedgePolicy::default() }),
         hash_policy: hash.collect(),
         request_mirror_policies: route.mirrors.iter().map(mirror).collect(),
         ..RouteAction::default()

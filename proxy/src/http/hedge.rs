@@ -1,0 +1,307 @@
+//! A request that goes to a further endpoint while the ones that have it take their time (Envoy
+//! `HedgePolicy.hedge_on_per_try_timeout`).
+//!
+//! A try that has had its time goes on beside the next one. The first answer that is no reason to try
+//! again is the client's, and all other tries are given up. What bounds them is what bounds tries one
+//! after another: their number, the retry budget, and endpoints that have not had the request. While
+//! there is more of the body to come, or more of it than can be sent again, there is one try at a time.
+
+use std::cell::{Cell, RefCell};
+use std::future::{Future, poll_fn};
+use std::net::SocketAddr;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use smallvec::SmallVec;
+use tokio::time::{Instant, sleep_until};
+
+use super::answering::Answering;
+use super::body::{Incoming, Source, copied};
+use super::exchange::Fail;
+use super::forward::Forward;
+use super::retrying::{self, Ended, Tried};
+use super::stage::{Race, Stage};
+use super::trying::Trying;
+use crate::http1::Length;
+use crate::limit::breaker::Permit;
+use crate::metrics::cluster::Retried;
+use crate::worker::cluster::ClusterState;
+use crate::worker::endpoint::Endpoint;
+
+/// What became of a try, and leave for another one in its place.
+type Outcome = (Result<(), Ended>, Option<Permit>);
+
+/// A try under way.
+struct Running<'f> {
+    number: usize,
+    endpoint: Rc<Endpoint>,
+    state: Rc<ClusterState>,
+    since: Instant,
+    future: Pin<Box<dyn Future<Output = Outcome> + 'f>>,
+}
+
+/// What there is to do next.
+enum Event {
+    /// This try has ended.
+    Ended(usize, Outcome),
+    /// This one has an answer for the client, which it goes on to send.
+    Won(usize),
+    /// It is time for another try.
+    Due,
+    /// The client is gone.
+    Gone,
+}
+
+/// Why another try is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Why {
+    First,
+    /// The last one failed.
+    Failed,
+    /// Those under way take their time.
+    Slow,
+}
+
+/// Brings the response of the endpoint that is first to the client. `delay`: the time of a try before
+/// there is another one beside it.
+pub(super) async fn run(
+    mut forward: Forward<'_>,
+    delay: Duration,
+    source: &mut Source<'_>,
+    answer: &mut Answering<'_>,
+) -> Result<(), Fail> {
+    let attempts = forward.way.retries.as_ref().map_or(0, |retries| retries.attempts);
+    let most = usize::try_from(attempts).unwrap_or(0) + 1;
+    let length = source.length();
+    // A try reads the client's body unless another one does.
+    let mut copies: Vec<copied::Copied> = Vec::new();
+    for _ in 1..most {
+        let (tap, copy) = copied::channel(length);
+        source.tap(tap);
+        copies.push(copy);
+    }
+    let source = RefCell::new(source);
+    let race = Race {
+        speaks: answer.speaks,
+        answer: RefCell::new(Some(answer)),
+        active: RefCell::default(),
+        account: forward.account,
+        begun: Cell::new(0),
+        running: Cell::new(0),
+    };
+    let mut tried: SmallVec<[SocketAddr; 4]> = SmallVec::new();
+    let mut running: Vec<Running<'_>> = Vec::new();
+    let mut last: Option<Tried> = None;
+    let mut next = Some((Instant::now(), Why::First));
+    let mut sleep = pin!(sleep_until(Instant::now()));
+    let _upstream = forward.shared.metrics.upstream();
+    loop {
+        if let Some((at, why)) = next.filter(|(at, _)| *at <= Instant::now()) {
+            next = None;
+            let state = match forward.cluster() {
+                Ok(state) => state,
+                Err(none) if running.is_empty() => return Err(none),
+                Err(_) => continue,
+            };
+            if race.active.borrow().is_none() {
+                *race.active.borrow_mut() = Some(forward.begin(&state)?);
+            }
+            let failed = last.as_ref().filter(|_| why == Why::Failed);
+            let is_free = source.try_borrow().is_ok_and(|source| source.can_rewind());
+            let is_readable = is_free || copies.last().is_some_and(copied::Copied::is_whole);
+            if why == Why::Slow && !is_readable {
+                next = Some((at + delay, why));
+                continue;
+            }
+            let endpoint = if is_readable { forward.pick(&state, &tried, failed) } else { None };
+            let permit = endpoint.is_some().then(|| leave(&mut forward, &state, why, failed));
+            if let (Some(endpoint), Some(Ok(permit))) = (endpoint, permit) {
+                let number = tried.len();
+                tried.push(endpoint.address);
+                race.begun.set(tried.len());
+                let copy = if is_free { None } else { copies.pop() };
+                if number > 0 && is_free {
+                    source.borrow_mut().rewind();
+                }
+                let since = Instant::now();
+                forward.account.on_cluster(&state);
+                forward.account.on_try(&endpoint, since);
+                let at = (Rc::clone(&state), Rc::clone(&endpoint));
+                let future = one(&forward, at, number, permit, copy, &source, &race);
+                running.push(Running { number, endpoint, state, since, future });
+                next = (tried.len() < most).then(|| (since + delay, Why::Slow));
+            }
+            if running.is_empty() {
+                return Err(Fail::Local(retrying::given_up(forward.asked, last)));
+            }
+        }
+        race.running.set(running.len());
+        if let Some((at, _)) = next {
+            sleep.as_mut().reset(at);
+        }
+        let event = poll_fn(|cx| {
+            let event = poll(cx, &mut running, &race, &source);
+            match event {
+                Poll::Pending if next.is_some() => sleep.as_mut().poll(cx).map(|()| Event::Due),
+                event => event,
+            }
+        });
+        match event.await {
+            Event::Due => {}
+            Event::Gone => return Err(Fail::Client),
+            Event::Won(i) => {
+                let winner = running.swap_remove(i);
+                next = None;
+                for other in running.drain(..) {
+                    forward.account.on_given_up(other.endpoint.address, other.since);
+                }
+                // Nobody reads the client's body any more, unless the winner does.
+                if let Ok(mut source) = source.try_borrow_mut() {
+                    source.settle();
+                }
+                running.push(winner);
+            }
+            Event::Ended(i, (attempted, granted)) => {
+                let ended = running.swap_remove(i);
+                if ended.number > 0 {
+                    ended.state.metrics.on_retried(match &attempted {
+                        Ok(()) => Retried::Success,
+                        Err(_) => Retried::Failure,
+                    });
+                }
+                let failed = match attempted {
+                    Ok(()) => {
+                        for other in running.drain(..) {
+                            forward.account.on_given_up(other.endpoint.address, other.since);
+                        }
+                        return Ok(());
+                    }
+                    Err(Ended::Over(fail)) => return Err(fail),
+                    // Its answer had begun.
+                    Err(Ended::Tried(failed)) if race.is_won() => {
+                        return Err(Fail::Local(retrying::given_up(forward.asked, Some(failed))));
+                    }
+                    Err(Ended::Tried(failed)) => failed,
+                };
+                let at = (ended.endpoint.address, ended.since);
+                forward.account.on_one_failed(at, &failed.failure, failed.reused);
+                forward.granted = granted;
+                let again = forward.granted.is_some()
+                    || tried.len() < most
+                        && forward.is_reason(&failed.failure, tried.len(), length == Length::None);
+                if again {
+                    let pause = forward.pause(&failed, tried.len()).unwrap_or_default();
+                    next = Some((Instant::now() + pause, Why::Failed));
+                }
+                last = Some(failed);
+                if running.is_empty() && !again {
+                    return Err(Fail::Local(retrying::given_up(forward.asked, last)));
+                }
+            }
+        }
+    }
+}
+
+/// Looks at every try, and at the client while none of them does.
+fn poll(
+    cx: &mut Context<'_>,
+    running: &mut [Running<'_>],
+    race: &Race<'_, '_>,
+    source: &RefCell<&mut Source<'_>>,
+) -> Poll<Event> {
+    let was_won = race.is_won();
+    for (i, one) in running.iter_mut().enumerate() {
+        if let Poll::Ready(outcome) = one.future.as_mut().poll(cx) {
+            return Poll::Ready(Event::Ended(i, outcome));
+        }
+        if race.is_won() && !was_won {
+            return Poll::Ready(Event::Won(i));
+        }
+    }
+    if let Some(answer) = &mut *race.answer.borrow_mut()
+        && (matches!(answer.out.poll_flush(cx), Poll::Ready(Err(_)))
+            || answer.out.poll_refused(cx).is_ready())
+    {
+        return Poll::Ready(Event::Gone);
+    }
+    if let Ok(mut source) = source.try_borrow_mut()
+        && source.poll_gone(cx).is_ready()
+    {
+        return Poll::Ready(Event::Gone);
+    }
+    Poll::Pending
+}
+
+/// Leave for a try.
+fn leave(
+    forward: &mut Forward<'_>,
+    state: &ClusterState,
+    why: Why,
+    failed: Option<&Tried>,
+) -> Result<Option<Permit>, ()> {
+    if let Some(failed) = failed {
+        return forward.allow(state, failed);
+    }
+    if why == Why::First {
+        return Ok(None);
+    }
+    let permit = forward.charge(state).ok_or(())?;
+    forward.shared.metrics.retries.add(1);
+    forward.shared.metrics.hedges.add(1);
+    Ok(Some(permit))
+}
+
+/// A try. `copy`: the body, where another try reads the client's.
+#[expect(
+    clippy::await_holding_refcell_ref,
+    reason = "who finds it borrowed goes by a copy, or waits"
+)]
+fn one<'f>(
+    forward: &Forward<'f>,
+    (state, endpoint): (Rc<ClusterState>, Rc<Endpoint>),
+    number: usize,
+    permit: Option<Permit>,
+    copy: Option<copied::Copied>,
+    source: &'f RefCell<&mut Source<'_>>,
+    race: &'f Race<'_, '_>,
+) -> Pin<Box<dyn Future<Output = Outcome> + 'f>> {
+    let Forward { shared, way, asked, deadline, account, trailers, .. } = *forward;
+    let mut head = forward.head.clone();
+    Box::pin(async move {
+        let tries = number + 1;
+        let (upgrade, granted, head) = (None, None, &mut head);
+        let mut forward = Forward {
+            shared,
+            way,
+            asked,
+            head,
+            upgrade,
+            deadline,
+            account,
+            trailers,
+            tries,
+            granted,
+        };
+        let mut trying = Trying::begin(&endpoint, shared, account, None);
+        let mut stage = Stage::Beside(race);
+        let mut copied = copy.map(|copy| Source::new(Incoming::Copied(copy)));
+        let mut held;
+        let source = match &mut copied {
+            Some(copied) => copied,
+            None => {
+                held = source.borrow_mut();
+                &mut **held
+            }
+        };
+        let (first, length) = (number == 0, source.length());
+        let attempt =
+            forward.attempt(&state, &mut trying, first, permit, length, source, &mut stage);
+        let attempted = attempt.await;
+        if let Err(Ended::Tried(failed)) = &attempted {
+            trying.on_failed(failed.failure.cause);
+        }
+        (attempted, forward.granted.take())
+    })
+}
