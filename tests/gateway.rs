@@ -23,6 +23,8 @@ mod consumers;
 mod frontend_tls;
 #[path = "gateway/grpc_web.rs"]
 mod grpc_web;
+#[path = "gateway/hedging.rs"]
+mod hedging;
 #[path = "gateway/https.rs"]
 mod https;
 #[path = "gateway/kit.rs"]

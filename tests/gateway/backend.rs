@@ -21,7 +21,8 @@ use tokio_rustls::rustls::ServerConfig;
 
 /// First octet of a connection that begins with TLS (RFC 8446 §5.1).
 const HANDSHAKE: u8 = 22;
-/// What it is asked to do, by fields of a request.
+/// What it is asked to do, by fields of a request: to take this long (`200`), or so long if it has this
+/// name (`v1=200`).
 pub(crate) const DELAY_MS: &str = "x-ask-delay-ms";
 /// Fails so many times with this status (`2x503`) before it answers, for each request id.
 pub(crate) const FAIL: &str = "x-ask-fail";
@@ -122,7 +123,12 @@ async fn answer(
     if head.uri.path() != "/split" {
         seen.requests.lock().expect("no panic").push(got.clone());
     }
-    if let Some(ms) = field(DELAY_MS).and_then(|text| text.parse().ok()) {
+    let mine = |text: &str| match text.split_once('=') {
+        Some((name, ms)) if name == seen.name => ms.parse().ok(),
+        Some(_) => None,
+        None => text.parse().ok(),
+    };
+    if let Some(ms) = field(DELAY_MS).and_then(mine) {
         tokio::time::sleep(Duration::from_millis(ms)).await;
     }
     let mut response = Response::builder().header("x-backend", &seen.name).header("x-tls", tls);

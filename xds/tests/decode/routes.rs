@@ -6,6 +6,7 @@ use std::time::Duration;
 use portolan_model::policy::{BackOff, HashOn, Retries, RetryOn};
 use portolan_model::traffic::{HashPolicy as Hash, PathMatch, Route as Taken};
 use portolan_proto::envoy::core::HeaderValueOption;
+use portolan_proto::envoy::http_codec::FractionalPercent;
 use portolan_proto::envoy::protobuf::Any;
 use portolan_proto::envoy::route::retry_policy::retry_host_predicate::ConfigType as PredicateConfig;
 use portolan_proto::envoy::route::retry_policy::{
@@ -19,8 +20,8 @@ use portolan_proto::envoy::route::route_action::{
 };
 use portolan_proto::envoy::route::route_match::PathSpecifier;
 use portolan_proto::envoy::route::{
-    FilterConfig, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch, VirtualHost,
-    route::Action,
+    FilterConfig, HedgePolicy, RetryPolicy, Route, RouteAction, RouteConfiguration, RouteMatch,
+    VirtualHost, route::Action,
 };
 use portolan_xds::client::decode;
 
@@ -142,6 +143,40 @@ fn retries_are_those_of_the_route_else_of_its_host() {
     let own = RouteAction { retry_policy: Some(policy("5xx", number(1))), ..action() };
     let both = VirtualHost { retry_policy: Some(policy("reset", number(2))), ..host(route(own)) };
     assert_eq!(taken(&table(both)).map(|r| r.retries), Ok(retries(1, &[ServerError])));
+}
+
+#[test]
+fn tries_side_by_side_are_taken_where_they_begin_with_the_time_of_a_try_and_refused_otherwise() {
+    let on_timeout = HedgePolicy { hedge_on_per_try_timeout: true, ..HedgePolicy::default() };
+    let one = HedgePolicy { initial_requests: number(1), ..HedgePolicy::default() };
+    let several = HedgePolicy { initial_requests: number(2), ..HedgePolicy::default() };
+    let chance = FractionalPercent { numerator: 5, denominator: 0 };
+    let chance = HedgePolicy { additional_request_chance: Some(chance), ..HedgePolicy::default() };
+    let refused = |name: &str| {
+        let field = "virtual_hosts[0].routes[0].route.hedge_policy";
+        Err(format!("t: {field}.{name}: not supported"))
+    };
+    for (said, expected) in [
+        (None, Ok(false)),
+        (Some(on_timeout), Ok(true)),
+        (Some(one), Ok(false)),
+        (Some(several), refused("initial_requests")),
+        (Some(chance), refused("additional_request_chance")),
+    ] {
+        let policy = RetryPolicy { retry_on: "5xx".into(), ..RetryPolicy::default() };
+        let of_route =
+            RouteAction { hedge_policy: said, retry_policy: Some(policy.clone()), ..action() };
+        let read = |route: Result<Taken, String>| {
+            route.map(|route| route.retries.is_some_and(|retries| retries.hedge))
+        };
+        assert_eq!(read(of(of_route)), expected, "{said:?}");
+        let of_host =
+            VirtualHost { hedge_policy: said, retry_policy: Some(policy), ..host(route(action())) };
+        assert_eq!(read(taken(&table(of_host))), expected, "{said:?} of the host");
+        // Without tries there is nothing to be beside.
+        let alone = RouteAction { hedge_policy: said, ..action() };
+        assert!(of(alone).is_ok_and(|route| route.retries.is_none()));
+    }
 }
 
 #[test]

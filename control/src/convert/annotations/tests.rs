@@ -48,6 +48,7 @@ fn every_setting_is_read() {
         ("retry-on", "5xx, unavailable,5xx, retriable-status-codes"),
         ("retry-status-codes", "429, 409,429"),
         ("retry-per-try-timeout", "1s"),
+        ("retry-hedge", "true"),
         ("retry-back-off", "25ms"),
         ("retry-back-off-max", "1s"),
         ("health-check", "http:/healthz?deep=1"),
@@ -104,6 +105,7 @@ fn every_setting_is_read() {
             status_codes: vec![409, 429],
             per_try_timeout: Some(ms(1000)),
             back_off: Some(BackOff { base: ms(25), max: ms(1000) }),
+            hedge: true,
         }),
         health_check: Some(HealthCheck {
             probe: Probe::Http("/healthz?deep=1".to_owned()),
@@ -213,6 +215,7 @@ fn a_bad_value_costs_its_own_setting_and_says_what_would_be_right() {
         ("retry-status-codes", ",", "names no status"),
         ("retry-per-try-timeout", "1s", "has no effect without portolan.dev/retry-attempts"),
         ("retry-back-off", "25ms", "has no effect without portolan.dev/retry-attempts"),
+        ("retry-hedge", "true", "has no effect without portolan.dev/retry-attempts"),
         ("health-check", "http:no", "\"http:no\" is not tcp, grpc or http:/path"),
         ("health-check", "http:/a b", "\"http:/a b\" is not tcp, grpc or http:/path"),
         ("health-check-timeout", "1s", "has no effect without portolan.dev/health-check"),
@@ -317,6 +320,18 @@ fn status_codes_and_their_word_go_together() {
         let (policy, _, warnings) = read(annotations);
         (policy.retries.map(|r| (r.on, r.status_codes)), warnings)
     };
+    let hedged = |given: &[(&str, &str)]| {
+        let (policy, _, warnings) = read(given);
+        (policy.retries.is_some_and(|retries| retries.hedge), warnings)
+    };
+    let (attempts, each) = (("retry-attempts", "1"), ("retry-per-try-timeout", "1s"));
+    let warned = |text: &str| vec![format!("retry-hedge: {text}")];
+    assert_eq!(hedged(&[attempts, each]), (false, vec![]));
+    assert_eq!(hedged(&[attempts, each, ("retry-hedge", "on")]), (true, vec![]));
+    let without = warned("has no effect without portolan.dev/retry-per-try-timeout");
+    assert_eq!(hedged(&[attempts, ("retry-hedge", "on")]), (false, without));
+    let unread = warned("\"often\" is not on or off");
+    assert_eq!(hedged(&[attempts, each, ("retry-hedge", "often")]), (false, unread));
     let (codes, word) = (("retry-status-codes", "409"), "retriable-status-codes");
     let default = vec![ConnectFailure, RefusedStream, Unavailable, StatusCodes];
     assert_eq!(given(&[codes]), (Some((default, vec![409])), vec![]), "the list says it all");

@@ -56,6 +56,7 @@ fn route(weights: &[u32], wanted: RollbackDraft) -> RouteDraft {
         }],
         fault: None,
         rate_limit: None,
+        hedge: None,
         rollback: Some(wanted),
     }
 }

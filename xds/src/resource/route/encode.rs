@@ -9,11 +9,12 @@ use portolan_model::traffic::{
 use portolan_proto::envoy::core::header_value_option::HeaderAppendAction;
 use portolan_proto::envoy::core::{DataSource, HeaderValue, HeaderValueOption, data_source};
 use portolan_proto::envoy::matcher::{RegexMatchAndSubstitute, RegexMatcher};
-use portolan_proto::envoy::protobuf::UInt32Value;
+use portolan_proto::envoy::protobuf::{Any, UInt32Value};
 use portolan_proto::envoy::route::redirect_action::{
     PathRewriteSpecifier, RedirectResponseCode, SchemeRewriteSpecifier,
 };
-use portolan_proto::envoy::route::retry_policy::RetryBackOff;
+use portolan_proto::envoy::route::retry_policy::retry_host_predicate::ConfigType;
+use portolan_proto::envoy::route::retry_policy::{RetryBackOff, RetryHostPredicate};
 use portolan_proto::envoy::route::route::Action;
 use portolan_proto::envoy::route::route_action::{
     self, ClusterSpecifier, HostRewriteSpecifier, RequestMirrorPolicy,
@@ -28,6 +29,13 @@ use portolan_proto::envoy::route::{
 use super::{conditions, filters};
 use crate::capability::Dialect;
 use crate::resource::{balancing, duration};
+
+/// How Envoy is told not to try an endpoint again.
+const PREVIOUS_HOSTS: &str = "envoy.retry_host_predicates.previous_hosts";
+const PREVIOUS_HOSTS_TYPE: &str =
+    "type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate";
+/// How often its balancer is asked for another one.
+const HOST_SELECTIONS: i64 = 5;
 
 /// A virtual host.
 pub(in crate::resource) fn host(host: &traffic::VirtualHost) -> VirtualHost {
@@ -242,7 +250,7 @@ fn redirect(redirect: &traffic::Redirect, matched: &PathMatch) -> RedirectAction
 }
 
 /// Envoy and gRPC (gRFC A44) read the same list and skip the words they do not know; gRPC has no
-/// limit on a single try.
+/// limit on a single try. Envoy is told to try another endpoint, as our proxy and gRPC do by themselves.
 fn retry_policy(retries: &Retries) -> RetryPolicy {
     let words: Vec<&str> = retries.on.iter().map(|reason| RetryOn::word(*reason)).collect();
     RetryPolicy {
@@ -254,6 +262,14 @@ fn retry_policy(retries: &Retries) -> RetryPolicy {
             base_interval: Some(duration(back_off.base)),
             max_interval: Some(duration(back_off.max)),
         }),
+        retry_host_predicate: vec![RetryHostPredicate {
+            name: PREVIOUS_HOSTS.to_owned(),
+            config_type: Some(ConfigType::TypedConfig(Any {
+                type_url: PREVIOUS_HOSTS_TYPE.to_owned(),
+                value: Vec::new(),
+            })),
+        }],
+        host_selection_retry_max_attempts: HOST_SELECTIONS,
         ..RetryPolicy::default()
     }
 }
