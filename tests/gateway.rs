@@ -37,6 +37,8 @@ mod passthrough;
 mod rollouts;
 #[path = "gateway/sessions.rs"]
 mod sessions;
+#[path = "gateway/stapling.rs"]
+mod stapling;
 
 use cases::{CASES, Case};
 use kit::{Front, Version, World, ask};

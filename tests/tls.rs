@@ -9,13 +9,13 @@ mod certificates;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use certificates::{Authority, Issued};
 use portolan_backends::shop::Shop;
 use portolan_runtime::Lifecycle;
 use rcgen::ExtendedKeyUsagePurpose;
-use support::{Process, foreign};
+use support::{PATIENCE, Process, foreign};
 
 /// An identity.
 const SHOP: &str = "spiffe://test/ns/shop/sa/web";
@@ -36,9 +36,14 @@ fn write(folder: &Path, name: &str, issued: &Issued) {
 
 impl World {
     async fn start() -> Self {
+        Self::of(Authority::new("ours"), None).await
+    }
+
+    /// With certificates of an authority, and `web` as it is, with what is stapled to it.
+    async fn of(ours: Authority, stapled: Option<(Issued, Vec<u8>)>) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path();
-        let (ours, theirs) = (Authority::new("ours"), Authority::new("theirs"));
+        let theirs = Authority::new("theirs");
         std::fs::write(path.join("ca.pem"), ours.pem()).expect("written");
         let names = ["web.test"];
         let usable_as =
@@ -61,9 +66,13 @@ impl World {
         ] {
             write(path, name, &issued);
         }
+        if let Some((web, said)) = &stapled {
+            write(path, "web", web);
+            std::fs::write(path.join("web.ocsp"), said).expect("written");
+        }
         let config = format!(
             "[[certificates]]\nname = \"web\"\nchain = \"{0}/web.pem\"\nkey = \"{0}/web.key\"\n\
-             trusted_ca = \"{0}/ca.pem\"\n\
+             {1}trusted_ca = \"{0}/ca.pem\"\n\
              [[listeners]]\nname = \"open\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
              tls = \"web\"\n\
              [[listeners]]\nname = \"mutual\"\naddress = \"127.0.0.1:0\"\nprotocol = \"http\"\n\
@@ -72,7 +81,12 @@ impl World {
              tls = \"web\"\nclient_ca = true\nclient_names = [\"{SHOP}\", \"a.reports.test\"]\n\
              [[listeners]]\nname = \"bytes\"\naddress = \"127.0.0.1:0\"\nprotocol = \"tcp\"\n\
              service = \"shop/web:80\"\ntls = \"web\"\n",
-            path.display()
+            path.display(),
+            if stapled.is_some() {
+                format!("ocsp = \"{}/web.ocsp\"\n", path.display())
+            } else {
+                String::new()
+            },
         );
         std::fs::write(path.join("portolan.toml"), config).expect("written");
         let shop = Shop::start_on_free_ports(Lifecycle::new()).expect("the backends start");
@@ -240,6 +254,44 @@ async fn sessions_are_resumed_and_not_where_they_could_not_have_begun() {
         let Some(text) = world.openssl("mutual", &[version, "-sess_in", &session]) else { return };
         assert!(!text.contains("Reused, "), "{version}: {text}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_issuer_says_is_stapled_to_a_certificate() {
+    let ours = Authority::new("ours");
+    let web = ours.issue(&["web.test"]);
+    let (Some(good), Some(revoked)) = (ours.says(&web, true), ours.says(&web, false)) else {
+        return;
+    };
+    let mut world = World::of(ours, Some((web, good.clone()))).await;
+    let status = ["-status", "-tls1_3"];
+    for more in [status, ["-status", "-tls1_2"]] {
+        let Some(text) = world.openssl("open", &more) else { return };
+        assert!(text.contains("OCSP Response Status: successful (0x0)"), "{more:?}: {text}");
+        assert!(text.contains("Cert Status: good"), "{more:?}: {text}");
+    }
+    // Who does not ask for it does not get it.
+    let Some(text) = world.openssl("open", &["-tls1_3"]) else { return };
+    assert!(text.contains("Verify return code: 0") && !text.contains("OCSP"), "{text}");
+    // What is of no use is not put in force.
+    let failed = "portolan_xds_certificate_errors_total";
+    for (i, bad) in [revoked, b"hello".to_vec(), Vec::new()].iter().enumerate() {
+        std::fs::write(world.file("web.ocsp"), bad).expect("written");
+        let deadline = Instant::now() + PATIENCE;
+        let expected = u32::try_from(i + 1).expect("small");
+        while world.process.metric(failed).await != Some(f64::from(expected)) {
+            assert!(Instant::now() < deadline, "{i} is refused");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        let Some(text) = world.openssl("open", &status) else { return };
+        assert!(text.contains("Cert Status: good"), "{i}: {text}");
+    }
+    // Nothing is served with it from the start.
+    let config = world.file("portolan.toml");
+    let args = ["run", "--config", config.to_str().expect("UTF-8"), "--manifests", "examples/shop"];
+    let refused = support::output(&args);
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert!(text.contains("web.ocsp: no OCSP response"), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -81,7 +81,8 @@ pub fn convert(object: &Object) -> Result<(Draft, Vec<Fault>), Fault> {
         Object::ReferenceGrant(grant) => of_gateway_api(gateway::convert::grant(grant)),
         Object::BackendTlsPolicy(policy) => of_gateway_api(gateway::convert::policy(policy)),
         Object::AccessPolicy(policy) => of_gateway_api(gateway::convert::access(policy)),
-        Object::Secret(secret) => of_gateway_api(gateway::convert::secret(secret)),
+        Object::Secret(secret) => gateway::convert::secret(secret)
+            .map(|(draft, faults)| (Draft::GatewayApi(Arc::new(draft)), faults)),
         Object::ConfigMap(map) => of_gateway_api(gateway::convert::authorities(map)),
     }
 }

@@ -48,13 +48,11 @@ fn certified(
     name: &ResourceName,
     secret: Option<&Arc<Secret>>,
 ) -> Result<Arc<CertifiedKey>, String> {
-    let Some(Secret::Certificate { chain, key, ocsp }) = secret.map(|secret| &**secret) else {
+    let Some(Secret::Certificate { chain, key, .. }) = secret.map(|secret| &**secret) else {
         return Err(format!("no certificate {name}"));
     };
-    let mut certified =
-        certificate::certified(chain, key).map_err(|invalid| format!("{name}: {invalid}"))?;
-    certified.ocsp = ocsp.as_ref().map(|ocsp| ocsp.to_vec());
-    Ok(Arc::new(certified))
+    let certified = certificate::certified(chain, key);
+    certified.map(Arc::new).map_err(|invalid| format!("{name}: {invalid}"))
 }
 
 /// Refuses a session that goes on when the time of the certificate that it began with is over: nobody

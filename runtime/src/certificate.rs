@@ -2,6 +2,7 @@
 //! the last good pair stays in force.
 
 mod names;
+mod staple;
 
 use std::fmt;
 use std::io::Read as _;
@@ -19,6 +20,7 @@ use rustls::sign::CertifiedKey;
 use tokio::time::sleep;
 
 pub use names::{alternative_names, is_self_issued, not_after};
+pub use staple::{InvalidStaple, MAX_STAPLE, Staple};
 
 use crate::Lifecycle;
 
@@ -175,6 +177,18 @@ pub fn system_authorities() -> Result<RootCertStore, String> {
     } else {
         Ok(roots)
     }
+}
+
+/// Reads a file with what the issuer of a certificate says of it (OCSP), DER; its octets.
+///
+/// # Errors
+/// When it cannot be read, or is no answer about this certificate.
+pub fn read_staple(path: &Path, certified: &CertifiedKey) -> Result<Vec<u8>, CertificateError> {
+    let octets = read(path)?;
+    let certificate =
+        certified.cert.first().ok_or_else(|| refuse(path, NO_CERTIFICATE.to_owned()))?;
+    Staple::read(&octets, certificate).map_err(|invalid| refuse(path, invalid.to_string()))?;
+    Ok(octets)
 }
 
 /// Reads a file of authorities; its octets.

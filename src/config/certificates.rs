@@ -19,8 +19,8 @@ const MAX_NAME: usize = 253;
 pub(super) fn read(r: &mut Reader) -> Vec<CertificateSpec> {
     let certificates = r.tables(
         "certificates",
-        "Certificates of listeners: name, chain and key (PEM files, followed when they change), \
-         trusted_ca (PEM file of authorities that clients' certificates may end in)",
+        "Certificates of listeners: name, chain and key (PEM files, followed when they change), ocsp (DER \
+         file with what its issuer says of it, stapled to it while that is good), trusted_ca (PEM file of authorities that clients' certificates may end in)",
         parse,
     );
     for (i, certificate) in certificates.iter().enumerate() {
@@ -92,7 +92,7 @@ fn parse(value: &Value) -> Result<CertificateSpec, String> {
     let Value::Object(table) = value else {
         return Err(format!("expected a table, found {value}"));
     };
-    let known = ["name", "chain", "key", "trusted_ca"];
+    let known = ["name", "chain", "key", "ocsp", "trusted_ca"];
     if let Some(key) = table.keys().find(|k| !known.contains(&k.as_str())) {
         return Err(format!("{key}: unknown setting; known: {}", known.join(", ")));
     }
@@ -105,12 +105,13 @@ fn parse(value: &Value) -> Result<CertificateSpec, String> {
     }
     let chain = PathBuf::from(text(table, "chain")?);
     let key = PathBuf::from(text(table, "key")?);
-    let has_authorities = table.contains_key("trusted_ca");
-    let trusted_ca = has_authorities.then(|| text(table, "trusted_ca")).transpose()?;
+    let optional = |key| table.contains_key(key).then(|| text(table, key).map(PathBuf::from));
+    let (ocsp, trusted_ca) = (optional("ocsp").transpose()?, optional("trusted_ca").transpose()?);
     Ok(CertificateSpec {
         name: name.into(),
         files: CertificateFiles { chain, key },
-        trusted_ca: trusted_ca.map(PathBuf::from),
+        ocsp,
+        trusted_ca,
     })
 }
 

@@ -11,6 +11,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::WebPkiClientVerifier;
 use tokio_rustls::rustls::{ClientConfig, RootCertStore, ServerConfig};
 
+use crate::support::foreign;
+
 /// An authority.
 pub(crate) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
@@ -36,6 +38,31 @@ impl Authority {
     /// Its own certificate, PEM.
     pub(crate) fn pem(&self) -> String {
         self.issuer.pem()
+    }
+
+    /// What it says of a certificate of its own over OCSP (RFC 6960), DER: that it is good for a day, or
+    /// revoked. `None` where there is no openssl.
+    pub(crate) fn says(&self, of: &Issued, is_good: bool) -> Option<Vec<u8>> {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = |name: &str| folder.path().join(name);
+        let write = |name: &str, text: &str| std::fs::write(path(name), text).expect("written");
+        write("ca.pem", &self.pem());
+        write("ca.key", &self.issuer.key().serialize_pem());
+        write("leaf.pem", &of.chain);
+        let openssl = |args: &[&str]| {
+            let mut openssl = foreign::program("openssl")?;
+            let ran = openssl.current_dir(folder.path()).args(args).output().expect("it runs");
+            assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
+            Some(String::from_utf8_lossy(&ran.stdout).into_owned())
+        };
+        let serial = openssl(&["x509", "-in", "leaf.pem", "-noout", "-serial"])?;
+        let serial = serial.trim().trim_start_matches("serial=");
+        let (state, since) = if is_good { ("V", "") } else { ("R", "250101000000Z") };
+        write("index.txt", &format!("{state}\t491231235959Z\t{since}\t{serial}\tunknown\t/CN=x\n"));
+        let args = "ocsp -index index.txt -CA ca.pem -rsigner ca.pem -rkey ca.key -issuer ca.pem -cert \
+                    leaf.pem -respout said.der -ndays 1";
+        openssl(&args.split_whitespace().collect::<Vec<_>>())?;
+        Some(std::fs::read(path("said.der")).expect("written"))
     }
 
     /// A certificate for names: of a DNS name, or of a URI if it has a scheme.

@@ -6,6 +6,7 @@
 
 mod consumer;
 mod edit;
+mod had;
 mod owner;
 mod placed;
 
@@ -22,7 +23,8 @@ use crate::issuer;
 use crate::resource::{Encoded, ResourceType, gateway, server};
 use crate::viewer::Viewer;
 use consumer::Consumer;
-use edit::{Edit, Had};
+use edit::Edit;
+use had::Had;
 pub use owner::{Owner, owner};
 use placed::Placed;
 

@@ -96,6 +96,8 @@ pub struct CertificateSpec {
     pub name: Arc<str>,
     /// Chain and key.
     pub files: CertificateFiles,
+    /// What its issuer says of it (OCSP), DER.
+    pub ocsp: Option<PathBuf>,
     /// Authorities that certificates of clients may end in.
     pub trusted_ca: Option<PathBuf>,
 }

@@ -236,7 +236,7 @@ impl Issuer {
                 let lifetime = self.config.lifetime;
                 let early = jitter(lifetime / SPREAD);
                 Some(Arc::new(Issued {
-                    certificate: encode_certificate(OWN, chain.as_bytes(), key.as_bytes()),
+                    certificate: encode_certificate(OWN, chain.as_bytes(), key.as_bytes(), None),
                     authorities: authority.encoded.clone(),
                     renew: SystemTime::now() + (lifetime - lifetime / LEFT).saturating_sub(early),
                 }))

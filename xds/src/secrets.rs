@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use portolan_runtime::certificate::{
-    CertificateError, CertificateFiles, Pair, Stamp, look_again, read_authorities,
+    CertificateError, CertificateFiles, Pair, Stamp, look_again, read_authorities, read_staple,
 };
 use portolan_runtime::{Lifecycle, Metrics};
 use prometheus_client::metrics::counter::Counter;
@@ -36,7 +36,8 @@ struct Source {
 
 #[derive(Debug)]
 enum Files {
-    Pair(CertificateFiles),
+    /// A chain and its key, and what the issuer says of it.
+    Pair(CertificateFiles, Option<PathBuf>),
     Authorities(PathBuf),
 }
 
@@ -118,7 +119,7 @@ impl Secrets {
 
 /// The secrets that a certificate makes.
 fn files(spec: &CertificateSpec) -> impl Iterator<Item = (Arc<str>, Files)> {
-    let pair = (spec.name.clone(), Files::Pair(spec.files.clone()));
+    let pair = (spec.name.clone(), Files::Pair(spec.files.clone(), spec.ocsp.clone()));
     let authorities = spec
         .trusted_ca
         .clone()
@@ -129,16 +130,21 @@ fn files(spec: &CertificateSpec) -> impl Iterator<Item = (Arc<str>, Files)> {
 impl Files {
     fn stamp(&self) -> Stamp {
         match self {
-            Self::Pair(files) => files.stamp(),
+            Self::Pair(files, ocsp) => {
+                let pair = [&*files.chain, &*files.key];
+                Stamp::of(pair.into_iter().chain(ocsp.as_deref()))
+            }
             Self::Authorities(path) => Stamp::of([path as &Path]),
         }
     }
 
     fn encode(&self, name: &str) -> Result<Encoded, CertificateError> {
         match self {
-            Self::Pair(files) => {
+            Self::Pair(files, ocsp) => {
                 let pair = Pair::read(files)?;
-                Ok(secret::encode_certificate(name, &pair.chain_pem, &pair.key_pem))
+                let ocsp = ocsp.as_deref().map(|path| read_staple(path, &pair.certified));
+                let (ocsp, chain, key) = (ocsp.transpose()?, &pair.chain_pem, &pair.key_pem);
+                Ok(secret::encode_certificate(name, chain, key, ocsp.as_deref()))
             }
             Self::Authorities(path) => {
                 Ok(secret::encode_authorities(name, &read_authorities(path)?))

@@ -64,6 +64,7 @@ impl Folder {
         CertificateSpec {
             name: "web".into(),
             files,
+            ocsp: None,
             trusted_ca: trusted_ca.then(|| self.path("ca")),
         }
     }

@@ -21,7 +21,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use portolan_model::traffic::Secret;
-use portolan_runtime::certificate::{InvalidPair, certified};
+use portolan_runtime::certificate::{InvalidPair, Staple, certified};
 
 use super::api;
 use super::draft::{ClassDraft, GatewayApiDraft, GrantDraft, Meta, SecretDraft};
@@ -33,6 +33,9 @@ pub use annotations::faults as annotation_faults;
 pub use backend_tls::{authorities, policy};
 pub use gateway::convert as gateway;
 pub use routes::{grpc, http, tcp, tls};
+
+/// The key of a Secret with what its issuer says of the certificate (OCSP, DER), as Istio has it.
+const OCSP: &str = "tls.ocsp-staple";
 
 /// Converts a class.
 ///
@@ -75,12 +78,18 @@ pub fn grant(grant: &api::ReferenceGrant) -> Result<GatewayApiDraft, Fault> {
 ///
 /// # Errors
 /// A name that is none.
-pub fn secret(secret: &api::Secret) -> Result<GatewayApiDraft, Fault> {
+pub fn secret(secret: &api::Secret) -> Result<(GatewayApiDraft, Vec<Fault>), Fault> {
     let meta = meta(&secret.metadata, true)?;
-    Ok(GatewayApiDraft::Secret(SecretDraft { meta, content: certificate(secret) }))
+    let (content, fault) = match certificate(secret) {
+        Ok((certificate, fault)) => (Ok(certificate), fault),
+        Err(why) => (Err(why), None),
+    };
+    let draft = GatewayApiDraft::Secret(SecretDraft { meta, content });
+    Ok((draft, fault.into_iter().collect()))
 }
 
-fn certificate(secret: &api::Secret) -> Result<Arc<Secret>, String> {
+/// The certificate, and what is wrong with what its issuer says of it.
+fn certificate(secret: &api::Secret) -> Result<(Arc<Secret>, Option<Fault>), String> {
     let read = |name: &str| -> Result<Arc<[u8]>, String> {
         if let Some(text) = secret.string_data.get(name) {
             return Ok(text.0.as_bytes().into());
@@ -90,11 +99,23 @@ fn certificate(secret: &api::Secret) -> Result<Arc<Secret>, String> {
         octets.map(Into::into).map_err(|_| format!("{name}: not base 64"))
     };
     let (chain, key) = (read("tls.crt")?, read("tls.key")?);
-    certified(&chain, &key).map_err(|invalid| match invalid {
+    let pair = certified(&chain, &key).map_err(|invalid| match invalid {
         InvalidPair::Apart(reason) => format!("chain and key: {reason}"),
         other => other.to_string(),
     })?;
-    Ok(Arc::new(Secret::Certificate { chain, key, ocsp: None }))
+    let ocsp = match secret.data.contains_key(OCSP) || secret.string_data.contains_key(OCSP) {
+        true => read(OCSP).and_then(|octets| match Staple::read(&octets, &pair.cert[0]) {
+            Ok(_) => Ok(Some(octets)),
+            Err(invalid) => Err(invalid.to_string()),
+        }),
+        false => Ok(None),
+    };
+    // What is wrong with it is said, and the certificate goes without.
+    let (ocsp, fault) = match ocsp {
+        Ok(ocsp) => (ocsp, None),
+        Err(reason) => (None, Some(Fault::warning(format!("data[{OCSP}]"), reason))),
+    };
+    Ok((Arc::new(Secret::Certificate { chain, key, ocsp }), fault))
 }
 
 fn meta(said: &ObjectMeta, namespaced: bool) -> Result<Meta, Fault> {

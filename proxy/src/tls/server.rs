@@ -7,13 +7,13 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, LazyLock};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use arc_swap::ArcSwap;
 use portolan_model::traffic::{
     ClientCertificates, ListenerKind, ResourceName, Secret, ServerTls, TlsChain, TrafficConfig,
 };
-use portolan_runtime::certificate;
+use portolan_runtime::certificate::{self, Staple};
 use rustls::ServerConfig;
 use rustls::server::{
     Acceptor, ClientHello, ProducesTickets, ResolvesServerCert, WebPkiClientVerifier,
@@ -187,8 +187,8 @@ fn server(
             builder.with_client_cert_verifier(NamedClients::over(verifier, &chain.client_names))
         }
     };
-    let keys = chain.certificates.iter().map(|name| certified(name, config.secrets.get(name)));
-    let keys: Vec<Arc<CertifiedKey>> = keys.collect::<Result<_, _>>()?;
+    let keys = chain.certificates.iter().map(|name| Own::of(name, config.secrets.get(name)));
+    let keys: Vec<Own> = keys.collect::<Result<_, _>>()?;
     let mut server = builder.with_cert_resolver(Arc::new(Keys(keys)));
     server.alpn_protocols = chain.alpn.iter().map(|name| name.as_bytes().to_vec()).collect();
     server.ticketer = ticketer;
@@ -200,13 +200,47 @@ fn server(
 
 /// The certificates of a chain; the first that the client can verify signatures of.
 #[derive(Debug)]
-struct Keys(Vec<Arc<CertifiedKey>>);
+struct Keys(Vec<Own>);
+
+/// A certificate, and the same with what its issuer says of it, while that is good.
+#[derive(Debug)]
+struct Own {
+    bare: Arc<CertifiedKey>,
+    stapled: Option<(Staple, Arc<CertifiedKey>)>,
+}
+
+impl Own {
+    fn of(name: &ResourceName, secret: Option<&Arc<Secret>>) -> Result<Self, String> {
+        let bare = certified(name, secret)?;
+        let stapled = match secret.map(|secret| &**secret) {
+            Some(Secret::Certificate { ocsp: Some(ocsp), .. }) => {
+                match Staple::read(ocsp, &bare.cert[0]) {
+                    Ok(staple) => {
+                        let ocsp = Some(ocsp.to_vec());
+                        Some((staple, Arc::new(CertifiedKey { ocsp, ..(*bare).clone() })))
+                    }
+                    Err(error) => {
+                        tracing::warn!(certificate = %name, %error, "nothing is stapled to it");
+                        None
+                    }
+                }
+            }
+            _ => None,
+        };
+        Ok(Self { bare, stapled })
+    }
+
+    fn now(&self) -> Arc<CertifiedKey> {
+        let good = self.stapled.as_ref().filter(|(staple, _)| staple.is_good_at(SystemTime::now()));
+        Arc::clone(good.map_or(&self.bare, |(_, stapled)| stapled))
+    }
+}
 
 impl ResolvesServerCert for Keys {
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let schemes = hello.signature_schemes();
-        let fits = |key: &&Arc<CertifiedKey>| key.key.choose_scheme(schemes).is_some();
-        self.0.iter().find(fits).cloned()
+        let fits = |own: &&Own| own.bare.key.choose_scheme(schemes).is_some();
+        self.0.iter().find(fits).map(Own::now)
     }
 }
 

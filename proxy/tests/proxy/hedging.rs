@@ -10,6 +10,7 @@ use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use portolan_model::policy::{Retries, RetryOn};
+use tokio::task::JoinSet;
 use tokio::time::sleep;
 
 use super::kit::*;
@@ -92,14 +93,16 @@ fn hedged(endpoints: &[SocketAddr], upstream: Version, attempts: u32) -> Plan {
         .tune(|cluster| cluster.limits.min_retries = 100)
 }
 
+/// How many endpoints and tries after the first there are, what the requests are answered, which answer
+/// is the client's, and how many requests are made and given up.
+type Case = (&'static str, usize, u32, &'static [(u64, u16)], u16, &'static str, usize, usize);
+
 const PAIRS: [(Version, Version); 4] = [(H1, H1), (H1, H2), (H2, H1), (H2, H2)];
 
 #[tokio::test]
 async fn the_first_good_answer_is_the_clients_and_other_tries_are_given_up() {
-    // How many endpoints and tries after the first there are, what the requests are answered, which
-    // answer is the client's, and how many requests are made and given up.
     #[rustfmt::skip]
-    let cases: [(&str, usize, u32, &[(u64, u16)], u16, &str, usize, usize); 9] = [
+    let cases: [Case; 9] = [
         ("in its time", 2, 1, &[(0, 200)], 200, "0", 1, 0),
         ("the second is first", 2, 1, &[(NEVER, 200), (0, 200)], 200, "1", 2, 1),
         ("the third is first", 3, 2, &[(NEVER, 200), (NEVER, 200), (0, 200)], 200, "2", 3, 2),
@@ -158,16 +161,16 @@ async fn while_there_is_more_of_a_body_to_come_or_too_much_of_it_there_is_one_tr
             let proxy = start(hedged(&group.addresses(), upstream, 1)).await;
             let part = Bytes::from("y".repeat(size));
             let body = paced(part, 2, pause, || {});
-            let asked = tokio::spawn({
-                let (to, asked) = (proxy.web(), request(client, "POST", "/", body));
-                async move { fetch(client, to, asked).await }
-            });
+            let mut asked = JoinSet::new();
+            let (to, request) = (proxy.web(), request(client, "POST", "/", body));
+            asked.spawn(async move { fetch(client, to, request).await });
             let context = format!("{client:?} -> {upstream:?} {size}");
             if !pause.is_zero() {
                 sleep(DELAY * 2).await;
                 assert_eq!(group.requests(), 1, "{context}");
             }
-            let answer = soon("an answer", asked).await.expect("no panic");
+            let answer =
+                soon("an answer", asked.join_next()).await.expect("one").expect("no panic");
             let number = usize::from(!pause.is_zero());
             let text = format!("{number} {} ", "y".repeat(2 * size));
             assert_eq!((answer.status, answer.text()), (200, &*text), "{context}");
@@ -216,13 +219,14 @@ async fn a_client_that_leaves_ends_all_tries() {
         let group = Group::start(upstream, 3, &[(NEVER, 200), (NEVER, 200), (NEVER, 200)]).await;
         let proxy = start(hedged(&group.addresses(), upstream, 2)).await;
         let to = proxy.web();
-        let asked = tokio::spawn(async move {
+        let mut asked = JoinSet::new();
+        asked.spawn(async move {
             let mut connection = Client::connect(client, to).await;
             drop(connection.try_send(request(client, "POST", "/", full("hi"))).await);
         });
         let context = format!("{client:?} -> {upstream:?}");
         until(&context, || group.requests() == 3).await;
-        asked.abort();
+        asked.abort_all();
         until(&format!("{context}, given up"), || group.given_up() == 3).await;
         proxy.finish().await;
     }

@@ -5,18 +5,14 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use imbl::OrdMap;
-use portolan_model::policy::TlsMode;
-use portolan_model::{
-    BackendTls, Gateway, Generation, Protocol, Service, ServiceAccess, ServiceEntry, ServiceKey,
-    ServiceKind, ServicePort, ServiceRoutes, SlicePort, Snapshot,
-};
+use portolan_model::{Gateway, Generation, ServiceEntry, ServiceKey, Snapshot};
 
+use super::had::{Had, is_served, served_ports};
 use super::placed::Placed;
 use super::{Catalog, Changed, Name, OVERSIZED, Socket, SocketOf};
 use crate::capability::Dialect;
 use crate::config::ResourceConfig;
 use crate::resource::gateway::Made;
-use crate::resource::route::Around;
 use crate::resource::{
     Encoded, ResourceType, cluster, cluster_name, endpoints, gateway, generation, inbound,
     listener, route, server, target_name,
@@ -32,100 +28,6 @@ pub(super) struct Edit<'a> {
     generation: Generation,
     changed: Changed,
     hosts_changed: bool,
-}
-
-type Entry<'a> = Option<&'a Arc<ServiceEntry>>;
-
-/// What a snapshot has of a service.
-#[derive(Clone, Copy)]
-pub(super) struct Had<'a> {
-    entry: Entry<'a>,
-    routes: Option<&'a Arc<ServiceRoutes>>,
-    tls: Option<&'a Arc<BackendTls>>,
-    access: Option<&'a Arc<ServiceAccess>>,
-}
-
-/// What the listeners of a service's gRPC servers depend on.
-#[derive(PartialEq)]
-struct Guards<'a> {
-    access: Option<&'a Arc<ServiceAccess>>,
-    mutual: Option<TlsMode>,
-    /// The ports of the service and of its endpoints, where policies are about them.
-    ports: Option<(&'a Vec<ServicePort>, Vec<&'a SlicePort>)>,
-}
-
-impl<'a> Had<'a> {
-    pub(super) fn by(snapshot: &'a Snapshot, key: &ServiceKey) -> Self {
-        let (routes, tls) = (snapshot.routes(key), snapshot.backend_tls(key));
-        let access = snapshot.access(key);
-        Self { entry: snapshot.lookup(key), routes, tls, access }
-    }
-
-    fn service(&self) -> Option<&'a Arc<Service>> {
-        self.entry.map(|entry| &entry.service)
-    }
-
-    /// What connections to the endpoints of a port begin with.
-    fn way(&self, port: u16) -> cluster::Way<'a> {
-        let told = self.tls.and_then(|tls| tls.ports.get(&port)?.as_ref());
-        let mutual = self.service().and_then(|service| service.policy.mutual_tls.as_ref());
-        match (told, mutual) {
-            (Some(tls), _) => cluster::Way::Tls(tls),
-            (None, Some(mutual)) => cluster::Way::Mutual(mutual),
-            (None, None) => cluster::Way::Plain,
-        }
-    }
-
-    /// Whether nothing may go to a port.
-    fn is_shut(&self, port: u16) -> bool {
-        self.tls.is_some_and(|tls| tls.ports.get(&port).is_some_and(Option::is_none))
-    }
-
-    /// What shapes the routes of its service for clients in a namespace.
-    fn around(
-        &self,
-        service: &Service,
-        client: Option<&'a str>,
-        config: &'a ResourceConfig,
-    ) -> Around<'a> {
-        Around {
-            routes: self.routes.map(|routes| &**routes),
-            client,
-            default: config.balancer,
-            zone: config.zone(service.key.scope()),
-        }
-    }
-
-    /// The namespaces that have routes of their own to it.
-    fn consumers(&self) -> impl Iterator<Item = &'a Name> {
-        self.routes.into_iter().flat_map(|routes| routes.consumers.keys())
-    }
-
-    /// The ports of which a namespace has routes of its own.
-    fn consumed(&self, namespace: &str) -> impl Iterator<Item = &'a ServicePort> {
-        let routes = self.routes.and_then(|routes| routes.consumers.get(namespace));
-        let has = move |port: &&ServicePort| routes.is_some_and(|own| own.contains_key(&port.port));
-        self.entry.into_iter().flat_map(|entry| served_ports(entry)).filter(has)
-    }
-
-    /// What the listeners of its gRPC servers depend on.
-    fn guards(&self) -> Option<Guards<'a>> {
-        let entry = self.entry?;
-        let mutual = entry.service.policy.mutual_tls.as_ref().map(|mutual| mutual.mode);
-        let ports = self.access.map(|_| {
-            let ports = entry.slices.iter().flat_map(|slice| &slice.ports);
-            (&entry.service.ports, ports.collect::<Vec<_>>())
-        });
-        Some(Guards { access: self.access, mutual, ports })
-    }
-
-    /// Whether all is the same, but perhaps for endpoints.
-    fn is_set_up_as(&self, other: &Self) -> bool {
-        self.service() == other.service()
-            && self.routes == other.routes
-            && self.tls == other.tls
-            && self.access == other.access
-    }
 }
 
 impl<'a> Edit<'a> {
@@ -423,17 +325,6 @@ fn write(map: &mut OrdMap<Name, Encoded>, name: &Name, encoded: Encoded) -> bool
         map.insert(name.clone(), encoded);
     }
     differs
-}
-
-/// Whether a service gets clusters: it has endpoints of its own, and no other proxy is to serve it.
-fn is_served(service: &Service) -> bool {
-    !matches!(service.kind, ServiceKind::ExternalName(_)) && service.traffic.proxy_name.is_none()
-}
-
-/// The ports that get a cluster: TCP ports of services that are served.
-fn served_ports(entry: &ServiceEntry) -> impl Iterator<Item = &ServicePort> {
-    let served = is_served(&entry.service);
-    entry.service.ports.iter().filter(move |p| p.protocol == Protocol::Tcp && served)
 }
 
 /// The names of all resources an entry makes.

@@ -110,7 +110,9 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<Made> {
     for (name, secret) in &gateway.certificates {
         let name = secret_name(&gateway.key, name);
         let encoded = match &**secret {
-            Secret::Certificate { chain, key, .. } => secret::encode_certificate(&name, chain, key),
+            Secret::Certificate { chain, key, ocsp } => {
+                secret::encode_certificate(&name, chain, key, ocsp.as_deref())
+            }
             Secret::Authorities(pem) => secret::encode_authorities(&name, pem),
         };
         put(ResourceType::Secret, name, encoded, false);

@@ -17,12 +17,13 @@ pub fn authorities_name(certificate: &str) -> Arc<str> {
     format!("{certificate}/ca").into()
 }
 
-/// Encodes a chain and its key, both PEM.
+/// Encodes a chain and its key, both PEM, and what its issuer says of it (OCSP), DER.
 #[must_use]
-pub fn encode_certificate(name: &str, chain: &[u8], key: &[u8]) -> Encoded {
+pub fn encode_certificate(name: &str, chain: &[u8], key: &[u8], ocsp: Option<&[u8]>) -> Encoded {
     let certificate = TlsCertificate {
         certificate_chain: Some(inline(chain)),
         private_key: Some(inline(key)),
+        ocsp_staple: ocsp.map(inline),
         ..TlsCertificate::default()
     };
     encode(name, Type::TlsCertificate(certificate))
