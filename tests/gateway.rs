@@ -31,6 +31,8 @@ mod https;
 mod kit;
 #[path = "gateway/limits.rs"]
 mod limits;
+#[path = "gateway/one_port.rs"]
+mod one_port;
 #[path = "gateway/passthrough.rs"]
 mod passthrough;
 #[path = "gateway/rollouts.rs"]

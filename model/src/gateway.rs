@@ -45,13 +45,22 @@ pub const NOWHERE: &str = "nowhere";
 pub enum GatewayPort {
     /// HTTP/1.1 and HTTP/2 in the clear.
     Http(Vec<Arc<VirtualHost>>),
-    /// The same within TLS, told apart by the name that the client asks for.
-    Https(Vec<Arc<VirtualHost>>, Vec<GatewayChain>),
     /// Bytes, to one of these clusters for each connection. Never empty.
     Tcp(Vec<Share>),
-    /// Bytes within TLS, told apart by the name that the client asks for; all of it is ended here, or
-    /// none.
-    Tls(Vec<GatewaySni>),
+    /// Within TLS, told apart by the name that the client asks for.
+    Tls(GatewayTls),
+}
+
+/// What is done with what arrives on a port within TLS.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct GatewayTls {
+    /// Hosts of HTTP/1.1 and HTTP/2.
+    pub hosts: Vec<Arc<VirtualHost>>,
+    /// What clients of these are answered with; empty: there is no HTTP.
+    pub chains: Vec<GatewayChain>,
+    /// Where bytes go.
+    pub names: Vec<GatewaySni>,
 }
 
 /// Where a client goes that asks for a name.
@@ -129,12 +138,23 @@ impl ServiceRoutes {
 }
 
 impl GatewayPort {
+    /// Whether requests go by a route table there.
+    #[must_use]
+    pub fn is_http(&self) -> bool {
+        match self {
+            Self::Http(_) => true,
+            Self::Tcp(_) => false,
+            Self::Tls(tls) => !tls.chains.is_empty(),
+        }
+    }
+
     /// Whether TLS ends there.
     #[must_use]
     pub fn ends_tls(&self) -> bool {
         match self {
-            Self::Https(..) => true,
-            Self::Tls(chains) => chains.iter().any(|chain| !chain.certificates.is_empty()),
+            Self::Tls(tls) => {
+                !tls.chains.is_empty() || tls.names.iter().any(|own| !own.certificates.is_empty())
+            }
             Self::Http(_) | Self::Tcp(_) => false,
         }
     }

@@ -22,7 +22,8 @@ pub use access::{AccessEntry, AccessList, IdentityMatch, PathPattern, ServiceAcc
 pub use endpoint::{Conditions, Endpoint, Hints, Slice, SlicePort};
 pub use entry::ServiceEntry;
 pub use gateway::{
-    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, PortTls, ServiceRoutes,
+    BackendTls, Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, GatewayTls, PortTls,
+    ServiceRoutes,
 };
 pub use name::{DnsName, InvalidName, Scope, ServiceKey};
 pub use node::Node;

@@ -36,8 +36,8 @@ pub use route::{
 };
 
 pub use tls::{
-    ClientCertificates, ClientTls, NameKind, NameMatch, Secret, ServerTls, TlsChain, TlsVersions,
-    Trusted, covers, narrowest,
+    Beside, BesideChain, ClientCertificates, ClientTls, NameKind, NameMatch, Secret, ServerTls,
+    TlsChain, TlsVersions, Trusted, covers, narrowest,
 };
 
 /// Name of an xDS resource.

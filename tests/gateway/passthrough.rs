@@ -12,7 +12,7 @@ use crate::https::connect;
 use crate::kit::{Front, Version, World, ask_over};
 use crate::support::PATIENCE;
 
-fn service(name: &str, backend: &Backend) -> String {
+pub(crate) fn service(name: &str, backend: &Backend) -> String {
     let port = backend.address.port();
     format!(
         "---\n{{apiVersion: v1, kind: Service, metadata: {{name: {name}, namespace: $NS}}, spec: \
@@ -161,7 +161,7 @@ async fn a_connection_goes_by_the_name_it_asks_for_and_as_it_is() {
         assert_eq!(listener("empty"), ok(0));
         assert_eq!(listener("ends"), refused("InvalidCertificateRef"));
         assert_eq!(listener("no-tls"), refused("InvalidCertificateRef"));
-        assert_eq!(listener("both-tls"), refused("ProtocolConflict"));
-        assert_eq!(listener("both-https"), refused("ProtocolConflict"));
+        assert_eq!(listener("both-tls"), refused("HostnameConflict"));
+        assert_eq!(listener("both-https"), refused("HostnameConflict"));
     }
 }

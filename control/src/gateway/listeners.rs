@@ -26,15 +26,13 @@ pub(super) struct Judged {
     pub(super) clients: Option<Certificate>,
 }
 
-/// What speaks the same on the wire and ends in the same place, so that listeners of both can share a
-/// port.
+/// What begins in the same way, so that listeners of both can share a port: within TLS clients say which one
+/// they are for.
 fn family(listener: &ListenerDraft) -> Option<&'static str> {
     match &*listener.protocol {
         "HTTP" => Some("HTTP"),
-        "HTTPS" => Some("HTTPS"),
+        "HTTPS" | "TLS" => Some("TLS"),
         "TCP" => Some("TCP"),
-        "TLS" if listener.ends_tls() => Some("TLS that ends here"),
-        "TLS" => Some("TLS that is passed through"),
         _ => None,
     }
 }

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use portolan_model::traffic::{Route, Share, VirtualHost};
-use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni};
+use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, GatewayTls};
 
 use super::attach;
 use super::compile::Place;
@@ -120,8 +120,8 @@ impl<'a> Site<'a> {
                 let nearest = |host: &Host| host::nearest(beside.iter(), host);
                 names.retain(|host, _| nearest(host) == Some(&listener.hostname));
                 let place = ports.entry(listener.port);
-                if let GatewayPort::Tls(chains) = place.or_insert(GatewayPort::Tls(Vec::new())) {
-                    chains.extend(names.into_iter().map(|(name, clusters)| {
+                if let GatewayPort::Tls(tls) = place.or_insert_with(|| empty("TLS")) {
+                    tls.names.extend(names.into_iter().map(|(name, clusters)| {
                         let (certificates, clients) = (own.clone(), clients.clone());
                         GatewaySni { name, clusters, certificates, clients }
                     }));
@@ -133,12 +133,12 @@ impl<'a> Site<'a> {
             let place = ports.entry(listener.port);
             let virtual_hosts = match place.or_insert_with(|| empty(&listener.protocol)) {
                 GatewayPort::Http(hosts) => hosts,
-                GatewayPort::Https(hosts, chains) => {
+                GatewayPort::Tls(tls) => {
                     let name = listener.hostname.clone();
-                    chains.push(GatewayChain { name, certificates: own, clients });
-                    hosts
+                    tls.chains.push(GatewayChain { name, certificates: own, clients });
+                    &mut tls.hosts
                 }
-                GatewayPort::Tcp(_) | GatewayPort::Tls(_) => continue,
+                GatewayPort::Tcp(_) => continue,
             };
             for (host, (_, ranked)) in hosts {
                 // A request belongs to the narrowest listener, and to no other.
@@ -175,7 +175,7 @@ fn terminated(judged: &Judged) -> (Vec<Arc<str>>, Option<Arc<str>>) {
 /// A port of this protocol that nothing is known of yet.
 fn empty(protocol: &str) -> GatewayPort {
     match protocol {
-        "HTTPS" => GatewayPort::Https(Vec::new(), Vec::new()),
+        "HTTPS" | "TLS" => GatewayPort::Tls(GatewayTls::default()),
         _ => GatewayPort::Http(Vec::new()),
     }
 }

@@ -234,7 +234,11 @@ impl Listener {
                 (!own.permissive && other.permissive) || demands(own) != demands(other)
             }
         };
-        by_tls || self.kind.access() != other.kind.access()
+        let beside = |listener: &Self| {
+            let beside = listener.tls.as_ref().and_then(|tls| tls.beside.as_ref());
+            beside.map(|beside| beside.options.access.clone()).unwrap_or_default()
+        };
+        by_tls || self.kind.access() != other.kind.access() || beside(self) != beside(other)
     }
 
     /// Names of the secrets that it needs.

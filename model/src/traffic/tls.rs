@@ -6,8 +6,8 @@ use std::sync::Arc;
 use serde::ser::SerializeStruct;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::ResourceName;
 use super::route::{TextMatch, TextTest};
+use super::{ResourceName, SniChain, TcpOptions};
 
 /// What a listener does before anything else where TLS comes first. Never without a chain.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -18,6 +18,31 @@ pub struct ServerTls {
     pub chains: Vec<TlsChain>,
     /// Whether a connection that does not begin with TLS is served in the clear.
     pub permissive: bool,
+    /// Bytes that go to clusters of their own, by the name that the client asks for, rather than by what
+    /// the listener is.
+    pub beside: Option<Box<Beside>>,
+}
+
+/// Bytes within TLS at a listener that is something else.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Beside {
+    /// Where clients go, by name: the narrowest that fits, of these and of [`ServerTls::chains`]. Never
+    /// empty.
+    pub chains: Vec<BesideChain>,
+    /// What is asked of the streams.
+    pub options: TcpOptions,
+}
+
+/// Where clients go that ask for some names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct BesideChain {
+    /// The names, and the clusters.
+    #[serde(flatten)]
+    pub to: SniChain,
+    /// Whether TLS ends here, by the chain of the same names, or goes on as it comes.
+    pub ended: bool,
 }
 
 /// What a client that asks for some names is answered.
@@ -202,6 +227,17 @@ pub fn narrowest<'a>(
 }
 
 impl ClientTls {
+    /// Where the bytes of a client go that asks for this name, in lower case; `None`: they are what the
+    /// listener is for.
+    #[must_use]
+    pub fn beside(&self, asked: Option<&str>) -> Option<&BesideChain> {
+        let beside = self.beside.as_ref()?;
+        let others = beside.chains.iter().map(|chain| &*chain.to.names);
+        let own = self.chains.iter().map(|chain| &*chain.names);
+        // Of equals the first.
+        beside.chains.get(narrowest(others.chain(own), asked)?)
+    }
+
     /// Names of all secrets it needs.
     pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
         let authorities = match &self.trusted {
@@ -267,8 +303,9 @@ mod tests {
             versions: TlsVersions::Both,
         };
         let named = [chain(&["*.a.test"]), chain(&["x.a.test", "b.test"]), chain(&["*.y.a.test"])];
-        let tls = ServerTls { chains: named.to_vec(), permissive: false };
-        let any = ServerTls { chains: [&named[..], &[chain(&[])]].concat(), permissive: false };
+        let tls = ServerTls { chains: named.to_vec(), permissive: false, beside: None };
+        let all = [&named[..], &[chain(&[])]].concat();
+        let any = ServerTls { chains: all, permissive: false, beside: None };
         for (asked, expected) in [
             (Some("x.a.test"), Some(1)),
             (Some("b.test"), Some(1)),
@@ -280,6 +317,48 @@ mod tests {
             assert_eq!(tls.chain(asked), expected, "{asked:?}");
             assert_eq!(any.chain(asked), expected.or(Some(3)), "{asked:?}");
         }
+    }
+
+    #[test]
+    fn the_narrowest_name_decides_what_is_beside() {
+        let names = |names: &[&str]| -> Vec<Arc<str>> {
+            names.iter().map(|name| Arc::from(*name)).collect()
+        };
+        let chain = |own: &[&str]| TlsChain {
+            names: names(own),
+            certificates: Vec::new(),
+            alpn: Vec::new(),
+            clients: ClientCertificates::None,
+            client_names: Vec::new(),
+            versions: TlsVersions::Both,
+        };
+        let beside = |own: &[&str], ended| BesideChain {
+            to: SniChain { names: names(own), clusters: Vec::new() },
+            ended,
+        };
+        let chains = vec![beside(&["a.test", "*.b.test"], false), beside(&["c.test"], true)];
+        let tls = ServerTls {
+            chains: vec![
+                chain(&["*.a.test"]),
+                chain(&["x.b.test"]),
+                chain(&["c.test"]),
+                chain(&[]),
+            ],
+            permissive: false,
+            beside: Some(Box::new(Beside { chains, options: TcpOptions::default() })),
+        };
+        for (asked, expected) in [
+            (Some("a.test"), Some(false)),
+            (Some("y.a.test"), None),
+            (Some("y.b.test"), Some(false)),
+            (Some("x.b.test"), None),
+            (Some("c.test"), Some(true)),
+            (Some("d.test"), None),
+            (None, None),
+        ] {
+            assert_eq!(tls.beside(asked).map(|chain| chain.ended), expected, "{asked:?}");
+        }
+        assert_eq!(ServerTls { beside: None, ..tls }.beside(Some("a.test")), None);
     }
 
     #[test]

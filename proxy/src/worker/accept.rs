@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind, narrowest, pick};
+use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind, ServerTls, narrowest, pick};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -243,7 +243,13 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
         _ => Box::pin(tcp::begin(&origin, stream, peer)).await,
     };
     let Some(mut start) = start else { return };
-    if origin.listener.tls.is_some() {
+    if let Some(tls) = &origin.listener.tls {
+        if tls.beside.is_some() {
+            match Box::pin(beside(&origin, tls, start)).await {
+                Some(own) => start = own,
+                None => return,
+            }
+        }
         match Box::pin(tls::accept(&origin, start)).await {
             Some(secured) => start = secured,
             None => return,
@@ -289,6 +295,25 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
             }
         }
     }
+}
+
+/// Serves a connection that asks for a name that stands beside what the listener is; else the connection
+/// with what was read of it, or nothing if it is not to be served.
+async fn beside(origin: &Origin, tls: &ServerTls, start: tcp::Start) -> Option<tcp::Start> {
+    let (start, asked) = tls::hello(origin, start).await?;
+    let Some(chain) = tls.beside(asked.as_deref()) else { return Some(start) };
+    let start = if chain.ended { tls::accept(origin, start).await? } else { start };
+    let share = pick(&chain.to.clusters, origin.shared.random().0);
+    match (share, &tls.beside) {
+        (Some(share), Some(beside)) => {
+            tcp::serve(origin, &share.cluster, &beside.options, start).await;
+        }
+        _ => {
+            origin.count_local(Reason::TlsHandshake);
+            start.reset();
+        }
+    }
+    None
 }
 
 /// Closes so that the peer sees an error and not an end.

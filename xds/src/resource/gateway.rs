@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use portolan_model::gateway::NOWHERE;
 use portolan_model::traffic::{Secret, Share};
-use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni};
+use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, GatewayTls};
 use portolan_proto::envoy::core::TransportSocket;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::UpgradeConfig;
 use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch, Listener};
@@ -73,8 +73,7 @@ fn sockets(gateway: &Gateway, port: u16, default: IpAddr) -> Vec<(Name, SocketAd
 #[must_use]
 pub fn names(gateway: &Gateway, default: IpAddr) -> BTreeSet<(ResourceType, Name)> {
     let of_ports = gateway.ports.iter().flat_map(|(port, content)| {
-        let table = (!matches!(content, GatewayPort::Tcp(_) | GatewayPort::Tls(_)))
-            .then(|| (ResourceType::Route, name(&gateway.key, *port)));
+        let table = (content.is_http()).then(|| (ResourceType::Route, name(&gateway.key, *port)));
         let listeners = sockets(gateway, *port, default).into_iter();
         table.into_iter().chain(listeners.map(|(name, _)| (ResourceType::Listener, name)))
     });
@@ -90,7 +89,9 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<Made> {
     let mut put = |kind, name, encoded, tls| made.push(Made { kind, name, encoded, tls });
     for (port, content) in &gateway.ports {
         let table = name(&gateway.key, *port);
-        if let GatewayPort::Http(hosts) | GatewayPort::Https(hosts, _) = content {
+        if let GatewayPort::Http(hosts) | GatewayPort::Tls(GatewayTls { hosts, .. }) = content
+            && content.is_http()
+        {
             let config = RouteConfiguration {
                 name: table.to_string(),
                 virtual_hosts: hosts.iter().map(|host| route::host(host)).collect(),
@@ -136,36 +137,32 @@ fn socket(
     table: &Name,
     key: &GatewayKey,
 ) -> Listener {
-    let (filter, config) = match content {
-        GatewayPort::Http(_) | GatewayPort::Https(..) => {
-            let mut manager = listener::proxy_manager(name, listener::rds(table));
-            manager.normalize_path = Some(BoolValue { value: true });
-            manager.use_remote_address = Some(BoolValue { value: true });
-            manager.upgrade_configs = vec![UpgradeConfig {
-                upgrade_type: "websocket".to_owned(),
-                ..UpgradeConfig::default()
-            }];
-            (HTTP_FILTER, pack(&manager))
-        }
-        GatewayPort::Tcp(shares) => (TCP_FILTER, pack(&tcp_proxy(name, shares))),
-        // Each chain has its own.
-        GatewayPort::Tls(_) => (TCP_FILTER, Any::default()),
+    let http = || {
+        let mut manager = listener::proxy_manager(name, listener::rds(table));
+        manager.normalize_path = Some(BoolValue { value: true });
+        manager.use_remote_address = Some(BoolValue { value: true });
+        manager.upgrade_configs = vec![UpgradeConfig {
+            upgrade_type: "websocket".to_owned(),
+            ..UpgradeConfig::default()
+        }];
+        pack(&manager)
     };
     Listener {
         name: name.to_string(),
         address: Some(socket_address(address)),
         filter_chains: match content {
-            GatewayPort::Https(_, chains) => {
-                chains.iter().map(|chain| secured(chain, key, filter, &config)).collect()
+            GatewayPort::Http(_) => vec![listener::chain(HTTP_FILTER, http())],
+            GatewayPort::Tcp(shares) => {
+                vec![listener::chain(TCP_FILTER, pack(&tcp_proxy(name, shares)))]
             }
-            GatewayPort::Http(_) | GatewayPort::Tcp(_) => vec![listener::chain(filter, config)],
-            GatewayPort::Tls(chains) => {
-                chains.iter().map(|chain| by_name(name, chain, key)).collect()
+            GatewayPort::Tls(tls) => {
+                let secured = tls.chains.iter().map(|chain| secured(chain, key, http()));
+                secured.chain(tls.names.iter().map(|own| by_name(name, own, key))).collect()
             }
         },
         // By which Envoy finds the name that the client asks for.
         listener_filters: match content {
-            GatewayPort::Https(..) | GatewayPort::Tls(_) => vec![listener::tls_inspector()],
+            GatewayPort::Tls(_) => vec![listener::tls_inspector()],
             GatewayPort::Http(_) | GatewayPort::Tcp(_) => Vec::new(),
         },
         ..Listener::default()
@@ -173,7 +170,7 @@ fn socket(
 }
 
 /// A chain for clients that ask for its name.
-fn secured(chain: &GatewayChain, key: &GatewayKey, filter: &str, config: &Any) -> FilterChain {
+fn secured(chain: &GatewayChain, key: &GatewayKey, config: Any) -> FilterChain {
     let matched = chain.name.as_ref().map(|name| FilterChainMatch {
         server_names: vec![name.to_string()],
         ..FilterChainMatch::default()
@@ -186,7 +183,7 @@ fn secured(chain: &GatewayChain, key: &GatewayKey, filter: &str, config: &Any) -
             chain.clients.as_deref(),
             listener::HTTP_ALPN,
         )),
-        ..listener::chain(filter, config.clone())
+        ..listener::chain(HTTP_FILTER, config)
     }
 }
 

@@ -11,7 +11,7 @@ use portolan_model::traffic::{
     QueryMatch, RateLimit, Redirect, Respond, Route, RouteTable, ServerTls, Session, SessionBy,
     Share, SniChain, Substitution, TextMatch, TextTest, VirtualHost,
 };
-use portolan_model::{Gateway, GatewayKey, GatewayPort, GatewaySni};
+use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, GatewayTls};
 use portolan_xds::client::decode;
 use portolan_xds::resource::gateway::Made;
 use portolan_xds::resource::{ResourceType, gateway};
@@ -254,21 +254,16 @@ fn every_port_and_address_has_a_listener() {
         certificates: certificate.into_iter().map(Into::into).collect(),
         clients: certificate.map(|_| "clients:8443".into()),
     };
+    let tls = |names| GatewayPort::Tls(GatewayTls { names, ..GatewayTls::default() });
     let gateway = Gateway {
         addresses: vec![[10, 0, 0, 1].into(), [10, 0, 0, 2].into()],
         ports: [
             (80, GatewayPort::Http(Vec::new())),
             (90, GatewayPort::Tcp(shares())),
-            (
-                443,
-                GatewayPort::Tls(vec![
-                    sni(Some("a.test"), shares(), None),
-                    sni(None, Vec::new(), None),
-                ]),
-            ),
+            (443, tls(vec![sni(Some("a.test"), shares(), None), sni(None, Vec::new(), None)])),
             (
                 8443,
-                GatewayPort::Tls(vec![
+                tls(vec![
                     sni(Some("a.test"), shares(), Some("shop/cert")),
                     sni(
                         Some("b.test"),
@@ -276,6 +271,24 @@ fn every_port_and_address_has_a_listener() {
                         Some("shop/cert"),
                     ),
                 ]),
+            ),
+            (
+                9443,
+                GatewayPort::Tls(GatewayTls {
+                    hosts: Vec::new(),
+                    chains: vec![GatewayChain {
+                        name: Some("*.test".into()),
+                        certificates: vec!["shop/cert".into()],
+                        clients: None,
+                    }],
+                    names: vec![
+                        sni(Some("a.test"), shares(), None),
+                        GatewaySni {
+                            clients: None,
+                            ..sni(Some("b.test"), shares(), Some("shop/cert"))
+                        },
+                    ],
+                }),
             ),
         ]
         .into(),
@@ -312,6 +325,8 @@ fn every_port_and_address_has_a_listener() {
             ("gateway/shop/web#2:443", "10.0.0.2:443"),
             ("gateway/shop/web:8443", "10.0.0.1:8443"),
             ("gateway/shop/web#2:8443", "10.0.0.2:8443"),
+            ("gateway/shop/web:9443", "10.0.0.1:9443"),
+            ("gateway/shop/web#2:9443", "10.0.0.2:9443"),
         ]
     );
     let ListenerKind::Http { routes, options } = &found[1].2 else { panic!("{:?}", found[1]) };
@@ -336,6 +351,17 @@ fn every_port_and_address_has_a_listener() {
         assert_eq!(own.clients, ClientCertificates::Required(authorities));
     }
     assert_eq!(found[5].3, None, "TLS goes on");
+    let ListenerKind::Http { .. } = &found[9].2 else { panic!("{:?}", found[9]) };
+    let tls = found[9].3.as_ref().expect("TLS ends there");
+    let ends: Vec<&[Arc<str>]> = tls.chains.iter().map(|chain| &*chain.names).collect();
+    assert_eq!(ends, [&["*.test".into()], &["b.test".into()]]);
+    let beside: Vec<(SniChain, bool)> = (tls.beside.iter())
+        .flat_map(|beside| beside.chains.iter().map(|own| (own.to.clone(), own.ended)))
+        .collect();
+    assert_eq!(
+        beside,
+        [(chain(&["a.test"], shares()), false), (chain(&["b.test"], shares()), true)]
+    );
     let anywhere = Gateway { addresses: Vec::new(), ..gateway };
     assert_eq!(read(&anywhere)[0].1, "127.0.0.1:80");
 }

@@ -129,13 +129,71 @@ fn bytes_go_on_by_the_name_that_their_tls_asked_for() {
     let error = taken(vec![to("a.test", "a", None), to("b.test", "b", Some(1))]);
     let other = "l: filter_chains[1].filters: other than those of filter_chains[0]";
     assert_eq!(error.expect_err("refused"), other);
-    let error = taken(vec![to("a.test", "a", None), chain("b.test", None)]);
-    assert_eq!(error.expect_err("refused"), other);
     let raw = FilterChain { filter_chain_match: None, transport_socket: None, ..to("", "a", None) };
     let error = taken(vec![to("a.test", "a", None), to("b.test", "b", None), raw]);
     let clear = "l: filter_chains: bytes in the clear beside TLS that goes to other clusters: not \
                  supported";
     assert_eq!(error.expect_err("refused"), clear);
+}
+
+#[test]
+fn http_and_bytes_that_end_here_or_do_not_may_stand_at_one_listener() {
+    let filters = |cluster: &str| {
+        let cluster_specifier = Some(ClusterSpecifier::Cluster(cluster.into()));
+        let proxy = TcpProxy { cluster_specifier, ..TcpProxy::default() };
+        let config_type = Some(FilterConfig::TypedConfig(any(&proxy)));
+        vec![Filter { name: "f".into(), config_type }]
+    };
+    let http = |name: &str| chain(name, None);
+    let ends = |name: &str, cluster| FilterChain { filters: filters(cluster), ..chain(name, None) };
+    let passes =
+        |name: &str, cluster| FilterChain { transport_socket: None, ..ends(name, cluster) };
+    let passed_http = FilterChain { transport_socket: None, ..http("p.test") };
+    let clear = |chain: FilterChain| FilterChain {
+        filter_chain_match: None,
+        transport_socket: None,
+        ..chain
+    };
+    let read = |chains: Vec<FilterChain>| -> Result<(bool, usize, Vec<(String, bool)>), String> {
+        let decoded = decode::listener::decode(&any(&listener(chains)));
+        let (_, taken) = decoded.map_err(|error| error.to_string())?;
+        let socket = taken.expect("a socket").0;
+        let tls = socket.tls.expect("TLS");
+        let beside = tls.beside.iter().flat_map(|beside| &beside.chains);
+        let beside = beside.map(|own| (own.to.clusters[0].cluster.to_string(), own.ended));
+        let is_http = matches!(socket.kind, ListenerKind::Http { .. });
+        Ok((is_http, tls.chains.len(), beside.collect()))
+    };
+    let own = |cluster: &str, ended| (cluster.to_owned(), ended);
+    let refused = |what: &str| Err(format!("l: filter_chains: {what}: not supported"));
+    for (chains, expected) in [
+        (vec![http("a.test"), ends("b.test", "b")], Ok((true, 2, vec![own("b", true)]))),
+        (vec![ends("b.test", "b"), http("a.test")], Ok((true, 2, vec![own("b", true)]))),
+        (
+            vec![http("a.test"), passes("p.test", "p"), ends("b.test", "b"), http("c.test")],
+            Ok((true, 3, vec![own("p", false), own("b", true)])),
+        ),
+        (vec![ends("b.test", "b"), passes("p.test", "p")], Ok((false, 1, vec![own("p", false)]))),
+        (vec![http("a.test"), clear(http(""))], Ok((true, 1, vec![]))),
+        (
+            vec![http("a.test"), passed_http],
+            Err("l: filter_chains[1].filters: of TLS that is not ended there is no HTTP".to_owned()),
+        ),
+        (
+            vec![http("a.test"), ends("b.test", "b"), clear(http(""))],
+            refused("what is in the clear beside HTTP and bytes within TLS"),
+        ),
+        (
+            vec![http("a.test"), clear(ends("", "b"))],
+            refused("bytes in the clear beside HTTP within TLS"),
+        ),
+        (
+            vec![ends("b.test", "b"), passes("p.test", "p"), clear(ends("", "b"))],
+            refused("what is in the clear beside TLS that is not ended here"),
+        ),
+    ] {
+        assert_eq!(read(chains), expected);
+    }
 }
 
 #[test]

@@ -3,89 +3,130 @@
 use std::sync::Arc;
 
 use portolan_model::traffic::{
-    ListenerKind, ResourceName, RouteTable, ServerTls, SniChain, TcpOptions, TlsChain,
+    Beside, BesideChain, HttpOptions, ListenerKind, ResourceName, RouteTable, ServerTls, Share,
+    SniChain, TcpOptions, TlsChain,
 };
 use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch};
 
 use super::super::tls;
 use super::{Chains, End, Listed, RAW_BUFFER, filters, is_raw};
 
-/// What a chain ends in, with the table that it carries in itself.
-type Above = (ListenerKind, Option<RouteTable>);
+/// What HTTP chains end in, with the table that they carry in themselves.
+type Http = (ResourceName, Option<RouteTable>, HttpOptions);
 
 /// Chains that begin with TLS, told apart by the name that the client asks for, and one for what begins
-/// otherwise. Of HTTP all of them come to the same above it; bytes may go to other clusters by each.
+/// otherwise. Of HTTP all of them come to the same above it; bytes may go to other clusters by each, and
+/// TLS before bytes need not end here.
 pub(super) fn secured(
     listed: &[Listed<'_>],
     name: &ResourceName,
     headed: bool,
 ) -> Result<Chains, String> {
     let mut chains: Vec<TlsChain> = Vec::with_capacity(listed.len());
-    let mut above: Option<Above> = None;
-    let mut permissive = false;
-    let mut ends: Vec<SniChain> = Vec::with_capacity(listed.len());
+    let mut http: Option<Http> = None;
+    let mut options: Option<TcpOptions> = None;
+    let mut ends: Vec<BesideChain> = Vec::new();
+    // What is in the clear, with its clusters if it is no HTTP.
+    let mut clear: Option<Option<Vec<Share>>> = None;
     for (field, chain) in listed {
+        let other = || format!("{field}.filters: other than those of {}", listed[0].0);
         let said = chain.transport_socket.as_ref();
-        if is_raw(said) {
-            if permissive || !is_for_the_rest(chain) {
-                let only = "beside TLS only one other chain is supported, of transport_protocol";
-                return Err(format!("{field}: {only} {RAW_BUFFER:?} or without conditions"));
-            }
-            permissive = true;
-        } else {
-            let names = server_names(&format!("{field}.filter_chain_match"), chain)?;
-            let chain_of = tls::downstream(&format!("{field}.transport_socket"), said, names)?;
+        let (is_raw, is_for_tls) = (is_raw(said), is_for_tls(chain));
+        if is_raw && !is_for_tls && (clear.is_some() || !is_for_the_rest(chain)) {
+            let only = "beside TLS only one other chain is supported, of transport_protocol";
+            return Err(format!("{field}: {only} {RAW_BUFFER:?} or without conditions"));
+        }
+        let mut names = Vec::new();
+        if !is_raw || is_for_tls {
+            names = server_names(&format!("{field}.filter_chain_match"), chain)?;
+        }
+        if !is_raw {
+            let socket = format!("{field}.transport_socket");
+            let chain_of = tls::downstream(&socket, said, names.clone())?;
             let first: &TlsChain = chains.first().unwrap_or(&chain_of);
             let demands = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
             if demands(first) != demands(&chain_of) {
                 // Requests of all chains go by the same routes: whoever came by the chain that asks
                 // for less would be where the other one's clients are let in alone.
                 let what = "another demand on clients' certificates than";
-                return Err(format!("{field}.transport_socket: {what} {}", listed[0].0));
+                return Err(format!("{socket}: {what} {}", listed[0].0));
             }
             chains.push(chain_of);
         }
-        let own = match filters(field, chain, name)? {
-            End::Http(routes, table, options) => (ListenerKind::Http { routes, options }, table),
-            End::Tcp(clusters, options) => {
-                let names = chains.last().map(|chain| chain.names.clone()).unwrap_or_default();
-                ends.push(SniChain { names, clusters: clusters.clone() });
-                (ListenerKind::Tcp { clusters, options }, None)
+        let end = filters(field, chain, name)?;
+        let in_the_clear = is_raw && !is_for_tls;
+        if in_the_clear {
+            clear = Some(match &end {
+                End::Http(..) => None,
+                End::Tcp(clusters, _) => Some(clusters.clone()),
+            });
+        }
+        match end {
+            End::Http(..) if is_raw && is_for_tls => {
+                return Err(format!("{field}.filters: of TLS that is not ended there is no HTTP"));
             }
-        };
-        match &above {
-            Some(first) if !comes_to_the_same(first, &own) => {
-                return Err(format!("{field}.filters: other than those of {}", listed[0].0));
+            End::Http(routes, table, own) => {
+                let own = (routes, table, own);
+                if http.get_or_insert_with(|| own.clone()) != &own {
+                    return Err(other());
+                }
             }
-            Some(_) => {}
-            None => above = Some(own),
+            End::Tcp(clusters, own) => {
+                if options.get_or_insert_with(|| own.clone()) != &own {
+                    return Err(other());
+                }
+                if !in_the_clear {
+                    ends.push(BesideChain { to: SniChain { names, clusters }, ended: !is_raw });
+                }
+            }
         }
     }
-    let Some((kind, table)) = above else { return Err("filter_chains: missing".to_owned()) };
-    let kind = match kind {
-        ListenerKind::Tcp { clusters, options }
-            if ends.iter().any(|end| end.clusters != clusters) =>
-        {
-            if permissive {
-                let what = "bytes in the clear beside TLS that goes to other clusters";
-                return Err(format!("filter_chains: {what}: not supported"));
-            }
-            ListenerKind::ByName { chains: ends, options }
-        }
-        kind => kind,
+    let passes = ends.iter().any(|end| !end.ended);
+    let refused = |what: &str| Err(format!("filter_chains: {what}: not supported"));
+    let beside = |chains: Vec<BesideChain>| {
+        let options = options.clone().unwrap_or_default();
+        (!chains.is_empty()).then(|| Box::new(Beside { chains, options }))
     };
-    Ok(Chains { kind, table, headed, tls: Some(ServerTls { chains, permissive }) })
-}
-
-/// Whether two chains may stand at a listener: what is done with HTTP is the same, and of bytes all but
-/// where they go.
-fn comes_to_the_same(one: &Above, other: &Above) -> bool {
-    match (&one.0, &other.0) {
-        (ListenerKind::Tcp { options, .. }, ListenerKind::Tcp { options: own, .. }) => {
-            options == own
+    let permissive = clear.is_some();
+    let (kind, table, beside) = match (http, clear) {
+        (Some(_), Some(Some(_))) | (Some(_), Some(None)) if !ends.is_empty() => {
+            return refused("what is in the clear beside HTTP and bytes within TLS");
         }
-        _ => one == other,
-    }
+        (Some(_), Some(Some(_))) => {
+            return refused("bytes in the clear beside HTTP within TLS");
+        }
+        (Some((routes, table, options)), _) => {
+            (ListenerKind::Http { routes, options }, table, beside(ends))
+        }
+        (None, Some(_)) if passes => {
+            return refused("what is in the clear beside TLS that is not ended here");
+        }
+        (None, Some(clear)) => {
+            let clusters = clear.unwrap_or_default();
+            if ends.iter().any(|end| end.to.clusters != clusters) {
+                return refused("bytes in the clear beside TLS that goes to other clusters");
+            }
+            let options = options.unwrap_or_default();
+            (ListenerKind::Tcp { clusters, options }, None, None)
+        }
+        (None, None) => {
+            let (own, passed): (Vec<_>, Vec<_>) = ends.into_iter().partition(|end| end.ended);
+            let beside = beside(passed);
+            let options = options.unwrap_or_default();
+            let kind = match own.first() {
+                None => return Err("filter_chains: missing".to_owned()),
+                Some(first) if own.iter().all(|end| end.to.clusters == first.to.clusters) => {
+                    ListenerKind::Tcp { clusters: first.to.clusters.clone(), options }
+                }
+                Some(_) => {
+                    let chains = own.into_iter().map(|end| end.to).collect();
+                    ListenerKind::ByName { chains, options }
+                }
+            };
+            (kind, None, beside)
+        }
+    };
+    Ok(Chains { kind, table, headed, tls: Some(ServerTls { chains, permissive, beside }) })
 }
 
 /// Whether a chain is for what begins with TLS, by its conditions.
