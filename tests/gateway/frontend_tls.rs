@@ -37,9 +37,7 @@ const ENDS: &str = "---
   {name: a, port: $PORT, protocol: TLS, hostname: a.test, tls: {certificateRefs: [{name: a}]}},
   {name: b, port: $PORT, protocol: TLS, hostname: '*.b.test', tls: {certificateRefs: [{name: b}]}},
   {name: c, port: $PORT, protocol: TLS, hostname: c.test, tls: {certificateRefs: [{name: b}]}},
-  {name: empty, port: $PORT, protocol: TLS, hostname: empty.b.test, tls: {certificateRefs: [{name: b}]}},
-  {name: ends, port: 1, protocol: TLS, tls: {certificateRefs: [{name: a}]}},
-  {name: passes, port: 1, protocol: TLS, hostname: d.test, tls: {mode: Passthrough}}]}, kind: Gateway}
+  {name: empty, port: $PORT, protocol: TLS, hostname: empty.b.test, tls: {certificateRefs: [{name: b}]}}]}, kind: Gateway}
 ---
 {apiVersion: gateway.networking.k8s.io/v1, kind: TLSRoute, metadata: {name: a, namespace: $NS}, spec: {parentRefs: [{name: gw, sectionName: a}], hostnames: [a.test], rules: [{backendRefs: [{name: v1, port: 8080}]}]}}
 ---
@@ -203,10 +201,9 @@ async fn tls_ends_before_bytes_that_go_by_name() {
             assert_eq!(answers(at, name, &client).await.as_deref(), expected, "{name}");
         }
         let rows = world.rows("gateways").await;
-        for (listener, holds) in [("a", true), ("c", true), ("ends", false), ("passes", false)] {
+        for listener in ["a", "b", "c", "empty"] {
             let row = rows.iter().find(|row| row["listener"] == listener).expect("a row");
-            assert_eq!(crate::has(row, "Programmed=True"), holds, "{row}");
-            assert_eq!(crate::has(row, "Accepted=ProtocolConflict"), !holds, "{row}");
+            assert!(crate::has(row, "Programmed=True"), "{row}");
         }
     }
 }

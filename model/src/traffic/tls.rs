@@ -227,17 +227,6 @@ pub fn narrowest<'a>(
 }
 
 impl ClientTls {
-    /// Where the bytes of a client go that asks for this name, in lower case; `None`: they are what the
-    /// listener is for.
-    #[must_use]
-    pub fn beside(&self, asked: Option<&str>) -> Option<&BesideChain> {
-        let beside = self.beside.as_ref()?;
-        let others = beside.chains.iter().map(|chain| &*chain.to.names);
-        let own = self.chains.iter().map(|chain| &*chain.names);
-        // Of equals the first.
-        beside.chains.get(narrowest(others.chain(own), asked)?)
-    }
-
     /// Names of all secrets it needs.
     pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
         let authorities = match &self.trusted {
@@ -278,6 +267,17 @@ impl ServerTls {
     #[must_use]
     pub fn chain(&self, asked: Option<&str>) -> Option<usize> {
         narrowest(self.chains.iter().map(|chain| &*chain.names), asked)
+    }
+
+    /// Where the bytes of a client go that asks for this name, in lower case; `None`: they are what the
+    /// listener is for.
+    #[must_use]
+    pub fn beside(&self, asked: Option<&str>) -> Option<&BesideChain> {
+        let beside = self.beside.as_ref()?;
+        let others = beside.chains.iter().map(|chain| &*chain.to.names);
+        let own = self.chains.iter().map(|chain| &*chain.names);
+        // Of equals the first.
+        beside.chains.get(narrowest(others.chain(own), asked)?)
     }
 
     /// Names of all secrets it needs.
