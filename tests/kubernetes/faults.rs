@@ -40,30 +40,36 @@ async fn scenario(server: ApiServer, what: &str) {
 
 #[tokio::test(start_paused = true)]
 async fn every_fault_at_every_call_is_survived_and_nothing_is_lost() {
-    let (mut tried, mut met) = (0, 0);
-    for streaming in [true, false] {
-        let new = |gone| ApiServer::new().streaming_lists(streaming).gone_as_status(gone);
-        let mut calls = 0;
-        for gone in [true, false] {
-            let sound = new(gone);
-            scenario(sound.clone(), "no fault").await;
-            calls = calls.max(sound.call_count());
-        }
-        for (i, fault) in Fault::one_of_each().into_iter().enumerate() {
-            for call in 0..calls {
-                // How a history that is forgotten is told comes in turn.
-                let gone = (i + call) % 2 == 0;
-                let server = new(gone);
-                server.fail(call, fault.clone());
-                let what = format!("{fault:?} at call {call}, streaming {streaming}, gone {gone}");
-                scenario(server.clone(), &what).await;
-                tried += 1;
-                // A life may be over just before its last calls.
-                met += usize::from(server.call_count() > call);
-            }
+    every_fault(false).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_of_a_server_whose_lists_are_streamed() {
+    every_fault(true).await;
+}
+
+async fn every_fault(streaming: bool) {
+    let new = |gone| ApiServer::new().streaming_lists(streaming).gone_as_status(gone);
+    let (mut tried, mut met, mut calls) = (0, 0, 0);
+    for gone in [true, false] {
+        let sound = new(gone);
+        scenario(sound.clone(), "no fault").await;
+        calls = calls.max(sound.call_count());
+    }
+    for (i, fault) in Fault::one_of_each().into_iter().enumerate() {
+        for call in 0..calls {
+            // How a history that is forgotten is told comes in turn.
+            let gone = (i + call) % 2 == 0;
+            let server = new(gone);
+            server.fail(call, fault.clone());
+            let what = format!("{fault:?} at call {call}, streaming {streaming}, gone {gone}");
+            scenario(server.clone(), &what).await;
+            tried += 1;
+            // A life may be over just before its last calls.
+            met += usize::from(server.call_count() > call);
         }
     }
-    assert!(met > 500 && met * 100 >= tried * 95, "{met} of {tried} faults were met");
+    assert!(met > 250 && met * 100 >= tried * 95, "{met} of {tried} faults were met");
 }
 
 #[tokio::test(start_paused = true)]

@@ -154,7 +154,9 @@ fn http_and_bytes_that_end_here_or_do_not_may_stand_at_one_listener() {
         transport_socket: None,
         ..chain
     };
-    let read = |chains: Vec<FilterChain>| -> Result<(bool, usize, Vec<(String, bool)>), String> {
+    /// Whether it is HTTP, how many chains end TLS, and what is beside.
+    type Read = (bool, usize, Vec<(String, bool)>);
+    let read = |chains: Vec<FilterChain>| -> Result<Read, String> {
         let decoded = decode::listener::decode(&any(&listener(chains)));
         let (_, taken) = decoded.map_err(|error| error.to_string())?;
         let socket = taken.expect("a socket").0;
