@@ -82,6 +82,9 @@ pub(super) async fn run(
         source.tap(tap);
         copies.push(copy);
     }
+    // The endpoint of the first try may never take it.
+    let ahead = poll_fn(|cx| Poll::Ready(source.read_ahead(cx))).await;
+    ahead.map_err(|error| Fail::unread(&error))?;
     let source = RefCell::new(source);
     let race = Race {
         speaks: answer.speaks,
@@ -109,7 +112,8 @@ pub(super) async fn run(
                 *race.active.borrow_mut() = Some(forward.begin(&state)?);
             }
             let failed = last.as_ref().filter(|_| why == Why::Failed);
-            let is_free = source.try_borrow().is_ok_and(|source| source.can_rewind());
+            let is_free =
+                why == Why::First || source.try_borrow().is_ok_and(|source| source.can_rewind());
             let is_readable = is_free || copies.last().is_some_and(copied::Copied::is_whole);
             if why == Why::Slow && !is_readable {
                 next = Some((at + delay, why));
@@ -129,7 +133,7 @@ pub(super) async fn run(
                 forward.account.on_cluster(&state);
                 forward.account.on_try(&endpoint, since);
                 let at = (Rc::clone(&state), Rc::clone(&endpoint));
-                let future = one(&forward, at, number, permit, copy, &source, &race);
+                let future = one(&forward, at, (number, length), permit, copy, &source, &race);
                 running.push(Running { number, endpoint, state, since, future });
                 next = (tried.len() < most).then(|| (since + delay, Why::Slow));
             }
@@ -261,7 +265,7 @@ fn leave(
 fn one<'f>(
     forward: &Forward<'f>,
     (state, endpoint): (Rc<ClusterState>, Rc<Endpoint>),
-    number: usize,
+    (number, length): (usize, Length),
     permit: Option<Permit>,
     copy: Option<copied::Copied>,
     source: &'f RefCell<&mut Source<'_>>,
@@ -295,7 +299,7 @@ fn one<'f>(
                 &mut **held
             }
         };
-        let (first, length) = (number == 0, source.length());
+        let first = number == 0;
         let attempt =
             forward.attempt(&state, &mut trying, first, permit, length, source, &mut stage);
         let attempted = attempt.await;
