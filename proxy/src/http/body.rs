@@ -5,6 +5,7 @@
 
 pub(crate) mod copied;
 mod download;
+mod shared;
 mod upload;
 
 use std::io;
@@ -18,6 +19,7 @@ use crate::http2;
 use crate::message::Fields;
 
 pub(crate) use download::Download;
+pub(crate) use shared::Shared;
 pub(crate) use upload::{LOOK, Source, Upload};
 
 /// Why a body could not be read.

@@ -18,7 +18,7 @@ use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
 use super::answering::Answering;
-use super::body::{Incoming, Source, copied};
+use super::body::{Shared, Source};
 use super::exchange::Fail;
 use super::forward::Forward;
 use super::retrying::{self, Ended, Tried};
@@ -50,8 +50,8 @@ enum Event {
     Won(usize),
     /// It is time for another try.
     Due,
-    /// The client is gone.
-    Gone,
+    /// The client is gone, or its body cannot be read.
+    Gone(Fail),
 }
 
 /// Why another try is made.
@@ -75,17 +75,7 @@ pub(super) async fn run(
     let attempts = forward.way.retries.as_ref().map_or(0, |retries| retries.attempts);
     let most = usize::try_from(attempts).unwrap_or(0) + 1;
     let length = source.length();
-    // A try reads the client's body unless another one does.
-    let mut copies: Vec<copied::Copied> = Vec::new();
-    for _ in 1..most {
-        let (tap, copy) = copied::channel(length);
-        source.tap(tap);
-        copies.push(copy);
-    }
-    // The endpoint of the first try may never take it.
-    let ahead = poll_fn(|cx| Poll::Ready(source.read_ahead(cx))).await;
-    ahead.map_err(|error| Fail::unread(&error))?;
-    let source = RefCell::new(source);
+    let mut body = Shared::new(source, most);
     let race = Race {
         speaks: answer.speaks,
         answer: RefCell::new(Some(answer)),
@@ -112,28 +102,24 @@ pub(super) async fn run(
                 *race.active.borrow_mut() = Some(forward.begin(&state)?);
             }
             let failed = last.as_ref().filter(|_| why == Why::Failed);
-            let is_free =
-                why == Why::First || source.try_borrow().is_ok_and(|source| source.can_rewind());
-            let is_readable = is_free || copies.last().is_some_and(copied::Copied::is_whole);
-            if why == Why::Slow && !is_readable {
+            let is_ready = body.is_ready(!running.is_empty());
+            if why == Why::Slow && !is_ready {
                 next = Some((at + delay, why));
                 continue;
             }
-            let endpoint = if is_readable { forward.pick(&state, &tried, failed) } else { None };
+            let endpoint = if is_ready { forward.pick(&state, &tried, failed) } else { None };
             let permit = endpoint.is_some().then(|| leave(&mut forward, &state, why, failed));
-            if let (Some(endpoint), Some(Ok(permit))) = (endpoint, permit) {
+            if let (Some(endpoint), Some(Ok(permit))) = (endpoint, permit)
+                && let Some(source) = body.take()
+            {
                 let number = tried.len();
                 tried.push(endpoint.address);
                 race.begun.set(tried.len());
-                let copy = if is_free { None } else { copies.pop() };
-                if number > 0 && is_free {
-                    source.borrow_mut().rewind();
-                }
                 let since = Instant::now();
                 forward.account.on_cluster(&state);
                 forward.account.on_try(&endpoint, since);
                 let at = (Rc::clone(&state), Rc::clone(&endpoint));
-                let future = one(&forward, at, (number, length), permit, copy, &source, &race);
+                let future = one(&forward, at, (number, length), permit, source, &race);
                 running.push(Running { number, endpoint, state, since, future });
                 next = (tried.len() < most).then(|| (since + delay, Why::Slow));
             }
@@ -146,7 +132,7 @@ pub(super) async fn run(
             sleep.as_mut().reset(at);
         }
         let event = poll_fn(|cx| {
-            let event = poll(cx, &mut running, &race, &source);
+            let event = poll(cx, &mut running, &race, &mut body);
             match event {
                 Poll::Pending if next.is_some() => sleep.as_mut().poll(cx).map(|()| Event::Due),
                 event => event,
@@ -154,17 +140,14 @@ pub(super) async fn run(
         });
         match event.await {
             Event::Due => {}
-            Event::Gone => return Err(Fail::Client),
+            Event::Gone(fail) => return Err(fail),
             Event::Won(i) => {
                 let winner = running.swap_remove(i);
                 next = None;
                 for other in running.drain(..) {
                     forward.account.on_given_up(other.endpoint.address, other.since);
                 }
-                // Nobody reads the client's body any more, unless the winner does.
-                if let Ok(mut source) = source.try_borrow_mut() {
-                    source.settle();
-                }
+                body.settle();
                 running.push(winner);
             }
             Event::Ended(i, (attempted, granted)) => {
@@ -208,12 +191,12 @@ pub(super) async fn run(
     }
 }
 
-/// Looks at every try, and at the client while none of them does.
+/// Looks at every try, and at the client.
 fn poll(
     cx: &mut Context<'_>,
     running: &mut [Running<'_>],
     race: &Race<'_, '_>,
-    source: &RefCell<&mut Source<'_>>,
+    body: &mut Shared<'_, '_>,
 ) -> Poll<Event> {
     let was_won = race.is_won();
     for (i, one) in running.iter_mut().enumerate() {
@@ -228,14 +211,9 @@ fn poll(
         && (matches!(answer.out.poll_flush(cx), Poll::Ready(Err(_)))
             || answer.out.poll_refused(cx).is_ready())
     {
-        return Poll::Ready(Event::Gone);
+        return Poll::Ready(Event::Gone(Fail::Client));
     }
-    if let Ok(mut source) = source.try_borrow_mut()
-        && source.poll_gone(cx).is_ready()
-    {
-        return Poll::Ready(Event::Gone);
-    }
-    Poll::Pending
+    body.poll(cx).map(|error| Event::Gone(error.map_or(Fail::Client, |error| Fail::unread(&error))))
 }
 
 /// Leave for a try.
@@ -257,25 +235,19 @@ fn leave(
     Ok(Some(permit))
 }
 
-/// A try. `copy`: the body, where another try reads the client's.
-#[expect(
-    clippy::await_holding_refcell_ref,
-    reason = "who finds it borrowed goes by a copy, or waits"
-)]
+/// A try.
 fn one<'f>(
     forward: &Forward<'f>,
     (state, endpoint): (Rc<ClusterState>, Rc<Endpoint>),
     (number, length): (usize, Length),
     permit: Option<Permit>,
-    copy: Option<copied::Copied>,
-    source: &'f RefCell<&mut Source<'_>>,
+    mut source: Source<'static>,
     race: &'f Race<'_, '_>,
 ) -> Pin<Box<dyn Future<Output = Outcome> + 'f>> {
     let Forward { shared, way, asked, deadline, account, trailers, .. } = *forward;
     let mut head = forward.head.clone();
     Box::pin(async move {
-        let tries = number + 1;
-        let (upgrade, granted, head) = (None, None, &mut head);
+        let (tries, upgrade, granted, head) = (number + 1, None, None, &mut head);
         let mut forward = Forward {
             shared,
             way,
@@ -289,19 +261,9 @@ fn one<'f>(
             granted,
         };
         let mut trying = Trying::begin(&endpoint, shared, account, None);
-        let mut stage = Stage::Beside(race);
-        let mut copied = copy.map(|copy| Source::new(Incoming::Copied(copy)));
-        let mut held;
-        let source = match &mut copied {
-            Some(copied) => copied,
-            None => {
-                held = source.borrow_mut();
-                &mut **held
-            }
-        };
-        let first = number == 0;
+        let (first, mut stage) = (number == 0, Stage::Beside(race));
         let attempt =
-            forward.attempt(&state, &mut trying, first, permit, length, source, &mut stage);
+            forward.attempt(&state, &mut trying, first, permit, length, &mut source, &mut stage);
         let attempted = attempt.await;
         if let Err(Ended::Tried(failed)) = &attempted {
             trying.on_failed(failed.failure.cause);

@@ -233,6 +233,7 @@ async fn an_endpoint_that_lets_connections_hang_is_left_for_another_in_time() {
         let proxy = start(hedged(&[at, group.addresses()[0]], upstream, 1)).await;
         // Of one worker, which goes by its endpoints in turn.
         let mut connection = Client::connect(client, proxy.web()).await;
+        let mut took = Vec::new();
         for size in [0, 2, 50_000, 2] {
             let text = "x".repeat(size);
             let began = Instant::now();
@@ -241,8 +242,16 @@ async fn an_endpoint_that_lets_connections_hang_is_left_for_another_in_time() {
             assert_eq!(answer.status, 200, "{client:?} -> {upstream:?} {size}");
             assert!(answer.text().contains(&text), "{client:?} -> {upstream:?} {size}");
             assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
+            took.push(began.elapsed());
         }
-        assert!(proxy.metric("portolan_proxy_hedges_total ") > 0, "{client:?} -> {upstream:?}");
+        let metrics = [
+            "hedges_total ",
+            "retries_total ",
+            "upstream_connects_total ",
+            "upstream_connect_failures_total ",
+        ];
+        let metrics = metrics.map(|name| (name, proxy.metric(&format!("portolan_proxy_{name}"))));
+        assert!(metrics[0].1 > 0, "{client:?} -> {upstream:?}: {metrics:?} {took:?}");
         proxy.finish().await;
     }
 }

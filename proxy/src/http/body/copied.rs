@@ -62,14 +62,21 @@ impl Tap {
         if shared.state != State::Open {
             return;
         }
-        let cost = piece.len() + PIECE;
-        if shared.bytes + cost > MAX_WAITING {
+        if shared.bytes + piece.len() + PIECE > MAX_WAITING {
             shared.end(State::Cut);
             return;
         }
-        shared.bytes += cost;
-        shared.waiting.push_back(piece.clone());
-        shared.wake();
+        shared.push(piece);
+    }
+
+    /// The same for one that is waited for: whoever reads the body reads no more than there is room for.
+    pub(super) fn data_in_turn(&self, piece: &Bytes) {
+        self.shared.borrow_mut().push(piece);
+    }
+
+    /// Whether all that was read has been taken.
+    pub(super) fn is_idle(&self) -> bool {
+        self.shared.borrow().waiting.is_empty()
     }
 
     /// The end was read.
@@ -94,6 +101,12 @@ impl Drop for Tap {
 impl Shared {
     fn end(&mut self, state: State) {
         self.state = state;
+        self.wake();
+    }
+
+    fn push(&mut self, piece: &Bytes) {
+        self.bytes += piece.len() + PIECE;
+        self.waiting.push_back(piece.clone());
         self.wake();
     }
 
@@ -129,9 +142,9 @@ impl Copied {
         shared.state == State::Ended && shared.waiting.is_empty() && shared.trailers.is_none()
     }
 
-    /// Whether all of the body was read, and is here.
-    pub(crate) fn is_whole(&self) -> bool {
-        self.shared.borrow().state == State::Ended
+    /// Whether nothing of what was read is missing here.
+    pub(super) fn is_sound(&self) -> bool {
+        self.shared.borrow().state != State::Cut
     }
 
     pub(super) fn length(&self) -> Length {
@@ -178,9 +191,16 @@ mod tests {
         let cut = ReadError::Incomplete.to_string();
         let (tap, mut copied) = channel(Length::Chunked);
         tap.data(&Bytes::from(vec![0; MAX_WAITING - PIECE]));
+        assert!(copied.is_sound() && !tap.is_idle());
         tap.data(&Bytes::from_static(b"a"));
         tap.end(None);
         assert_eq!(read(&mut copied), cut);
+        // Unless somebody waits for it.
+        let (tap, mut copied) = channel(Length::Chunked);
+        tap.data_in_turn(&Bytes::from(vec![b'a'; 2 * MAX_WAITING]));
+        assert!(copied.is_sound());
+        assert_eq!(read(&mut copied).len(), 2 * MAX_WAITING);
+        assert!(tap.is_idle());
         let (tap, mut copied) = channel(Length::Known(9));
         tap.data(&Bytes::from_static(b"a"));
         drop(tap);
@@ -190,7 +210,7 @@ mod tests {
         let mut trailers = Fields::default();
         trailers.push(b"x", b"y");
         tap.end(Some(&trailers));
-        assert!(copied.is_whole() && !copied.is_over());
+        assert!(copied.is_sound() && !copied.is_over());
         assert!(copied.take_trailers() == Some(trailers) && copied.is_over());
         let (tap, mut copied) = channel(Length::None);
         drop(tap);

@@ -139,29 +139,20 @@ impl<'a> Source<'a> {
         Poll::Ready(Ok(piece))
     }
 
-    /// Reads what is there of the body without waiting, as far as it can be sent again, before the first
-    /// try has it.
-    pub(crate) fn read_ahead(&mut self, cx: &mut Context<'_>) -> Result<(), ReadError> {
-        while !self.spent {
-            let Poll::Ready(piece) = self.incoming.poll_data(cx) else { break };
-            let Some(piece) = piece.inspect_err(|_| self.failed = true)? else {
-                self.trailers();
-                break;
-            };
-            self.bytes += u64::try_from(piece.len()).unwrap_or(0);
-            self.held += piece.len();
-            self.taps.iter().for_each(|tap| tap.data(&piece));
-            self.kept_bytes += piece.len();
-            // Nobody has had it: it is kept for one try at least.
-            self.spent = self.kept_bytes > REPLAY;
-            self.kept.push(piece);
-        }
-        self.rewind();
-        Ok(())
+    /// The next piece, for somebody who keeps what is to be sent again: `None` at the end. The sender may
+    /// send as much again at once.
+    pub(super) fn poll_piece(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Option<Bytes>, ReadError>> {
+        self.spent = true;
+        let piece = ready!(self.poll_data(cx));
+        self.incoming.release(std::mem::take(&mut self.held));
+        Poll::Ready(piece)
     }
 
     /// The trailers, once the data has ended.
-    fn trailers(&mut self) -> Option<&Fields> {
+    pub(super) fn trailers(&mut self) -> Option<&Fields> {
         if let Some(mut trailers) = self.incoming.take_trailers() {
             passing::trailers(&mut trailers);
             self.trailers = Some(trailers);
