@@ -42,7 +42,7 @@ use crate::worker::endpoint::Endpoint;
 use crate::worker::shared::Shared;
 
 /// Tries of one request without a policy, the first included.
-const MAX_TRIES: usize = 3;
+pub(super) const MAX_TRIES: usize = 3;
 
 /// A request on its way.
 pub(super) struct Forward<'a> {
@@ -69,7 +69,9 @@ impl Forward<'_> {
         source: &mut Source<'_>,
         answer: &mut Answering<'_>,
     ) -> Result<(), Fail> {
+        // Who waits to be asked for the body is to hear from the one endpoint that asks.
         if self.upgrade.is_none()
+            && self.head.fields.get(Known::Expect).is_none()
             && let Some(delay) = self.way.retries.as_ref().and_then(Retries::hedges_after)
         {
             return Box::pin(hedge::run(self, delay, source, answer)).await;
@@ -278,8 +280,8 @@ impl Forward<'_> {
         let connection = Box::pin(upstream::connect_or_wait(state, endpoint, self.shared)).await;
         let connection = connection.map_err(|failure| tried(failure, false))?;
         self.account.on_connected();
-        // The endpoint is there: from here on this is a request like any other.
-        drop(retry);
+        // The endpoint is there: from here on this is a request like any other, unless others have it, too.
+        let _retry = retry.filter(|_| matches!(stage, Stage::Beside(_)));
         self.over_http1(state, trying, connection, false, length, source, stage).await
     }
 

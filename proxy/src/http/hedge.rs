@@ -20,15 +20,19 @@ use tokio::time::{Instant, sleep_until};
 use super::answering::Answering;
 use super::body::{Shared, Source};
 use super::exchange::Fail;
-use super::forward::Forward;
+use super::forward::{Forward, MAX_TRIES};
 use super::retrying::{self, Ended, Tried};
 use super::stage::{Race, Stage};
 use super::trying::Trying;
+use crate::health::outcome::Outcome as Outlier;
 use crate::http1::Length;
 use crate::limit::breaker::Permit;
 use crate::metrics::cluster::Retried;
 use crate::worker::cluster::ClusterState;
 use crate::worker::endpoint::Endpoint;
+
+/// The shortest time of a try.
+const LEAST_DELAY: Duration = Duration::from_millis(1);
 
 /// What became of a try, and leave for another one in its place.
 type Outcome = (Result<(), Ended>, Option<Permit>);
@@ -39,7 +43,19 @@ struct Running<'f> {
     endpoint: Rc<Endpoint>,
     state: Rc<ClusterState>,
     since: Instant,
+    worker: usize,
+    /// Whether it was said of the endpoint that it takes too long.
+    late: Rc<Cell<bool>>,
     future: Pin<Box<dyn Future<Output = Outcome> + 'f>>,
+}
+
+impl Running<'_> {
+    /// Says once of its endpoint that it takes too long, in the place of what it will have answered.
+    fn tell_late(&self) {
+        if !self.late.replace(true) {
+            self.endpoint.report(self.worker, Outlier::LocalError);
+        }
+    }
 }
 
 /// What there is to do next.
@@ -73,7 +89,9 @@ pub(super) async fn run(
     answer: &mut Answering<'_>,
 ) -> Result<(), Fail> {
     let attempts = forward.way.retries.as_ref().map_or(0, |retries| retries.attempts);
-    let most = usize::try_from(attempts).unwrap_or(0) + 1;
+    let attempts = usize::try_from(attempts).unwrap_or(0);
+    let most = MAX_TRIES.max(attempts + 1);
+    let delay = delay.max(LEAST_DELAY);
     let length = source.length();
     let mut body = Shared::new(source, most);
     let race = Race {
@@ -102,12 +120,18 @@ pub(super) async fn run(
                 *race.active.borrow_mut() = Some(forward.begin(&state)?);
             }
             let failed = last.as_ref().filter(|_| why == Why::Failed);
-            let is_ready = body.is_ready(!running.is_empty());
-            if why == Why::Slow && !is_ready {
-                next = Some((at + delay, why));
-                continue;
+            let beside = !running.is_empty();
+            let is_ready = body.is_ready(beside);
+            if why == Why::Slow {
+                running.iter().filter(|one| one.since + delay <= at).for_each(Running::tell_late);
+                if !is_ready {
+                    next = Some((at + delay, why));
+                    continue;
+                }
             }
-            let endpoint = if is_ready { forward.pick(&state, &tried, failed) } else { None };
+            // No endpoint gets it that still has it.
+            let again = failed.filter(|_| !beside);
+            let endpoint = if is_ready { forward.pick(&state, &tried, again) } else { None };
             let permit = endpoint.is_some().then(|| leave(&mut forward, &state, why, failed));
             if let (Some(endpoint), Some(Ok(permit))) = (endpoint, permit)
                 && let Some(source) = body.take()
@@ -115,13 +139,15 @@ pub(super) async fn run(
                 let number = tried.len();
                 tried.push(endpoint.address);
                 race.begun.set(tried.len());
-                let since = Instant::now();
+                let mut trying = Trying::begin(&endpoint, forward.shared, forward.account, None);
+                let (late, since) = (trying.late(), trying.load.since());
                 forward.account.on_cluster(&state);
                 forward.account.on_try(&endpoint, since);
-                let at = (Rc::clone(&state), Rc::clone(&endpoint));
-                let future = one(&forward, at, (number, length), permit, source, &race);
-                running.push(Running { number, endpoint, state, since, future });
-                next = (tried.len() < most).then(|| (since + delay, Why::Slow));
+                let worker = forward.shared.number;
+                let at = Rc::clone(&state);
+                let future = one(&forward, at, (number, length), permit, source, trying, &race);
+                running.push(Running { number, endpoint, state, since, worker, late, future });
+                next = (tried.len() <= attempts).then(|| (since + delay, Why::Slow));
             }
             if running.is_empty() {
                 return Err(Fail::Local(retrying::given_up(forward.asked, last)));
@@ -174,16 +200,20 @@ pub(super) async fn run(
                 };
                 let at = (ended.endpoint.address, ended.since);
                 forward.account.on_one_failed(at, &failed.failure, failed.reused);
-                forward.granted = granted;
-                let again = forward.granted.is_some()
+                let again = granted.is_some()
                     || tried.len() < most
                         && forward.is_reason(&failed.failure, tried.len(), length == Length::None);
                 if again {
                     let pause = forward.pause(&failed, tried.len()).unwrap_or_default();
                     next = Some((Instant::now() + pause, Why::Failed));
+                    forward.granted = granted;
                 }
-                last = Some(failed);
-                if running.is_empty() && !again {
+                // One that is to come has a reason already.
+                let is_due = matches!(next, Some((_, Why::Failed)));
+                if again || !is_due {
+                    last = Some(failed);
+                }
+                if running.is_empty() && !is_due {
                     return Err(Fail::Local(retrying::given_up(forward.asked, last)));
                 }
             }
@@ -238,10 +268,11 @@ fn leave(
 /// A try.
 fn one<'f>(
     forward: &Forward<'f>,
-    (state, endpoint): (Rc<ClusterState>, Rc<Endpoint>),
+    state: Rc<ClusterState>,
     (number, length): (usize, Length),
     permit: Option<Permit>,
     mut source: Source<'static>,
+    mut trying: Trying<'f>,
     race: &'f Race<'_, '_>,
 ) -> Pin<Box<dyn Future<Output = Outcome> + 'f>> {
     let Forward { shared, way, asked, deadline, account, trailers, .. } = *forward;
@@ -260,7 +291,6 @@ fn one<'f>(
             tries,
             granted,
         };
-        let mut trying = Trying::begin(&endpoint, shared, account, None);
         let (first, mut stage) = (number == 0, Stage::Beside(race));
         let attempt =
             forward.attempt(&state, &mut trying, first, permit, length, &mut source, &mut stage);

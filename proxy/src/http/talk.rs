@@ -68,8 +68,8 @@ impl Talk<'_, '_, '_> {
         let mut unwritten: Option<WriteError> = None;
         let mut head = ResponseHead::spare();
         let mut interim = 0;
-        // Beside others it goes on when its time is over.
-        let per_try = stage.alone().and(self.forward.way.retries.as_ref());
+        // Where others may go beside it, it goes on when its time is over.
+        let per_try = self.forward.way.retries.as_ref().filter(|retries| !retries.hedge);
         let per_try = per_try.and_then(|retries| retries.per_try_timeout);
         let (length, keep_alive, stream) = loop {
             let waiting = self.head(

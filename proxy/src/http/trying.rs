@@ -1,5 +1,6 @@
 //! What is said of an endpoint by how it had one request.
 
+use std::cell::Cell;
 use std::rc::Rc;
 
 use super::account::Account;
@@ -18,6 +19,8 @@ pub(super) struct Trying<'a> {
     account: &'a Account,
     active: Option<&'a mut ActiveRequest>,
     told: bool,
+    /// Set where it is said of the endpoint that it takes too long, and nothing else then.
+    late: Option<Rc<Cell<bool>>>,
 }
 
 impl<'a> Trying<'a> {
@@ -28,7 +31,12 @@ impl<'a> Trying<'a> {
         account: &'a Account,
         active: Option<&'a mut ActiveRequest>,
     ) -> Self {
-        Self { load: endpoint.begin(), shared, account, active, told: false }
+        Self { load: endpoint.begin(), shared, account, active, told: false, late: None }
+    }
+
+    /// By which it can be told that the endpoint takes too long.
+    pub(super) fn late(&mut self) -> Rc<Cell<bool>> {
+        Rc::clone(self.late.get_or_insert_default())
     }
 
     /// It answered with this status.
@@ -73,7 +81,8 @@ impl<'a> Trying<'a> {
     }
 
     fn tell(&mut self, outcome: Outcome) {
-        if !std::mem::replace(&mut self.told, true) {
+        let is_late = self.late.as_ref().is_some_and(|late| late.get());
+        if !std::mem::replace(&mut self.told, true) && !is_late {
             self.load.endpoint().report(self.shared.number, outcome);
         }
     }

@@ -176,7 +176,7 @@ async fn switched(name: &'static str) -> (Backend, Arc<AtomicU16>) {
     (backend, status)
 }
 
-fn outlier() -> Outlier {
+pub(crate) fn outlier() -> Outlier {
     Outlier {
         consecutive_errors: Some(3),
         consecutive_gateway_errors: None,

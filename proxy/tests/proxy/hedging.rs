@@ -10,11 +10,14 @@ use http::Request;
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use portolan_model::policy::{Retries, RetryOn};
+use portolan_model::traffic::Outlier;
 use tokio::net::TcpSocket;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
+use super::balance_seen::outlier;
 use super::kit::*;
+use super::raw::Wire;
 
 /// The time of a try before there is another one beside it.
 const DELAY: Duration = Duration::from_millis(150);
@@ -196,6 +199,87 @@ async fn tries_side_by_side_keep_to_the_budget_of_retries() {
         let answer = fetch(H1, proxy.web(), get(H1, "/")).await;
         assert_eq!((answer.status, answer.text(), group.requests()), (200, "0  ", 1));
         assert_eq!(proxy.metric("portolan_proxy_retries_over_budget_total "), 1);
+        proxy.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_try_beside_another_counts_for_the_budget_until_it_ends() {
+    for upstream in [H1, H2] {
+        let group = Group::start(upstream, 4, &[(900, 200); 8]).await;
+        let plan = hedged(&group.addresses(), upstream, 1);
+        let proxy = start(plan.tune(|cluster| {
+            cluster.limits.min_retries = 1;
+            cluster.limits.retry_budget_percent = 0;
+        }))
+        .await;
+        let mut asked = JoinSet::new();
+        for _ in 0..3 {
+            let to = proxy.web();
+            asked.spawn(async move { fetch(H1, to, get(H1, "/")).await.status });
+        }
+        assert_eq!(asked.join_all().await, [200; 3]);
+        let (beside, over) =
+            ("portolan_proxy_hedges_total ", "portolan_proxy_retries_over_budget_total ");
+        assert_eq!((proxy.metric(beside), proxy.metric(over)), (1, 2), "{upstream:?}");
+        proxy.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn no_endpoint_gets_a_request_again_that_still_has_it() {
+    for upstream in [H1, H2] {
+        // The second fails while the first takes its time, and there is no third endpoint.
+        let group = Group::start(upstream, 2, &[(700, 200), (0, 503), (0, 200)]).await;
+        let proxy = start(hedged(&group.addresses(), upstream, 2)).await;
+        let answer = fetch(H1, proxy.web(), get(H1, "/")).await;
+        assert_eq!(
+            (answer.status, answer.text(), group.requests()),
+            (200, "0  ", 2),
+            "{upstream:?}"
+        );
+        proxy.finish().await;
+    }
+}
+
+#[tokio::test]
+async fn a_client_that_waits_to_be_asked_for_its_body_is_asked() {
+    // By whoever answers so: that is HTTP/1.1 here.
+    let group = Group::start(H1, 2, &[(400, 200)]).await;
+    let proxy = start(hedged(&group.addresses(), H1, 1)).await;
+    let mut wire = Wire::connect(proxy.web()).await;
+    wire.send(
+        "POST / HTTP/1.1\r\nHost: web.shop\r\nExpect: 100-continue\r\nContent-Length: 2\r\n\r\n",
+    )
+    .await;
+    let asked = soon("100", wire.through(b"\r\n\r\n")).await.expect("an answer");
+    assert!(asked.starts_with(b"HTTP/1.1 100"), "{}", asked.escape_ascii());
+    wire.send("hi").await;
+    assert_eq!(wire.answer("POST").await.text(), "0 hi ");
+    proxy.finish().await;
+}
+
+#[tokio::test]
+async fn an_endpoint_that_takes_too_long_is_told_of_once() {
+    for upstream in [H1, H2] {
+        let group = Group::start(upstream, 2, &[(NEVER, 200), (0, 200), (0, 200), (0, 200)]).await;
+        let plan = hedged(&group.addresses(), upstream, 1);
+        let proxy = start(plan.tune(|cluster| {
+            cluster.outlier =
+                Some(Outlier { consecutive_local_errors: Some(1), max_percent: 100, ..outlier() });
+        }))
+        .await;
+        let mut connection = Client::connect(H1, proxy.web()).await;
+        // The others go to the one that answers.
+        for n in 0..3 {
+            let answer = collect(connection.send(get(H1, "/")).await).await;
+            assert_eq!(
+                (answer.status, answer.text()),
+                (200, &*format!("{}  ", n + 1)),
+                "{upstream:?}"
+            );
+        }
+        assert_eq!(proxy.metric("portolan_proxy_hedges_total "), 1, "{upstream:?}");
         proxy.finish().await;
     }
 }

@@ -53,8 +53,11 @@ impl<'s, 'a> Shared<'s, 'a> {
     /// read.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<ReadError>> {
         while !self.ended {
-            let taken = self.current.as_ref().is_some_and(Tap::is_idle);
-            if self.read >= AHEAD && !taken {
+            let taken = || self.current.as_ref().is_some_and(Tap::is_idle);
+            // As long as all of it can be had by another try, that one may be needed for the first to be
+            // left.
+            let kept = || self.kept.front().is_some_and(|(_, copied)| copied.is_sound());
+            if self.read >= AHEAD && !taken() && !kept() {
                 return Poll::Pending;
             }
             match ready!(self.source.poll_piece(cx)) {
