@@ -701,6 +701,25 @@ pub(crate) const CASES: &[Case] = &[
         ..CASE
     },
     Case {
+        name: "ParentReference.sectionName: of a Service it is the name of a port",
+        manifests: concat!(
+            "---\n{apiVersion: v1, kind: Service, metadata: {name: two, namespace: $NS}, spec: {clusterIP: None, ports: [{name: http, port: 8080}, {name: grpc, port: 9090}]}}\n",
+            http!("h", "{group: '', kind: Service, name: two, sectionName: http}", "rules: [{backendRefs: [{name: v2, port: 8080}]}]"),
+            http!("none", "{group: '', kind: Service, name: two, sectionName: nonsense}", "rules: [{backendRefs: [{name: v1, port: 8080}]}]"),
+            "---\n{apiVersion: gateway.networking.k8s.io/v1, kind: GRPCRoute, metadata: {name: g, namespace: $NS}, spec: {parentRefs: [{group: '', kind: Service, name: two, sectionName: grpc}], rules: [{backendRefs: [{name: v3, port: 8080}]}]}}\n"),
+        asks: &[
+            ("GET two.$NS:8080/x", "200 v2"),
+            ("GRPC two.$NS:9090/a.B/C", "200 v3"),
+        ],
+        statuses: &[
+            "HTTPRoute h Service $NS/two http: Accepted=True",
+            "GRPCRoute g Service $NS/two grpc: Accepted=True",
+            "HTTPRoute none Service $NS/two nonsense: Accepted=NoMatchingParent",
+        ],
+        mesh: true,
+        ..CASE
+    },
+    Case {
         name: "A path is what it is after normalization, for its route and its endpoint",
         manifests: http!("r", "rules: [{matches: [{path: {value: /public}}], backendRefs: [{name: v1, port: 8080}]}, {matches: [{path: {value: /admin}}], backendRefs: [{name: v2, port: 8080}]}]"),
         asks: &[

@@ -142,8 +142,15 @@ impl Files {
         match self {
             Self::Pair(files, ocsp) => {
                 let pair = Pair::read(files)?;
-                let ocsp = ocsp.as_deref().map(|path| read_staple(path, &pair.certified));
-                let (ocsp, chain, key) = (ocsp.transpose()?, &pair.chain_pem, &pair.key_pem);
+                // What is wrong with it is no reason to go without a certificate that was renewed.
+                let ocsp = ocsp.as_deref().and_then(|path| {
+                    let read = read_staple(path, &pair.certified);
+                    let warn = |error: &CertificateError| {
+                        tracing::warn!(certificate = name, %error, "nothing is stapled to it");
+                    };
+                    read.inspect_err(warn).ok()
+                });
+                let (chain, key) = (&pair.chain_pem, &pair.key_pem);
                 Ok(secret::encode_certificate(name, chain, key, ocsp.as_deref()))
             }
             Self::Authorities(path) => {

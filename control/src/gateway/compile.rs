@@ -14,7 +14,7 @@ use super::draft::{
     AccessDraft, AuthoritiesDraft, BackendTlsDraft, ClassDraft, GatewayDraft, GrantDraft, Meta,
     ParentRef, Rank, RouteDraft, SecretDraft,
 };
-use super::mesh::Meshes;
+use super::mesh::{self, Meshes};
 use super::resolve::{Looked, Resolver};
 use super::rollback::{Judge, Split};
 use super::rules::{self, At, Rules};
@@ -75,7 +75,7 @@ pub(super) fn compile(known: &Known<'_>) -> Compiled {
         .collect();
     let mut routes = known.routes.clone();
     routes.sort_by(|one, other| (&one.meta, one.kind).cmp(&(&other.meta, other.kind)));
-    let mut meshes = Meshes::of(&routes);
+    let mut meshes = Meshes::of(&routes, known.services);
     for (age, route) in routes.iter().enumerate() {
         let mut parents = Vec::with_capacity(route.parents.len());
         for parent in &route.parents {
@@ -175,7 +175,7 @@ impl Place<'_> {
     /// Routes on a service of the same namespace are for all of its clients, those on one of another for
     /// clients in their own (GEP-1426, "Namespace boundaries").
     fn at_service(&self, meshes: &mut Meshes<'_>, resolver: &mut Resolver<'_>) -> ParentStatus {
-        let ParentRef { kind, namespace, name, port, .. } = self.parent;
+        let ParentRef { kind, namespace, name, .. } = self.parent;
         let found = self.parent.service().and_then(|key| Some((resolver.service(&key)?, key)));
         let Some((service, key)) = found else {
             return self.nowhere(format!("{kind} {namespace}/{name}: there is none"));
@@ -189,11 +189,7 @@ impl Place<'_> {
             let text = format!("no {} on a {kind}", self.route.kind.as_str());
             return refuse("UnsupportedValue", text, resolver);
         }
-        let ports: Vec<u16> = (service.ports.iter())
-            .filter(|known| known.protocol == portolan_model::Protocol::Tcp)
-            .map(|known| known.port)
-            .filter(|known| port.is_none_or(|port| port == *known))
-            .collect();
+        let ports: Vec<u16> = mesh::ports(self.parent, service).collect();
         if ports.is_empty() {
             let text = format!("{kind} {namespace}/{name} has no such TCP port");
             return refuse("NoMatchingParent", text, resolver);

@@ -1,11 +1,11 @@
 //! Routes on services (GEP-1426) while they are put together: whose they are, and of which kind.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
-use portolan_model::{ServiceKey, ServiceRoutes};
+use portolan_model::{Protocol, Service, ServiceKey, ServicePort, ServiceRoutes};
 
-use super::draft::RouteDraft;
+use super::draft::{ParentRef, RouteDraft};
 use super::site::{Ranked, in_order};
 use crate::object::Kind;
 
@@ -15,13 +15,26 @@ type At = (ServiceKey, Option<Arc<str>>, u16);
 /// Routes on services, by whose clients they are for.
 pub(super) struct Meshes<'a> {
     routes: BTreeMap<At, Vec<Ranked>>,
-    /// Where GRPCRoutes with a rule in force attach: namespace, service, and port if they say one.
-    grpc: BTreeSet<(&'a str, ServiceKey, Option<u16>)>,
+    /// Where GRPCRoutes with a rule in force attach: namespace, service and port.
+    grpc: BTreeSet<(&'a str, ServiceKey, u16)>,
+}
+
+/// The ports of a service that a parent is about: by number, by name (`sectionName`), or all of them.
+pub(super) fn ports(parent: &ParentRef, service: &Service) -> impl Iterator<Item = u16> {
+    let is_meant = |known: &&ServicePort| {
+        known.protocol == Protocol::Tcp
+            && parent.port.is_none_or(|port| port == known.port)
+            && parent.section.as_ref().is_none_or(|name| known.name.as_ref() == Some(name))
+    };
+    service.ports.iter().filter(is_meant).map(|known| known.port)
 }
 
 impl<'a> Meshes<'a> {
     /// None yet, of those that are to come.
-    pub(super) fn of(routes: &[&'a RouteDraft]) -> Self {
+    pub(super) fn of(
+        routes: &[&'a RouteDraft],
+        services: &HashMap<ServiceKey, Arc<Service>>,
+    ) -> Self {
         let in_force = |route: &&&RouteDraft| {
             route.kind == Kind::GrpcRoute
                 && route.rules.iter().any(|rule| rule.unsupported.is_none())
@@ -29,8 +42,10 @@ impl<'a> Meshes<'a> {
         let mut grpc = BTreeSet::new();
         for route in routes.iter().filter(in_force) {
             for parent in &route.parents {
-                let key = parent.service();
-                grpc.extend(key.map(|key| (&*route.meta.namespace, key, parent.port)));
+                let Some(key) = parent.service() else { continue };
+                let Some(service) = services.get(&key) else { continue };
+                let at = |port| (&*route.meta.namespace, key.clone(), port);
+                grpc.extend(ports(parent, service).map(at));
             }
         }
         Self { routes: BTreeMap::new(), grpc }
@@ -39,9 +54,8 @@ impl<'a> Meshes<'a> {
     /// Whether a route has a place at a port: of two kinds the more specific one has it, by whose clients
     /// they are for (GEP-1426, "Route types").
     pub(super) fn takes(&self, route: &RouteDraft, service: &ServiceKey, port: u16) -> bool {
-        let at = |port| (&*route.meta.namespace, service.clone(), port);
-        let other = self.grpc.contains(&at(None)) || self.grpc.contains(&at(Some(port)));
-        route.kind == Kind::GrpcRoute || !other
+        let at = (&*route.meta.namespace, service.clone(), port);
+        route.kind == Kind::GrpcRoute || !self.grpc.contains(&at)
     }
 
     /// Puts a route in.

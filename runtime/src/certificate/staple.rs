@@ -33,7 +33,10 @@ pub enum InvalidStaple {
     /// The server has none to give.
     #[error("an OCSP response without an answer: {0}")]
     Unsuccessful(String),
-    /// It is about other certificates.
+    /// It is about so many certificates.
+    #[error("an OCSP response about {0} certificates, not one")]
+    Several(usize),
+    /// It is about another certificate.
     #[error("an OCSP response about another certificate")]
     Other,
     /// The issuer has revoked it, or knows nothing of it.
@@ -61,9 +64,13 @@ impl Staple {
         let (_, certificate) =
             X509Certificate::from_der(certificate).map_err(|_| InvalidStaple::Other)?;
         let serial = certificate.raw_serial();
-        let mut answers = basic.tbs_response_data.responses.iter();
-        let answer = answers.find(|one| one.cert_id.serial_number.as_bytes() == serial);
-        let answer = answer.ok_or(InvalidStaple::Other)?;
+        // Envoy takes none with several, and with it not the certificate either.
+        let [answer] = &basic.tbs_response_data.responses[..] else {
+            return Err(InvalidStaple::Several(basic.tbs_response_data.responses.len()));
+        };
+        if answer.cert_id.serial_number.as_bytes() != serial {
+            return Err(InvalidStaple::Other);
+        }
         match answer.cert_status {
             CertStatus::Good(_) => {}
             CertStatus::Revoked(_) => return Err(InvalidStaple::Bad("revoked")),
