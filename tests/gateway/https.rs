@@ -18,14 +18,36 @@ use crate::kit::{Front, Version, World, ask_over};
 use crate::support::{PATIENCE, replace};
 
 /// A Secret as a manifest, its content in base 64.
-pub(crate) fn secret(namespace: &str, name: &str, Issued { chain, key }: &Issued) -> String {
-    let coded = |text: &str| base64::engine::general_purpose::STANDARD.encode(text);
+pub(crate) fn secret(namespace: &str, name: &str, issued: &Issued) -> String {
+    secret_with(namespace, name, issued, &[])
+}
+
+/// The same with more in it.
+pub(crate) fn secret_with(
+    namespace: &str,
+    name: &str,
+    Issued { chain, key }: &Issued,
+    more: &[(&str, &[u8])],
+) -> String {
+    let pair = [("tls.crt", chain.as_bytes()), ("tls.key", key.as_bytes())];
+    let entry = |(name, octets): &(&str, &[u8])| {
+        format!("{name}: {}", base64::engine::general_purpose::STANDARD.encode(octets))
+    };
+    let data: Vec<String> = pair.iter().chain(more).map(entry).collect();
     format!(
         "---\n{{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {{name: {name}, \
-         namespace: {namespace}}}, data: {{tls.crt: {}, tls.key: {}}}}}\n",
-        coded(chain),
-        coded(key)
+         namespace: {namespace}}}, data: {{{}}}}}\n",
+        data.join(", ")
     )
+}
+
+/// Waits for the first handshake: a proxy may listen before it has its certificates.
+pub(crate) async fn until_shaken(at: SocketAddr, name: &str, client: &Arc<ClientConfig>) {
+    let deadline = Instant::now() + PATIENCE;
+    while connect(at, name, client).await.is_err() {
+        assert!(Instant::now() < deadline, "a handshake for {name} at {at}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
 }
 
 pub(crate) async fn connect(
@@ -85,12 +107,7 @@ async fn a_client_gets_the_certificate_of_the_name_it_asks_for() {
         let case = Case { name: "https", manifests: manifests(&a, &b, &c), ..EMPTY };
         let Some(mut world) = World::start(front, &[case]).await else { return };
         let at = world.at(0, false);
-        // Envoy listens before it has its certificates.
-        let deadline = Instant::now() + PATIENCE;
-        while connect(at, "a.test", &authority.client(&[])).await.is_err() {
-            assert!(Instant::now() < deadline, "no certificate");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until_shaken(at, "a.test", &authority.client(&[])).await;
         for (name, alpn, version, chosen) in [
             ("a.test", &["h2", "http/1.1"][..], Version::Http2, Some("h2")),
             ("a.test", &["http/1.1"], Version::Http1, Some("http/1.1")),

@@ -1,14 +1,11 @@
 //! HTTPS, TLS that ends before bytes, and TLS that is passed through, all at one port: clients say by the
 //! name they ask for which of them they are for. Through our own proxy and an Envoy.
 
-use std::time::{Duration, Instant};
-
 use crate::backend::Backend;
 use crate::cases::{Case, EMPTY};
 use crate::certificates::Authority;
-use crate::https::{connect, secret};
+use crate::https::{connect, secret, until_shaken};
 use crate::kit::{Front, Version, World, ask_over};
-use crate::support::PATIENCE;
 
 const MANIFESTS: &str = "---
 {apiVersion: gateway.networking.k8s.io/v1, metadata: {name: gw, namespace: $NS}, spec: {gatewayClassName: portolan, addresses: [{value: $ADDRESS}], listeners: [
@@ -56,11 +53,7 @@ async fn what_a_client_asks_for_says_how_its_tls_goes_on() {
         let Some(mut world) = World::start(front, &[case]).await else { return };
         let at = world.at(0, false);
         let about = if world.is_envoy() { "Envoy" } else { "Portolan" };
-        let deadline = Instant::now() + PATIENCE;
-        while connect(at, "a.test", &ours.client(&[])).await.is_err() {
-            assert!(Instant::now() < deadline, "{about} serves");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until_shaken(at, "a.test", &ours.client(&[])).await;
         for (name, expected) in ASKS {
             let authority = if name.ends_with("passed.test") { &theirs } else { &ours };
             for alpn in [&["http/1.1"][..], &[]] {

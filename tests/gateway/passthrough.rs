@@ -1,6 +1,6 @@
 //! Listeners and routes of TLS that is not ended here (TLSRoute), through our own proxy and an Envoy.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -8,9 +8,8 @@ use tokio::net::TcpStream;
 use crate::backend::Backend;
 use crate::cases::{Case, EMPTY};
 use crate::certificates::Authority;
-use crate::https::connect;
+use crate::https::{connect, until_shaken};
 use crate::kit::{Front, Version, World, ask_over};
-use crate::support::PATIENCE;
 
 pub(crate) fn service(name: &str, backend: &Backend) -> String {
     let port = backend.address.port();
@@ -109,11 +108,7 @@ async fn a_connection_goes_by_the_name_it_asks_for_and_as_it_is() {
         let Some(mut world) = World::start(front, &[case]).await else { return };
         let at = world.at(0, false);
         let about = if world.is_envoy() { "Envoy" } else { "Portolan" };
-        let deadline = Instant::now() + PATIENCE;
-        while connect(at, "a.test", &authority.client(&[])).await.is_err() {
-            assert!(Instant::now() < deadline, "{about} serves");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        until_shaken(at, "a.test", &authority.client(&[])).await;
         for (name, expected) in ASKS {
             let connected = connect(at, name, &authority.client(&["http/1.1"])).await;
             match (connected, expected) {

@@ -4,10 +4,9 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use base64::Engine as _;
-
 use crate::cases::{Case, EMPTY};
-use crate::certificates::{Authority, Issued};
+use crate::certificates::Authority;
+use crate::https::secret_with;
 use crate::kit::{Front, World};
 use crate::support::{PATIENCE, foreign, replace};
 
@@ -16,16 +15,6 @@ const MANIFESTS: &str = "---
 ---
 {apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: $NS}, spec: {parentRefs: [{name: gw}], rules: [{backendRefs: [{name: v1, port: 8080}]}]}}
 ";
-
-/// A Secret with what is stapled to its certificate.
-fn secret(Issued { chain, key }: &Issued, ocsp: &[u8]) -> String {
-    let coded = |octets: &[u8]| base64::engine::general_purpose::STANDARD.encode(octets);
-    let (chain, key, ocsp) = (coded(chain.as_bytes()), coded(key.as_bytes()), coded(ocsp));
-    format!(
-        "---\n{{apiVersion: v1, kind: Secret, type: kubernetes.io/tls, metadata: {{name: a, namespace: \
-         case-0}}, data: {{tls.crt: {chain}, tls.key: {key}, tls.ocsp-staple: {ocsp}}}}}\n"
-    )
-}
 
 /// What `openssl s_client -status` says, until it holds a text.
 async fn until(at: SocketAddr, expected: &str) {
@@ -62,7 +51,8 @@ async fn a_secret_says_what_is_stapled_to_its_certificate() {
             (&good, "Cert Status: good", None),
             (b"hello", "OCSP response: no response sent", Some("no OCSP response")),
         ] {
-            replace(&file, &secret(&a, staple));
+            let said = [("tls.ocsp-staple", staple)];
+            replace(&file, &secret_with("case-0", "a", &a, &said));
             until(at, expected).await;
             // The certificate is in force all the same, and what is wrong is said where such things are.
             let said = format!("{:?}", world.rows("rejected").await);

@@ -103,15 +103,14 @@ fn certificate(secret: &api::Secret) -> Result<(Arc<Secret>, Option<Fault>), Str
         InvalidPair::Apart(reason) => format!("chain and key: {reason}"),
         other => other.to_string(),
     })?;
-    let ocsp = match secret.data.contains_key(OCSP) || secret.string_data.contains_key(OCSP) {
-        true => read(OCSP).and_then(|octets| match Staple::read(&octets, &pair.cert[0]) {
-            Ok(_) => Ok(Some(octets)),
-            Err(invalid) => Err(invalid.to_string()),
-        }),
-        false => Ok(None),
+    let staple = || -> Result<Arc<[u8]>, String> {
+        let octets = read(OCSP)?;
+        Staple::read(&octets, &pair.cert[0]).map_err(|invalid| invalid.to_string())?;
+        Ok(octets)
     };
+    let is_said = secret.data.contains_key(OCSP) || secret.string_data.contains_key(OCSP);
     // What is wrong with it is said, and the certificate goes without.
-    let (ocsp, fault) = match ocsp {
+    let (ocsp, fault) = match is_said.then(staple).transpose() {
         Ok(ocsp) => (ocsp, None),
         Err(reason) => (None, Some(Fault::warning(format!("data[{OCSP}]"), reason))),
     };

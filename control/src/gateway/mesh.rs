@@ -6,6 +6,7 @@ use std::sync::Arc;
 use portolan_model::{Protocol, Service, ServiceKey, ServicePort, ServiceRoutes};
 
 use super::draft::{ParentRef, RouteDraft};
+use super::policies;
 use super::site::{Ranked, in_order};
 use crate::object::Kind;
 
@@ -24,7 +25,7 @@ pub(super) fn ports(parent: &ParentRef, service: &Service) -> impl Iterator<Item
     let is_meant = |known: &&ServicePort| {
         known.protocol == Protocol::Tcp
             && parent.port.is_none_or(|port| port == known.port)
-            && parent.section.as_ref().is_none_or(|name| known.name.as_ref() == Some(name))
+            && policies::is_meant(parent.section.as_deref(), known)
     };
     service.ports.iter().filter(is_meant).map(|known| known.port)
 }

@@ -41,17 +41,18 @@ pub(super) fn place<'a>(
         return refuse(format!("Service {namespace}/{name}: there is none"));
     };
     let tcp = service.ports.iter().filter(|port| port.protocol == Protocol::Tcp);
-    let ports: Vec<&ServicePort> = tcp.filter(|port| is_meant(target, port)).collect();
+    let section = target.section.as_deref();
+    let ports: Vec<&ServicePort> = tcp.filter(|port| is_meant(section, port)).collect();
     if ports.is_empty() {
-        let section = target.section.as_deref().unwrap_or_default();
+        let section = section.unwrap_or_default();
         return refuse(format!("Service {namespace}/{name} has no such TCP port: {section}"));
     }
     Ok((service, ports))
 }
 
-/// Whether a target is a port of its Service: that of its name, or any if it names none.
-pub(super) fn is_meant(target: &PolicyTargetDraft, port: &ServicePort) -> bool {
-    target.section.is_none() || port.name.as_deref() == target.section.as_deref()
+/// Whether `sectionName` of a reference to a Service means a port: that of its name, or any if it says none.
+pub(super) fn is_meant(section: Option<&str>, port: &ServicePort) -> bool {
+    section.is_none() || port.name.as_deref() == section
 }
 
 /// The status of a policy.

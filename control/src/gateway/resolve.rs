@@ -65,7 +65,7 @@ impl<'a> Resolver<'a> {
         let Some(port) = service.ports.iter().find(is_port) else { return false };
         let is_it = |target: &PolicyTargetDraft| {
             (&*target.group, &*target.kind, &*target.name) == ("", "Service", key.name())
-                && policies::is_meant(target, port)
+                && policies::is_meant(target.section.as_deref(), port)
         };
         key.scope() == Scope::Cluster
             && self.policies.iter().any(|policy| {

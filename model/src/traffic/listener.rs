@@ -234,11 +234,14 @@ impl Listener {
                 (!own.permissive && other.permissive) || demands(own) != demands(other)
             }
         };
-        let beside = |listener: &Self| {
-            let beside = listener.tls.as_ref().and_then(|tls| tls.beside.as_ref());
-            beside.map(|beside| beside.options.access.clone()).unwrap_or_default()
-        };
-        by_tls || self.kind.access() != other.kind.access() || beside(self) != beside(other)
+        by_tls || self.access() != other.access()
+    }
+
+    /// What requests, streams, and streams beside them have to pass.
+    fn access(&self) -> [&[Access]; 3] {
+        let [requests, streams] = self.kind.access();
+        let beside = self.tls.as_ref().and_then(|tls| tls.beside.as_ref());
+        [requests, streams, beside.map_or(&[], |beside| &beside.options.access)]
     }
 
     /// Names of the secrets that it needs.

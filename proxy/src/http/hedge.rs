@@ -17,6 +17,7 @@ use std::time::Duration;
 use smallvec::SmallVec;
 use tokio::time::{Instant, sleep_until};
 
+use super::account::Account;
 use super::answering::Answering;
 use super::body::{Shared, Source};
 use super::exchange::Fail;
@@ -170,9 +171,7 @@ pub(super) async fn run(
             Event::Won(i) => {
                 let winner = running.swap_remove(i);
                 next = None;
-                for other in running.drain(..) {
-                    forward.account.on_given_up(other.endpoint.address, other.since);
-                }
+                give_up(&mut running, forward.account);
                 body.settle();
                 running.push(winner);
             }
@@ -186,9 +185,7 @@ pub(super) async fn run(
                 }
                 let failed = match attempted {
                     Ok(()) => {
-                        for other in running.drain(..) {
-                            forward.account.on_given_up(other.endpoint.address, other.since);
-                        }
+                        give_up(&mut running, forward.account);
                         return Ok(());
                     }
                     Err(Ended::Over(fail)) => return Err(fail),
@@ -218,6 +215,13 @@ pub(super) async fn run(
                 }
             }
         }
+    }
+}
+
+/// Gives up all tries but the one that was first.
+fn give_up(others: &mut Vec<Running<'_>>, account: &Account) {
+    for other in others.drain(..) {
+        account.on_given_up(other.endpoint.address, other.since);
     }
 }
 

@@ -13,7 +13,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use portolan_model::traffic::{AcceptProxy, Listener, ListenerKind, ServerTls, narrowest, pick};
+use portolan_model::traffic::{
+    AcceptProxy, Listener, ListenerKind, ServerTls, SniChain, TcpOptions, narrowest, pick,
+};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -278,16 +280,7 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
             let Some((start, asked)) = found else { return };
             let names = chains.iter().map(|chain| &*chain.names);
             let chain = narrowest(names, asked.as_deref()).and_then(|at| chains.get(at));
-            let share = chain.and_then(|chain| pick(&chain.clusters, origin.shared.random().0));
-            match share {
-                Some(share) => {
-                    Box::pin(tcp::serve(&origin, &share.cluster, options, start)).await;
-                }
-                None => {
-                    origin.count_local(Reason::TlsHandshake);
-                    start.reset();
-                }
-            }
+            Box::pin(named(&origin, chain, options, start)).await;
         }
         ListenerKind::Detect { cluster, tcp, .. } => {
             if let Some(start) = Box::pin(tcp::unless_http(&origin, cluster, tcp, start)).await {
@@ -301,19 +294,24 @@ async fn serve(origin: Rc<Origin>, stream: TcpStream, peer: SocketAddr) {
 /// with what was read of it, or nothing if it is not to be served.
 async fn beside(origin: &Origin, tls: &ServerTls, start: tcp::Start) -> Option<tcp::Start> {
     let (start, asked) = tls::hello(origin, start).await?;
-    let Some(chain) = tls.beside(asked.as_deref()) else { return Some(start) };
+    let (Some(chain), Some(beside)) = (tls.beside(asked.as_deref()), &tls.beside) else {
+        return Some(start);
+    };
     let start = if chain.ended { tls::accept(origin, start).await? } else { start };
-    let share = pick(&chain.to.clusters, origin.shared.random().0);
-    match (share, &tls.beside) {
-        (Some(share), Some(beside)) => {
-            tcp::serve(origin, &share.cluster, &beside.options, start).await;
-        }
-        _ => {
+    named(origin, Some(&chain.to), &beside.options, start).await;
+    None
+}
+
+/// Serves bytes by the name that their client asked for: to a cluster of its chain. Where there is none
+/// it is as if there were no TLS for it.
+async fn named(origin: &Origin, chain: Option<&SniChain>, options: &TcpOptions, start: tcp::Start) {
+    match chain.and_then(|chain| pick(&chain.clusters, origin.shared.random().0)) {
+        Some(share) => tcp::serve(origin, &share.cluster, options, start).await,
+        None => {
             origin.count_local(Reason::TlsHandshake);
             start.reset();
         }
     }
-    None
 }
 
 /// Closes so that the peer sees an error and not an end.

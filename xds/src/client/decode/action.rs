@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use portolan_model::policy::{HashOn, Retries};
+use portolan_model::policy::HashOn;
 use portolan_model::traffic::{
     Action, Edits, HashPolicy, Mirror, PathEdit, PathMatch, Route, Share,
 };
@@ -84,8 +84,7 @@ pub(super) fn convert(
             Some(policy) => {
                 let hedge = said.hedge_policy.as_ref().or(host.hedge_policy.as_ref());
                 let hedge = retry::hedges(&format!("{field}.hedge_policy"), hedge)?;
-                let read = retry::convert(&format!("{field}.retry_policy"), policy)?;
-                read.map(|retries| Retries { hedge, ..retries })
+                retry::convert(&format!("{field}.retry_policy"), policy, hedge)?
             }
             None => None,
         },

@@ -27,12 +27,16 @@ const PREVIOUS_HOSTS: [&str; 2] = [
 /// Its name, which is enough without a configuration.
 const PREVIOUS_HOSTS_NAME: &str = "envoy.retry_host_predicates.previous_hosts";
 
-/// Converts a policy; `None` when it names no reason. Words that Envoy does not know either are
+/// Converts a policy, `hedge` being what stands beside it; `None` when it names no reason. Words that Envoy does not know either are
 /// skipped, as it and gRPC do.
 ///
 /// # Errors
 /// The first field that is malformed or not supported.
-pub(super) fn convert(field: &str, policy: &RetryPolicy) -> Result<Option<Retries>, String> {
+pub(super) fn convert(
+    field: &str,
+    policy: &RetryPolicy,
+    hedge: bool,
+) -> Result<Option<Retries>, String> {
     let words: Vec<&str> = policy.retry_on.split(',').map(str::trim).collect();
     unsupported(field, policy, &words)?;
     let status_codes = status_codes(&format!("{field}.retriable_status_codes"), policy)?;
@@ -63,7 +67,7 @@ pub(super) fn convert(field: &str, policy: &RetryPolicy) -> Result<Option<Retrie
             Some(said) => Some(back_off(&format!("{field}.retry_back_off"), said)?),
             None => None,
         },
-        hedge: false,
+        hedge,
     }))
 }
 

@@ -31,15 +31,16 @@ pub(super) fn secured(
     for (field, chain) in listed {
         let other = || format!("{field}.filters: other than those of {}", listed[0].0);
         let said = chain.transport_socket.as_ref();
-        let (is_raw, is_for_tls) = (is_raw(said), is_for_tls(chain));
-        if is_raw && !is_for_tls && (clear.is_some() || !is_for_the_rest(chain)) {
+        let is_raw = is_raw(said);
+        let in_the_clear = is_raw && !is_for_tls(chain);
+        if in_the_clear && (clear.is_some() || !is_for_the_rest(chain)) {
             let only = "beside TLS only one other chain is supported, of transport_protocol";
             return Err(format!("{field}: {only} {RAW_BUFFER:?} or without conditions"));
         }
-        let mut names = Vec::new();
-        if !is_raw || is_for_tls {
-            names = server_names(&format!("{field}.filter_chain_match"), chain)?;
-        }
+        let names = match in_the_clear {
+            true => Vec::new(),
+            false => server_names(&format!("{field}.filter_chain_match"), chain)?,
+        };
         if !is_raw {
             let socket = format!("{field}.transport_socket");
             let chain_of = tls::downstream(&socket, said, names.clone())?;
@@ -54,7 +55,6 @@ pub(super) fn secured(
             chains.push(chain_of);
         }
         let end = filters(field, chain, name)?;
-        let in_the_clear = is_raw && !is_for_tls;
         if in_the_clear {
             clear = Some(match &end {
                 End::Http(..) => None,
@@ -62,7 +62,7 @@ pub(super) fn secured(
             });
         }
         match end {
-            End::Http(..) if is_raw && is_for_tls => {
+            End::Http(..) if is_raw && !in_the_clear => {
                 return Err(format!("{field}.filters: of TLS that is not ended there is no HTTP"));
             }
             End::Http(routes, table, own) => {
@@ -89,7 +89,7 @@ pub(super) fn secured(
     };
     let permissive = clear.is_some();
     let (kind, table, beside) = match (http, clear) {
-        (Some(_), Some(Some(_))) | (Some(_), Some(None)) if !ends.is_empty() => {
+        (Some(_), Some(_)) if !ends.is_empty() => {
             return refused("what is in the clear beside HTTP and bytes within TLS");
         }
         (Some(_), Some(Some(_))) => {
