@@ -87,10 +87,11 @@ pub(crate) fn together<T: Send + Sync>(cases: &[T], check: impl Fn(&T) + Sync) {
     });
 }
 
-/// An address where nobody listens, on either transport.
+/// An address where nobody listens, on either transport: no other socket is of this host, so that
+/// the system gives the port to none.
 pub(crate) fn closed() -> SocketAddr {
     for _ in 0..16 {
-        let udp = UdpSocket::bind("127.0.0.1:0").expect("a socket");
+        let udp = UdpSocket::bind("127.0.0.78:0").expect("a socket");
         let address = udp.local_addr().expect("bound");
         if TcpListener::bind(address).is_ok() {
             return address;

@@ -1,13 +1,12 @@
 //! Upstreams, or somebody in their place, whose answers are not to be believed.
 
-use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use crate::client::{ask, ask_a};
 use crate::kit::{SOON, forwarding, metric, serve, together};
 use crate::message::{Question, encoded, name};
-use crate::upstream::{Act, Asked, Script, Step, Upstream, Via, answering};
+use crate::upstream::{Act, Asked, Elsewhere, Script, Step, Upstream, Via, answering};
 
 /// Where lies lead.
 const EVIL: &str = "203.0.113.66";
@@ -72,12 +71,12 @@ const LIES: [Lie; 14] = [
     Lie { what: "garbage", tell: |_| Act::Send(vec![0xff; 300]), counted: true },
     Lie {
         what: "another port",
-        tell: |a| Act::SendFrom(IpAddr::from([127, 0, 0, 1]), a.address(EVIL, 3600)),
+        tell: |a| Act::SendFrom(Elsewhere::Port, a.address(EVIL, 3600)),
         counted: false,
     },
     Lie {
         what: "another address",
-        tell: |a| Act::SendFrom(IpAddr::from([127, 0, 0, 77]), a.address(EVIL, 3600)),
+        tell: |a| Act::SendFrom(Elsewhere::Address, a.address(EVIL, 3600)),
         counted: false,
     },
 ];

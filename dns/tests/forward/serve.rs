@@ -13,7 +13,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use tokio_rustls::TlsAcceptor;
 
-use crate::upstream::{Act, Shared, Step, Via};
+use crate::upstream::{Act, Elsewhere, Shared, Step, Via};
 
 /// What is spoken on a listener.
 #[derive(Clone)]
@@ -23,38 +23,42 @@ pub(crate) enum Layer {
     Https(TlsAcceptor),
 }
 
+/// What a server sends datagrams from: bound once, since questions come at the same time.
+pub(crate) struct Datagrams {
+    /// Where it is asked.
+    pub(crate) own: UdpSocket,
+    pub(crate) other_port: UdpSocket,
+    pub(crate) other_address: UdpSocket,
+}
+
 /// Serves datagrams until the runtime ends.
-pub(crate) async fn udp(socket: UdpSocket, shared: Arc<Shared>) {
-    let socket = Arc::new(socket);
+pub(crate) async fn udp(sockets: Datagrams, shared: Arc<Shared>) {
+    let sockets = Arc::new(sockets);
     let mut tasks = JoinSet::new();
     let mut buffer = [0; 4096];
     loop {
         // An error is an earlier answer's that nobody took.
-        let Ok((length, from)) = socket.recv_from(&mut buffer).await else { continue };
+        let Ok((length, from)) = sockets.own.recv_from(&mut buffer).await else { continue };
         let Some(steps) = shared.on_query(Via::Udp, from, &buffer[..length]) else { continue };
-        let socket = socket.clone();
+        let sockets = sockets.clone();
         if !steps.is_empty() {
-            tasks.spawn(async move { datagrams(&socket, from, steps).await });
+            tasks.spawn(async move { datagrams(&sockets, from, steps).await });
         }
         while tasks.try_join_next().is_some() {}
     }
 }
 
-async fn datagrams(socket: &UdpSocket, to: SocketAddr, steps: Vec<Step>) {
+async fn datagrams(sockets: &Datagrams, to: SocketAddr, steps: Vec<Step>) {
     for Step { after, act } in steps {
         sleep(after).await;
-        // Whoever asked may be gone.
-        let _sent = match act {
-            Act::Send(bytes) => socket.send_to(&bytes, to).await,
-            Act::SendFrom(address, bytes) => {
-                let own = socket.local_addr().expect("bound");
-                // The same port where the address is another.
-                let port = if address == own.ip() { 0 } else { own.port() };
-                let other = UdpSocket::bind((address, port)).await.expect("loopback");
-                other.send_to(&bytes, to).await
-            }
+        let (socket, bytes) = match act {
+            Act::Send(bytes) => (&sockets.own, bytes),
+            Act::SendFrom(Elsewhere::Port, bytes) => (&sockets.other_port, bytes),
+            Act::SendFrom(Elsewhere::Address, bytes) => (&sockets.other_address, bytes),
             Act::Close | Act::Status(_) => panic!("datagrams know neither"),
         };
+        // Whoever asked may be gone.
+        let _sent = socket.send_to(&bytes, to).await;
     }
 }
 

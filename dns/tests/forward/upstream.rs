@@ -4,7 +4,7 @@
 //! It serves UDP and TCP on one port, or TLS, or HTTPS, on a thread of its own. Dropped, its port
 //! refuses.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -15,10 +15,12 @@ use tokio::runtime::{Builder, Runtime};
 
 use crate::certificate;
 use crate::message::{a, encoded, reply_to, soa};
-use crate::serve::{self, Layer};
+use crate::serve::{self, Datagrams, Layer};
 
-/// Tries until UDP and TCP agree on a port.
+/// Tries until all sockets agree on a port.
 const PORT_TRIES: usize = 16;
+/// Where no server is asked.
+const OTHER_HOST: IpAddr = IpAddr::V4(Ipv4Addr::new(127, 0, 0, 77));
 
 /// What a question came over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,12 +53,21 @@ pub(crate) struct Step {
 pub(crate) enum Act {
     /// Sends these octets as the answer.
     Send(Vec<u8>),
-    /// Sends them from another socket, at this address; UDP alone.
-    SendFrom(IpAddr, Vec<u8>),
+    /// Sends them from where it was not asked; UDP alone.
+    SendFrom(Elsewhere, Vec<u8>),
     /// Closes the connection.
     Close,
     /// Answers with this status; HTTPS alone.
     Status(u16),
+}
+
+/// Where else than from its own socket a server can send.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Elsewhere {
+    /// Another port of its address.
+    Port,
+    /// Its port of another address.
+    Address,
 }
 
 /// What is done about a question; nothing leaves it unanswered.
@@ -235,13 +246,16 @@ impl Upstream {
     }
 }
 
-async fn sockets(host: IpAddr) -> (UdpSocket, TcpListener) {
+async fn sockets(host: IpAddr) -> (Datagrams, TcpListener) {
     for _ in 0..PORT_TRIES {
-        let udp = UdpSocket::bind((host, 0)).await.expect("a socket");
-        let address = udp.local_addr().expect("bound");
-        if let Ok(tcp) = TcpListener::bind(address).await {
-            return (udp, tcp);
+        let own = UdpSocket::bind((host, 0)).await.expect("a socket");
+        let address = own.local_addr().expect("bound");
+        let other_port = UdpSocket::bind((host, 0)).await.expect("a socket");
+        let other_address = UdpSocket::bind((OTHER_HOST, address.port())).await;
+        let tcp = TcpListener::bind(address).await;
+        if let (Ok(other_address), Ok(tcp)) = (other_address, tcp) {
+            return (Datagrams { own, other_port, other_address }, tcp);
         }
     }
-    panic!("no port is free on both transports")
+    panic!("no port is free everywhere")
 }
