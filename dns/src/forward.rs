@@ -360,6 +360,9 @@ pub(crate) enum ExchangeError {
     /// The HTTP/2 connection failed.
     #[error("{0}")]
     H2(#[from] h2::Error),
+    /// No connection could be made, for this question or another that waited for it.
+    #[error("{0}")]
+    Opening(std::sync::Arc<ExchangeError>),
     /// The HTTP status was not 200.
     #[error("http status {0}")]
     Status(u16),

@@ -1,9 +1,11 @@
 //! DNS over HTTPS to one upstream: one HTTP/2 connection, a stream for each question (RFC 8484).
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use arc_swap::ArcSwapOption;
 use bytes::{Bytes, BytesMut};
+use futures_util::FutureExt as _;
+use futures_util::future::{BoxFuture, Shared};
 use h2::client::SendRequest;
 use http::{Method, Request, Uri, header};
 use tokio::time::{Instant, timeout_at};
@@ -18,11 +20,15 @@ use crate::node::MESSAGE_MAX;
 /// Media type of a DNS message (RFC 8484 §6).
 const MEDIA_TYPE: &str = "application/dns-message";
 
+/// A connection that is being made: one for all questions that wait for it, or the same failure.
+type Opening = Shared<BoxFuture<'static, Result<SendRequest<Bytes>, Arc<ExchangeError>>>>;
+
 /// The connection to one upstream, if there is one.
 pub(super) struct Https {
     dial: Dial,
     uri: Uri,
     connection: ArcSwapOption<SendRequest<Bytes>>,
+    opening: Mutex<Option<Opening>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -35,7 +41,8 @@ impl std::fmt::Debug for Https {
 
 impl Https {
     pub(super) fn new(dial: Dial, uri: Uri, tasks: TaskTracker, stop: CancellationToken) -> Self {
-        Self { dial, uri, connection: ArcSwapOption::empty(), tasks, stop }
+        let (connection, opening) = (ArcSwapOption::empty(), Mutex::default());
+        Self { dial, uri, connection, opening, tasks, stop }
     }
 
     /// Asks and waits for the answer; once more on a new connection when the kept one failed.
@@ -52,7 +59,7 @@ impl Https {
                     other => return other,
                 }
             }
-            let fresh = self.connect().await?;
+            let fresh = self.connect(used.as_ref(), deadline).await?;
             self.ask(fresh, query).await
         };
         timeout_at(deadline, both).await.unwrap_or_else(|_| {
@@ -63,19 +70,60 @@ impl Https {
         })
     }
 
-    async fn connect(&self) -> Result<SendRequest<Bytes>, ExchangeError> {
-        let stream = self.dial.connect().await?;
-        let (sender, connection) = h2::client::handshake(stream).await?;
-        let stop = self.stop.clone();
-        self.tasks.spawn(async move {
-            tokio::select! {
-                // Its end shows at the next question.
-                _ended = connection => {}
-                () = stop.cancelled() => {}
+    /// Another connection than `used`, made by whoever came first.
+    async fn connect(
+        &self,
+        used: Option<&Arc<SendRequest<Bytes>>>,
+        deadline: Instant,
+    ) -> Result<SendRequest<Bytes>, ExchangeError> {
+        loop {
+            let opening = {
+                let mut slot = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+                let kept = self.connection.load_full();
+                if let Some(kept) = kept.filter(|kept| used.is_none_or(|u| !Arc::ptr_eq(kept, u))) {
+                    return Ok(SendRequest::clone(&kept));
+                }
+                slot.get_or_insert_with(|| self.open(deadline)).clone()
+            };
+            let opened = opening.clone().await;
+            let mut slot = self.opening.lock().unwrap_or_else(PoisonError::into_inner);
+            if slot.as_ref().is_some_and(|there| there.ptr_eq(&opening)) {
+                *slot = None;
+                if let Ok(sender) = &opened {
+                    self.connection.store(Some(Arc::new(sender.clone())));
+                }
             }
-        });
-        self.connection.store(Some(Arc::new(sender.clone())));
-        Ok(sender)
+            drop(slot);
+            match opened {
+                Ok(sender) => return Ok(sender),
+                // The time of whoever began it is over, and not this one's.
+                Err(error)
+                    if matches!(*error, ExchangeError::Timeout) && Instant::now() < deadline => {}
+                Err(error) => return Err(ExchangeError::Opening(error)),
+            }
+        }
+    }
+
+    /// Begins a connection, to be there before the deadline.
+    fn open(&self, deadline: Instant) -> Opening {
+        let (dial, tasks, stop) = (self.dial.clone(), self.tasks.clone(), self.stop.clone());
+        let open = async move {
+            let stream = dial.connect().await?;
+            let (sender, connection) = h2::client::handshake(stream).await?;
+            tasks.spawn(async move {
+                tokio::select! {
+                    // Its end shows at the next question.
+                    _ended = connection => {}
+                    () = stop.cancelled() => {}
+                }
+            });
+            Ok(sender)
+        };
+        let open = async move {
+            let opened = timeout_at(deadline, open).await;
+            opened.unwrap_or(Err(ExchangeError::Timeout)).map_err(Arc::new)
+        };
+        open.boxed().shared()
     }
 
     async fn ask(
