@@ -25,6 +25,8 @@ pub(super) struct Restart {
     in_office: CancellationToken,
     /// Cancelled when another process serves in this one's place.
     succeeded: CancellationToken,
+    /// Cancelled when the next process can ask for the sockets, if one ever can.
+    offered: CancellationToken,
     /// Cancelled when the admin port is another process's.
     admin_left: CancellationToken,
     fixed: Vec<Fixed>,
@@ -56,7 +58,11 @@ impl Restart {
             in_office.cancel();
         }
         let (admin_left, succeeded) = (CancellationToken::new(), CancellationToken::new());
-        Ok(Self { path, predecessor, in_office, succeeded, admin_left, fixed: Vec::new() })
+        let offered = CancellationToken::new();
+        if path.is_none() {
+            offered.cancel();
+        }
+        Ok(Self { path, predecessor, in_office, succeeded, offered, admin_left, fixed: Vec::new() })
     }
 
     /// Whether there is a process that still serves.
@@ -104,22 +110,25 @@ impl Restart {
         let (sender, requests) = mpsc::channel(REQUESTS);
         let fixed = std::mem::take(&mut self.fixed);
         let (lifecycle, succeeded) = (lifecycle.clone(), self.succeeded.clone());
-        let offer = Offer { path, fixed, requests: sender, lifecycle, succeeded };
+        let offered = self.offered.clone();
+        let offer = Offer { path, fixed, requests: sender, lifecycle, succeeded, offered };
         let in_office = self.in_office.clone();
         tasks.spawn("restart-socket", offer.run(in_office.clone()));
         Some(Part { predecessor: self.predecessor.take(), requests, in_office })
     }
 
-    /// Serves from when the process is in office until another is.
+    /// Serves from when the process is in office, and can be succeeded, until another is: who is told that
+    /// it is ready may start the next one.
     pub(super) fn while_in_office<E>(
         self,
         serving: impl Future<Output = Result<(), E>>,
         lifecycle: Lifecycle,
     ) -> impl Future<Output = Result<(), E>> {
-        let Self { in_office, admin_left, .. } = self;
+        let Self { in_office, offered, admin_left, .. } = self;
         async move {
             let serving = async {
                 in_office.cancelled().await;
+                offered.cancelled().await;
                 serving.await
             };
             tokio::select! {

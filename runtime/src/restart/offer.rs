@@ -69,6 +69,8 @@ pub struct Offer {
     pub lifecycle: Lifecycle,
     /// Cancelled just before that.
     pub succeeded: CancellationToken,
+    /// Cancelled once a successor can ask, or none ever will.
+    pub offered: CancellationToken,
 }
 
 type Session<'a> = Pin<Box<dyn Future<Output = Result<(), RestartError>> + Send + 'a>>;
@@ -80,11 +82,13 @@ impl Offer {
     /// # Errors
     /// When the path cannot be used.
     pub async fn run(self, in_office: CancellationToken) -> Result<(), RestartError> {
+        let waits = self.offered.clone().drop_guard();
         tokio::select! {
             () = in_office.cancelled() => {}
             () = self.lifecycle.draining() => return Ok(()),
         }
         let place = Place::bind(&self.path)?;
+        drop(waits);
         let mut session: Option<Session<'_>> = None;
         while !self.lifecycle.is_draining() {
             tokio::select! {

@@ -35,7 +35,8 @@ impl World {
         let path = folder.join("restart");
         let (fixed, succeeded) = (vec![fixed], CancellationToken::new());
         let life = lifecycle.clone();
-        let offer = Offer { path, fixed, requests: sender, lifecycle: life, succeeded };
+        let offered = CancellationToken::new();
+        let offer = Offer { path, fixed, requests: sender, lifecycle: life, succeeded, offered };
         let in_office = CancellationToken::new();
         in_office.cancel();
         let mut tasks = JoinSet::new();
