@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64;
 
 /// First bytes of a file; the number goes up whenever the body's form changes.
-const MAGIC: &[u8] = b"portolan snapshot 8\n";
+const MAGIC: &[u8] = b"portolan snapshot 9\n";
 /// Largest file that is read, in bytes.
 const MAX_BYTES: u64 = 1024 * 1024 * 1024;
 /// Shortest time between two writes.

@@ -55,9 +55,7 @@ pub enum GatewayPort {
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct GatewayTls {
-    /// Hosts of HTTP/1.1 and HTTP/2.
-    pub hosts: Vec<Arc<VirtualHost>>,
-    /// What clients of these are answered with; empty: there is no HTTP.
+    /// HTTP/1.1 and HTTP/2; empty: there is none.
     pub chains: Vec<GatewayChain>,
     /// Where bytes go.
     pub names: Vec<GatewaySni>,
@@ -76,11 +74,13 @@ pub struct GatewaySni {
     pub clients: Option<Arc<str>>,
 }
 
-/// What a client that asks for a name is answered with.
+/// What a client that asks for a name is answered with, and where its requests go.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct GatewayChain {
     /// The name, exact or `*.suffix`; `None`: any, and none.
     pub name: Option<Arc<str>>,
+    /// Its hosts, and those that other listeners of the port are for.
+    pub hosts: Vec<Arc<VirtualHost>>,
     /// Names of its certificates in [`Gateway::certificates`]. Never empty.
     pub certificates: Vec<Arc<str>>,
     /// Name of the authorities that a client's certificate must end in; `None`: it needs none.

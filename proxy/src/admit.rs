@@ -4,7 +4,7 @@
 
 use std::net::IpAddr;
 
-use portolan_model::traffic::{Access, Asked, Caller, NameKind};
+use portolan_model::traffic::{Access, Asked, Caller, NameKind, ResourceName};
 
 use crate::metrics::ListenerMetrics;
 
@@ -15,6 +15,8 @@ pub(crate) struct Proof {
     pub(crate) names: Option<Vec<(NameKind, String)>>,
     /// The name that it asked for.
     pub(crate) server_name: Option<Box<str>>,
+    /// The route table of its requests, where that is not the listener's.
+    pub(crate) routes: Option<ResourceName>,
 }
 
 /// What becomes of those who are judged, in the order of their counters.

@@ -39,7 +39,8 @@ use tokio_rustls::rustls::pki_types::ServerName;
 use crate::backend::{Backend, GOT_CERT, Lines};
 use crate::certificates::{Authority, Issued};
 use crate::control_plane::resources::{
-    all, any, assignment, eds_cluster, http_listener, manager, tcp_listener, tcp_proxy,
+    action, all, any, assignment, eds_cluster, http_listener, manager, route, table, tcp_listener,
+    tcp_proxy,
 };
 use crate::control_plane::{CDS, EDS, LDS, RDS, SDS};
 use crate::kit::{ROUTES, WEB, World, all_to_web, until};
@@ -419,3 +420,87 @@ async fn bytes_pass_by_identity() {
 
 trait Io: AsyncRead + AsyncWrite {}
 impl<T: AsyncRead + AsyncWrite> Io for T {}
+
+/// A chain of a listener for a name, whose requests go by a table.
+fn chain_for(name: &str, table: &str, authorities: Option<&str>) -> FilterChain {
+    let listener = http_listener("main", SocketAddr::from(([127, 0, 0, 1], 1)), &manager(table));
+    FilterChain {
+        filter_chain_match: Some(FilterChainMatch {
+            server_names: vec![name.to_owned()],
+            ..FilterChainMatch::default()
+        }),
+        transport_socket: asking(authorities),
+        ..listener.filter_chains[0].clone()
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn each_name_has_its_own_routes_and_demands_on_clients() {
+    let ours = Authority::new("ours");
+    let backend = Backend::start("a").await;
+    let at = free_address();
+    let of =
+        |chains| Listener { filter_chains: chains, ..http_listener("main", at, &manager("open")) };
+    let open = chain_for("open.test", "open", None);
+    let mut world = World::single().await;
+    let own = ours.issue(&["open.test", "closed.test", "web.test"]);
+    world.plane.set(SDS, all(&[authorities(&ours), pair("own", &own)]));
+    world.plane.set(CDS, all([&eds_cluster(WEB)]));
+    world.plane.set(EDS, all([&assignment(WEB, &[backend.address])]));
+    let open_table = table("open", vec![route("/open", action(WEB))]);
+    world.plane.set(RDS, all([&open_table]));
+    let version = world.plane.set(LDS, all([&of(vec![open.clone()])]));
+    world.plane.acked(LDS, &version).await;
+    world.process.reach(1).await;
+    let (known, nobody) = (ours.client_as(&ours.issue(&[CART]), &[]), ours.client(&[]));
+    let ask = async |name: &'static str, config: &Arc<ClientConfig>, line: &str| -> u16 {
+        let stream = TcpStream::connect(at).await.expect("it listens");
+        let name = ServerName::try_from(name).expect("a name");
+        match TlsConnector::from(Arc::clone(config)).connect(name, stream).await {
+            Ok(stream) => raw(stream, line, "").await.0,
+            Err(_) => 0,
+        }
+    };
+    until("it listens", async || over(at, &nobody, "open.test").await).await;
+    assert_eq!(ask("open.test", &nobody, "GET /open").await, 200);
+    assert_eq!(ask("closed.test", &known, "GET /open").await, 0, "no such name");
+
+    // What refers to routes that are not there yet stays as it was.
+    let closed = chain_for("closed.test", "closed", Some("ca"));
+    let listener = of(vec![open.clone(), closed.clone()]);
+    let version = world.plane.set(LDS, all([&listener]));
+    world.plane.acked(LDS, &version).await;
+    assert_eq!(ask("open.test", &nobody, "GET /open").await, 200);
+    let closed_table = table("closed", vec![route("/", action(WEB))]);
+    world.plane.set(RDS, all([&open_table, &closed_table]));
+    until("the other name is there", async || over(at, &known, "closed.test").await).await;
+    for (name, config, line, expected) in [
+        ("open.test", &nobody, "GET /open", 200),
+        ("open.test", &nobody, "GET /secret", 404),
+        ("open.test", &known, "GET /secret", 404),
+        ("closed.test", &known, "GET /secret", 200),
+        ("closed.test", &nobody, "GET /secret", 0),
+        // Whatever the host says.
+        ("open.test", &nobody, "GET https://closed.test/secret", 404),
+    ] {
+        assert_eq!(ask(name, config, line).await, expected, "{name}: {line}");
+    }
+    // Whose requests go by the same routes has to ask for the same.
+    let mixed = of(vec![open, closed, chain_for("other.test", "closed", None)]);
+    let version = world.plane.set(LDS, all([&mixed]));
+    let refused = world.plane.nacked(LDS, &version).await.error.expect("a reason");
+    assert!(refused.contains("another demand on clients' certificates"), "{refused}");
+    assert_eq!(ask("closed.test", &known, "GET /secret").await, 200);
+}
+
+/// Whether a client that asks for a name gets a handshake.
+async fn over(
+    at: SocketAddr,
+    config: &Arc<ClientConfig>,
+    name: &'static str,
+) -> Result<(), String> {
+    let stream = TcpStream::connect(at).await.map_err(|e| e.to_string())?;
+    let name = ServerName::try_from(name).expect("a name");
+    let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
+    connecting.map(drop).map_err(|e| e.to_string())
+}

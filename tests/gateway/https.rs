@@ -226,3 +226,69 @@ async fn certificates_are_renewed_without_a_failed_request() {
     let done = done.load(Ordering::Relaxed);
     assert!(done > 50, "{done} requests");
 }
+
+const NEIGHBOURS: &str = "---
+{apiVersion: gateway.networking.k8s.io/v1, metadata: {name: gw, namespace: $NS}, spec: {gatewayClassName: portolan, addresses: [{value: $ADDRESS}], listeners: [
+  {name: a, port: $PORT, protocol: HTTPS, hostname: a.test, tls: {certificateRefs: [{name: all}]}},
+  {name: wide, port: $PORT, protocol: HTTPS, hostname: '*.b.test', tls: {certificateRefs: [{name: all}]}},
+  {name: narrow, port: $PORT, protocol: HTTPS, hostname: x.b.test, tls: {certificateRefs: [{name: all}]}},
+  {name: bytes, port: $PORT, protocol: TLS, hostname: bytes.test, tls: {mode: Passthrough}}$REST]}, kind: Gateway}
+---
+{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: r, namespace: $NS}, spec: {parentRefs: [{name: gw}], rules: [
+  {backendRefs: [{name: v1, port: 8080}]}]}}
+";
+
+/// Over a connection that asked for the first name, what requests for the second come to: where there is no
+/// listener for all other names, and where there is one.
+const MISDIRECTED: [(&str, &str, u16, u16); 13] = [
+    ("a.test", "a.test", 200, 200),
+    ("a.test", "y.b.test", 421, 421),
+    ("a.test", "x.b.test", 421, 421),
+    ("a.test", "bytes.test", 421, 421),
+    ("a.test", "b.test", 404, 421),
+    ("a.test", "other.test", 404, 421),
+    ("y.b.test", "y.b.test", 200, 200),
+    ("y.b.test", "z.b.test", 200, 200),
+    ("y.b.test", "x.b.test", 421, 421),
+    ("y.b.test", "a.test", 421, 421),
+    ("x.b.test", "x.b.test", 200, 200),
+    ("x.b.test", "y.b.test", 421, 421),
+    ("x.b.test", "other.test", 404, 421),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_that_are_for_another_listener_are_told_so() {
+    let authority = Authority::new("ours");
+    let all = authority.issue(&["a.test", "*.b.test", "other.test"]);
+    let rest =
+        ",\n  {name: rest, port: $PORT, protocol: HTTPS, tls: {certificateRefs: [{name: all}]}}";
+    let manifests = |rest| -> &'static str {
+        [&NEIGHBOURS.replace("$REST", rest), &secret("$NS", "all", &all)[..]].concat().leak()
+    };
+    for front in [Front::Portolan, Front::Envoy] {
+        let cases = [
+            Case { name: "without a listener for all", manifests: manifests(""), ..EMPTY },
+            Case { name: "with a listener for all", manifests: manifests(rest), ..EMPTY },
+        ];
+        let Some(mut world) = World::start(front, &cases).await else { return };
+        for (i, case) in cases.iter().enumerate() {
+            let at = world.at(i, false);
+            until_shaken(at, "a.test", &authority.client(&[])).await;
+            let ours = [("other.test", "other.test", 0, 200), ("other.test", "a.test", 0, 421)];
+            for (name, host, without, with) in MISDIRECTED.into_iter().chain(ours) {
+                let expected = [without, with][i];
+                for (alpn, version) in [("http/1.1", Version::Http1), ("h2", Version::Http2)] {
+                    let connected = connect(at, name, &authority.client(&[alpn])).await;
+                    let about = format!("{}: {name}, {host}, {version:?}", case.name);
+                    let Ok(stream) = connected else {
+                        assert_eq!(expected, 0, "{about}");
+                        continue;
+                    };
+                    let answer = ask_over(stream, &format!("GET {host}/x"), version).await;
+                    let checked = answer.expect("an answer").check(&expected.to_string());
+                    checked.unwrap_or_else(|e| panic!("{about}: {e}"));
+                }
+            }
+        }
+    }
+}

@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use portolan_model::traffic::{Route, Share, VirtualHost};
+use portolan_model::gateway::NOWHERE;
+use portolan_model::traffic::{Action, PathMatch, Respond, Route, Share, VirtualHost};
 use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, GatewayTls};
 
 use super::attach;
@@ -131,24 +132,20 @@ impl<'a> Site<'a> {
             // What is for the listener and has no route is answered 404, not by a wider one.
             hosts.entry(listener.hostname.clone()).or_insert((Kind::HttpRoute, Vec::new()));
             let place = ports.entry(listener.port);
-            let virtual_hosts = match place.or_insert_with(|| empty(&listener.protocol)) {
-                GatewayPort::Http(hosts) => hosts,
+            // A request belongs to the narrowest listener, and to no other.
+            let nearest = |host: &Host| host::nearest(beside.iter(), host);
+            hosts.retain(|host, _| nearest(host) == Some(&listener.hostname));
+            let hosts = hosts.into_iter();
+            let hosts = hosts.map(|(host, (_, ranked))| virtual_host(host, in_order(ranked)));
+            match place.or_insert_with(|| empty(&listener.protocol)) {
+                GatewayPort::Http(all) => all.extend(hosts),
                 GatewayPort::Tls(tls) => {
                     let name = listener.hostname.clone();
-                    tls.chains.push(GatewayChain { name, certificates: own, clients });
-                    &mut tls.hosts
+                    let others = beside.iter().filter(|other| **other != name);
+                    let hosts = hosts.chain(others.cloned().map(misdirected)).collect();
+                    tls.chains.push(GatewayChain { name, hosts, certificates: own, clients });
                 }
-                GatewayPort::Tcp(_) => continue,
-            };
-            for (host, (_, ranked)) in hosts {
-                // A request belongs to the narrowest listener, and to no other.
-                if host::nearest(beside.iter(), &host) == Some(&listener.hostname) {
-                    let domain = host.unwrap_or_else(|| "*".into());
-                    let routes = in_order(ranked);
-                    let name = domain.clone();
-                    let domains = vec![domain];
-                    virtual_hosts.push(Arc::new(VirtualHost { name, domains, routes }));
-                }
+                GatewayPort::Tcp(_) => {}
             }
         }
         let status =
@@ -163,6 +160,21 @@ impl<'a> Site<'a> {
         let gateway = Gateway { key: key.clone(), addresses, ports, certificates };
         (programmed.then_some(gateway), status)
     }
+}
+
+fn virtual_host(host: Host, routes: Vec<Route>) -> Arc<VirtualHost> {
+    let domain = host.unwrap_or_else(|| "*".into());
+    Arc::new(VirtualHost { name: domain.clone(), domains: vec![domain], routes })
+}
+
+/// What another listener of the port is for, to a client that did not ask for it when TLS began: it may go
+/// on with a connection to one host for another one's requests, and is told to make its own (RFC 9110
+/// §15.5.20; `Listener.hostname`).
+fn misdirected(host: Host) -> Arc<VirtualHost> {
+    let mut route = Route::to(PathMatch::Prefix("/".into()), NOWHERE.into());
+    route.action = Action::Respond(Respond { status: 421, body: [].into(), edits: None });
+    route.name = Some("misdirected".into());
+    virtual_host(host, vec![route])
 }
 
 /// Names of what a listener proves itself with, and of the authorities of its clients; none where TLS does

@@ -223,9 +223,13 @@ impl Listener {
     /// no thing to fall back to.
     #[must_use]
     pub fn admits_otherwise(&self, other: &Self) -> bool {
-        let demands = |tls: &ServerTls| -> Vec<_> {
+        let demands = |tls: &ServerTls| {
             let of = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
-            tls.chains.iter().map(of).collect()
+            let all: Vec<_> = tls.chains.iter().map(of).collect();
+            // Where they are not the same for all it matters by which name a client comes to which.
+            let same = all.windows(2).all(|two| two[0] == two[1]);
+            let named = tls.chains.iter().filter(|_| !same);
+            (all, named.map(|chain| chain.names.clone()).collect::<Vec<_>>())
         };
         let by_tls = match (&self.tls, &other.tls) {
             (None, _) => false,
@@ -244,6 +248,12 @@ impl Listener {
         [requests, streams, beside.map_or(&[], |beside| &beside.options.access)]
     }
 
+    /// Names of the route tables that its requests go by.
+    pub fn route_tables(&self) -> impl Iterator<Item = &ResourceName> {
+        let of_chains = self.tls.iter().flat_map(|tls| tls.chains.iter());
+        self.kind.routes().into_iter().chain(of_chains.filter_map(|chain| chain.routes.as_ref()))
+    }
+
     /// Names of the secrets that it needs.
     pub fn secrets(&self) -> impl Iterator<Item = &ResourceName> {
         self.tls.iter().flat_map(ServerTls::secrets)
@@ -260,7 +270,8 @@ impl ListenerKind {
         }
     }
 
-    /// Name of the route table, where there is one.
+    /// Name of the route table, where there is one; requests within TLS may have another
+    /// ([`TlsChain::routes`]).
     #[must_use]
     pub fn routes(&self) -> Option<&ResourceName> {
         match self {

@@ -62,6 +62,8 @@ pub struct TlsChain {
     pub client_names: Vec<NameMatch>,
     /// TLS 1.2 is spoken besides 1.3, or one of the two alone.
     pub versions: TlsVersions,
+    /// The route table of its requests, where that is not the listener's.
+    pub routes: Option<ResourceName>,
 }
 
 /// What is asked of clients.
@@ -301,6 +303,7 @@ mod tests {
             clients: ClientCertificates::None,
             client_names: Vec::new(),
             versions: TlsVersions::Both,
+            routes: None,
         };
         let named = [chain(&["*.a.test"]), chain(&["x.a.test", "b.test"]), chain(&["*.y.a.test"])];
         let tls = ServerTls { chains: named.to_vec(), permissive: false, beside: None };
@@ -331,6 +334,7 @@ mod tests {
             clients: ClientCertificates::None,
             client_names: Vec::new(),
             versions: TlsVersions::Both,
+            routes: None,
         };
         let beside = |own: &[&str], ended| BesideChain {
             to: SniChain { names: names(own), clusters: Vec::new() },

@@ -177,6 +177,7 @@ pub(super) fn route(
     let (random, number) = client.origin.shared.random();
     let view = View { head, asked, client, grpc: account.grpc, random };
     account.on_routed(client.origin.shared.generation());
+    let routes = client.proof.as_ref().and_then(|own| own.routes.as_ref()).unwrap_or(routes);
     let found = client.origin.shared.with_routes(routes, |table| {
         let (host, route) = table.route(asked.lower(), &view)?;
         let mut routes = client.origin.routes.borrow_mut();

@@ -61,12 +61,19 @@ pub(crate) struct RouteMetrics {
     pub(crate) micros: Tally,
 }
 
-/// The counters of a route table's routes, as far as one listener has asked for them. Kept by the
+/// The counters of the routes of a listener's tables, as far as one listener has asked for them. Kept by the
 /// listener on its worker, so that a request looks at no name.
 #[derive(Debug, Default)]
 pub(crate) struct Routes {
+    /// One for each name: few but where a listener has many names, each with a table.
+    tables: Vec<KnownTable>,
+}
+
+/// The routes of a table.
+#[derive(Debug)]
+struct KnownTable {
     /// Whose routes they are: while it is held, no other route has the same address.
-    table: Option<Arc<RouteTable>>,
+    table: Arc<RouteTable>,
     known: HashMap<*const Route, Rc<KnownRoute>>,
 }
 
@@ -104,13 +111,15 @@ impl ListenerMetrics {
         routes.iter().for_each(|(name, metrics)| read(name, metrics));
     }
 
-    fn route(&self, name: RouteName, table: &RouteTable) -> Arc<RouteMetrics> {
+    /// The counters of a route; of the others those go that are in none of the tables, if there are many.
+    fn route(&self, name: RouteName, tables: &[KnownTable]) -> Arc<RouteMetrics> {
         let mut routes = self.routes.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(known) = routes.get(&name) {
             return Arc::clone(known);
         }
         if routes.len() >= MAX_ROUTES {
-            let all = table.hosts.iter().flat_map(|h| h.routes.iter().map(|r| RouteName::of(h, r)));
+            let hosts = tables.iter().flat_map(|own| &own.table.hosts);
+            let all = hosts.flat_map(|h| h.routes.iter().map(|r| RouteName::of(h, r)));
             let present: BTreeSet<RouteName> = all.chain([RouteName::other()]).collect();
             routes.retain(|name, _| present.contains(name));
         }
@@ -147,17 +156,21 @@ impl Routes {
         route: &Route,
         listener: &ListenerMetrics,
     ) -> Rc<KnownRoute> {
-        if self.table.as_ref().is_none_or(|known| !Arc::ptr_eq(known, table)) {
-            self.known.clear();
-            self.table = Some(Arc::clone(table));
+        let at = self.tables.iter().position(|own| Arc::ptr_eq(&own.table, table));
+        let at = at.unwrap_or_else(|| {
+            self.tables.retain(|own| own.table.name != table.name);
+            self.tables.push(KnownTable { table: Arc::clone(table), known: HashMap::new() });
+            self.tables.len() - 1
+        });
+        let key = std::ptr::from_ref(route);
+        if let Some(known) = self.tables[at].known.get(&key) {
+            return Rc::clone(known);
         }
-        let known = self.known.entry(std::ptr::from_ref(route));
-        let make = || {
-            let name = RouteName::of(host, route);
-            let metrics = listener.route(name.clone(), table);
-            Rc::new(KnownRoute { metrics, name, called: route.name.clone() })
-        };
-        Rc::clone(known.or_insert_with(make))
+        let name = RouteName::of(host, route);
+        let metrics = listener.route(name.clone(), &self.tables);
+        let known = Rc::new(KnownRoute { metrics, name, called: route.name.clone() });
+        self.tables[at].known.insert(key, Rc::clone(&known));
+        known
     }
 }
 

@@ -157,7 +157,7 @@ pub(super) fn labelled(
 
 /// Whether there are listeners, and all that they and the clusters refer to is there.
 fn is_whole(config: &TrafficConfig) -> bool {
-    let mut routes = config.listeners.values().filter_map(|l| l.kind.routes());
+    let mut routes = config.listeners.values().flat_map(|l| l.route_tables());
     let mut endpoints = config.clusters.values().map(|c| &c.endpoints);
     config.generation.is_some()
         || (!config.listeners.is_empty()

@@ -76,19 +76,21 @@ impl Terminators {
         }
     }
 
-    /// The settings for a client that asks for a name.
+    /// The settings for a client that asks for a name, and what its requests go by if not by the routes
+    /// of the listener.
     fn lookup(
         &self,
         listener: &ResourceName,
         asked: Option<&str>,
-    ) -> Result<Arc<ServerConfig>, String> {
+    ) -> Result<(Arc<ServerConfig>, Option<ResourceName>), String> {
         let all = self.0.load();
         let terminator = all.get(listener).ok_or("no certificate yet")?;
         let lower = asked.map(str::to_ascii_lowercase);
         let chain = terminator.tls.chain(lower.as_deref()).ok_or_else(|| {
             format!("no certificate for {}", asked.unwrap_or("a client that asks for no name"))
         })?;
-        terminator.chains[chain].clone()
+        let config = terminator.chains[chain].clone()?;
+        Ok((config, terminator.tls.chains[chain].routes.clone()))
     }
 }
 
@@ -295,12 +297,12 @@ async fn handshake(origin: &Origin, io: Prefixed) -> Result<(Stream, Proof), Str
     let asked = start.client_hello().server_name().map(str::to_owned);
     let terminators = &origin.shared.terminators;
     match terminators.lookup(&origin.listener.name, asked.as_deref()) {
-        Ok(config) => {
+        Ok((config, routes)) => {
             let stream = start.into_stream(config).await.map_err(|error| why(&error))?;
             let shown = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
             check_time(shown)?;
             let names = shown.map(certificate::alternative_names);
-            let proof = Proof { names, server_name: asked.map(String::into_boxed_str) };
+            let proof = Proof { names, server_name: asked.map(String::into_boxed_str), routes };
             Ok((Stream::tls(TlsStream::from(stream)), proof))
         }
         Err(reason) => {

@@ -4,6 +4,8 @@
 //! A response with a bad resource is refused with the reason, and its good resources are taken
 //! all the same (gRFC A46); a resource that was good before stays as it was.
 
+mod warming;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -117,64 +119,6 @@ impl Session {
         full_sets.all(|kind| self.types[kind.index()].answered)
     }
 
-    /// What may be in force after `last` was: the configuration, but for listeners and clusters
-    /// that refer to something that is still missing. Those stay as they were, with what they
-    /// referred to (Envoy's warming); but not a listener that lets in other clients now: without its
-    /// certificate it serves nobody.
-    #[must_use]
-    pub fn in_force(&self, last: &TrafficConfig) -> TrafficConfig {
-        let mut config = self.config.clone();
-        let is_cold = |routes: &ResourceName| !self.config.routes.contains_key(routes);
-        let is_missing = |secret: &ResourceName| !self.config.secrets.contains_key(secret);
-        for (name, listener) in &self.config.listeners {
-            let cold =
-                listener.kind.routes().is_some_and(is_cold) || listener.secrets().any(is_missing);
-            let old = last.listeners.get(name);
-            let Some(old) = old.filter(|old| cold && !listener.admits_otherwise(old)) else {
-                continue;
-            };
-            if let Some(routes) = old.kind.routes().filter(|routes| is_cold(routes)) {
-                let Some(table) = last.routes.get(routes) else { continue };
-                config.routes.insert(routes.clone(), Arc::clone(table));
-            }
-            let kept = old.secrets().filter(|name| is_missing(name));
-            for (name, secret) in kept.filter_map(|name| Some((name, last.secrets.get(name)?))) {
-                config.secrets.insert(name.clone(), Arc::clone(secret));
-            }
-            config.listeners.insert(name.clone(), Arc::clone(old));
-        }
-        for (name, cluster) in &self.config.clusters {
-            let cold = !self.config.endpoints.contains_key(&cluster.endpoints)
-                || cluster.secrets().any(is_missing);
-            let Some(old) = last.clusters.get(name).filter(|_| cold) else { continue };
-            let kept = old.secrets().filter(|name| is_missing(name));
-            for (name, secret) in kept.filter_map(|name| Some((name, last.secrets.get(name)?))) {
-                config.secrets.insert(name.clone(), Arc::clone(secret));
-            }
-            if !self.config.endpoints.contains_key(&old.endpoints) {
-                let Some(set) = last.endpoints.get(&old.endpoints) else { continue };
-                config.endpoints.insert(old.endpoints.clone(), Arc::clone(set));
-            }
-            config.clusters.insert(name.clone(), Arc::clone(old));
-        }
-        config
-    }
-
-    /// Whether everything that is referred to is there.
-    #[must_use]
-    pub fn is_complete(&self) -> bool {
-        let mut named = self.config.listeners.values().filter_map(|l| l.kind.routes());
-        let routes = named.all(|routes| self.config.routes.contains_key(routes));
-        self.is_begun()
-            && routes
-            && self.config.named_secrets().all(|name| self.config.secrets.contains_key(name))
-            && self
-                .config
-                .clusters
-                .values()
-                .all(|c| self.config.endpoints.contains_key(&c.endpoints))
-    }
-
     /// Takes in a response.
     pub fn on_response(&mut self, response: DiscoveryResponse) -> Step {
         let Some(kind) = ResourceType::from_type_url(&response.type_url) else {
@@ -240,7 +184,7 @@ impl Session {
             }
             ResourceType::Listener => {
                 let listeners = self.config.listeners.values();
-                let named = listeners.filter_map(|l| l.kind.routes().cloned());
+                let named = listeners.flat_map(|l| l.route_tables().cloned());
                 let inline: BTreeSet<_> = self.inline_routes.values().collect();
                 (ResourceType::Route, named.filter(|n| !inline.contains(n)).collect())
             }

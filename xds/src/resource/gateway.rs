@@ -1,12 +1,12 @@
-//! LDS and RDS of Gateways: a socket per port and address, and the route table of each port that
-//! speaks HTTP.
+//! LDS and RDS of Gateways: a socket per port and address, and the route tables of each port that
+//! speaks HTTP: one, or within TLS one for each name that clients ask for.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use portolan_model::gateway::NOWHERE;
-use portolan_model::traffic::{Secret, Share};
+use portolan_model::traffic::{Secret, Share, VirtualHost};
 use portolan_model::{Gateway, GatewayChain, GatewayKey, GatewayPort, GatewaySni, GatewayTls};
 use portolan_proto::envoy::core::TransportSocket;
 use portolan_proto::envoy::http_connection_manager::http_connection_manager::UpgradeConfig;
@@ -31,12 +31,37 @@ pub fn name(key: &GatewayKey, port: u16) -> Name {
     format!("{PREFIX}{key}:{port}").into()
 }
 
+/// Name of the route table of those who ask for a name within TLS: `gateway/shop/web#a.test:443`.
+fn chain_table(key: &GatewayKey, chain: &GatewayChain, port: u16) -> Name {
+    match &chain.name {
+        None => name(key, port),
+        Some(host) => format!("{PREFIX}{key}#{host}:{port}").into(),
+    }
+}
+
+/// The route tables of a port, and their hosts.
+fn tables<'a>(
+    key: &GatewayKey,
+    port: u16,
+    content: &'a GatewayPort,
+) -> Vec<(Name, &'a [Arc<VirtualHost>])> {
+    match content {
+        GatewayPort::Http(hosts) => vec![(name(key, port), hosts)],
+        GatewayPort::Tcp(_) => Vec::new(),
+        GatewayPort::Tls(GatewayTls { chains, .. }) => {
+            let table = |own: &'a GatewayChain| (chain_table(key, own, port), &*own.hosts);
+            chains.iter().map(table).collect()
+        }
+    }
+}
+
 /// The Gateway that a listener or a route table is of, by its name.
 #[must_use]
 pub fn key_of(name: &str) -> Option<GatewayKey> {
     let (key, port) = name.strip_prefix(PREFIX)?.rsplit_once(':')?;
     port.parse::<u16>().ok()?;
-    // Listeners on further addresses are counted; certificates stand below their Gateway.
+    // Listeners on further addresses are counted, route tables within TLS have a name; certificates stand
+    // below their Gateway.
     let key = key.split_once('#').map_or(key, |(key, _)| key);
     GatewayKey::parse(key.split_once("/tls/").map_or(key, |(key, _)| key))
 }
@@ -73,9 +98,10 @@ fn sockets(gateway: &Gateway, port: u16, default: IpAddr) -> Vec<(Name, SocketAd
 #[must_use]
 pub fn names(gateway: &Gateway, default: IpAddr) -> BTreeSet<(ResourceType, Name)> {
     let of_ports = gateway.ports.iter().flat_map(|(port, content)| {
-        let table = (content.is_http()).then(|| (ResourceType::Route, name(&gateway.key, *port)));
+        let tables = tables(&gateway.key, *port, content).into_iter();
         let listeners = sockets(gateway, *port, default).into_iter();
-        table.into_iter().chain(listeners.map(|(name, _)| (ResourceType::Listener, name)))
+        let tables = tables.map(|(name, _)| (ResourceType::Route, name));
+        tables.chain(listeners.map(|(name, _)| (ResourceType::Listener, name)))
     });
     let secrets = gateway.certificates.keys();
     let secrets = secrets.map(|name| (ResourceType::Secret, secret_name(&gateway.key, name)));
@@ -88,10 +114,7 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<Made> {
     let mut made = Vec::new();
     let mut put = |kind, name, encoded, tls| made.push(Made { kind, name, encoded, tls });
     for (port, content) in &gateway.ports {
-        let table = name(&gateway.key, *port);
-        if let GatewayPort::Http(hosts) | GatewayPort::Tls(GatewayTls { hosts, .. }) = content
-            && content.is_http()
-        {
+        for (table, hosts) in tables(&gateway.key, *port, content) {
             let config = RouteConfiguration {
                 name: table.to_string(),
                 virtual_hosts: hosts.iter().map(|host| route::host(host)).collect(),
@@ -103,7 +126,7 @@ pub fn encode(gateway: &Gateway, default: IpAddr) -> Vec<Made> {
         }
         let tls = content.ends_tls();
         for (name, at) in sockets(gateway, *port, default) {
-            let listener = socket(&name, at, content, &table, &gateway.key);
+            let listener = socket(&name, at, content, &gateway.key, *port);
             let encoded = Encoded::new(&name, &listener);
             put(ResourceType::Listener, name, encoded, tls);
         }
@@ -134,10 +157,10 @@ fn socket(
     name: &Name,
     address: SocketAddr,
     content: &GatewayPort,
-    table: &Name,
     key: &GatewayKey,
+    port: u16,
 ) -> Listener {
-    let http = || {
+    let http = |table: &Name| {
         let mut manager = listener::proxy_manager(name, listener::rds(table));
         manager.normalize_path = Some(BoolValue { value: true });
         manager.use_remote_address = Some(BoolValue { value: true });
@@ -151,12 +174,15 @@ fn socket(
         name: name.to_string(),
         address: Some(socket_address(address)),
         filter_chains: match content {
-            GatewayPort::Http(_) => vec![listener::chain(HTTP_FILTER, http())],
+            GatewayPort::Http(_) => {
+                vec![listener::chain(HTTP_FILTER, http(&self::name(key, port)))]
+            }
             GatewayPort::Tcp(shares) => {
                 vec![listener::chain(TCP_FILTER, pack(&tcp_proxy(name, shares)))]
             }
             GatewayPort::Tls(tls) => {
-                let secured = tls.chains.iter().map(|chain| secured(chain, key, http()));
+                let http = |chain| http(&chain_table(key, chain, port));
+                let secured = tls.chains.iter().map(|chain| secured(chain, key, http(chain)));
                 secured.chain(tls.names.iter().map(|own| by_name(name, own, key))).collect()
             }
         },
@@ -254,6 +280,7 @@ mod tests {
         for (name, expected) in [
             ("gateway/shop/web:80", Some("shop/web")),
             ("gateway/shop/web#2:80", Some("shop/web")),
+            ("gateway/shop/web#*.a.test:443", Some("shop/web")),
             ("gateway/shop/web/tls/other/cert:0", Some("shop/web")),
             ("gateway/shop/web", None),
             ("gateway/web:80", None),

@@ -275,9 +275,9 @@ fn every_port_and_address_has_a_listener() {
             (
                 9443,
                 GatewayPort::Tls(GatewayTls {
-                    hosts: Vec::new(),
                     chains: vec![GatewayChain {
                         name: Some("*.test".into()),
+                        hosts: Vec::new(),
                         certificates: vec!["shop/cert".into()],
                         clients: None,
                     }],

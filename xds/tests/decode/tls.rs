@@ -42,6 +42,11 @@ fn named(name: &str) -> SdsSecretConfig {
 
 /// A chain for a name; with authorities its clients need certificates of them.
 fn chain(name: &str, authorities: Option<&str>) -> FilterChain {
+    chain_by("t", name, authorities)
+}
+
+/// The same, its requests going by a route table.
+fn chain_by(table: &str, name: &str, authorities: Option<&str>) -> FilterChain {
     let by_name = |name| ValidationContextType::ValidationContextSdsSecretConfig(named(name));
     let common = CommonTlsContext {
         tls_certificate_sds_secret_configs: vec![named("certificate")],
@@ -53,7 +58,7 @@ fn chain(name: &str, authorities: Option<&str>) -> FilterChain {
         require_client_certificate: authorities.and_then(|_| yes()),
         ..DownstreamTlsContext::default()
     };
-    let rds = Rds { route_config_name: "t".into(), ..Rds::default() };
+    let rds = Rds { route_config_name: table.into(), ..Rds::default() };
     let manager = HttpConnectionManager {
         route_specifier: Some(RouteSpecifier::Rds(rds)),
         ..HttpConnectionManager::default()
@@ -97,6 +102,42 @@ fn chains_whose_requests_go_by_the_same_routes_ask_for_the_same_of_clients() {
                         certificates than filter_chains[0]";
         assert_eq!(error, expected);
     }
+}
+
+#[test]
+fn requests_go_by_the_routes_of_the_name_that_their_tls_asked_for() {
+    let said = listener(vec![
+        chain_by("t", "a.test", None),
+        chain_by("u", "b.test", Some("ca")),
+        chain_by("t", "c.test", None),
+    ]);
+    let taken = decode::listener::decode(&any(&said)).expect("taken").1.expect("a socket").0;
+    let tables: Vec<&str> = taken.route_tables().map(|name| &**name).collect();
+    assert_eq!(tables, ["t", "u"], "the listener's, and another");
+    let chains = &taken.tls.as_ref().expect("it begins with TLS").chains;
+    let routes = chains.iter().map(|chain| chain.routes.as_deref());
+    assert_eq!(routes.collect::<Vec<_>>(), [None, Some("u"), None]);
+    let asks = chains.iter().map(|chain| chain.clients.authorities().map(|name| &**name));
+    assert_eq!(asks.collect::<Vec<_>>(), [None, Some("ca"), None]);
+
+    // Of those who may come, a listener that asks other names for certificates is another one.
+    let swapped = listener(vec![
+        chain_by("t", "c.test", None),
+        chain_by("u", "a.test", Some("ca")),
+        chain_by("t", "b.test", None),
+    ]);
+    let swapped = decode::listener::decode(&any(&swapped)).expect("taken").1.expect("a socket").0;
+    assert!(swapped.admits_otherwise(&taken) && !taken.admits_otherwise(&taken));
+
+    let mixed = listener(vec![
+        chain_by("t", "a.test", None),
+        chain_by("u", "b.test", Some("ca")),
+        chain_by("u", "c.test", None),
+    ]);
+    let error = decode::listener::decode(&any(&mixed)).expect_err("refused").to_string();
+    let expected = "l: filter_chains[2].transport_socket: another demand on clients' \
+                    certificates than filter_chains[1]";
+    assert_eq!(error, expected);
 }
 
 #[test]

@@ -11,19 +11,18 @@ use portolan_proto::envoy::listener::{FilterChain, FilterChainMatch};
 use super::super::tls;
 use super::{Chains, End, Listed, RAW_BUFFER, filters, is_raw};
 
-/// What HTTP chains end in, with the table that they carry in themselves.
-type Http = (ResourceName, Option<RouteTable>, HttpOptions);
-
 /// Chains that begin with TLS, told apart by the name that the client asks for, and one for what begins
-/// otherwise. Of HTTP all of them come to the same above it; bytes may go to other clusters by each, and
-/// TLS before bytes need not end here.
+/// otherwise. Requests may go by other route tables by each, and bytes to other clusters; TLS before bytes
+/// need not end here.
 pub(super) fn secured(
     listed: &[Listed<'_>],
     name: &ResourceName,
     headed: bool,
 ) -> Result<Chains, String> {
-    let mut chains: Vec<TlsChain> = Vec::with_capacity(listed.len());
-    let mut http: Option<Http> = None;
+    let mut chains: Vec<(&str, TlsChain)> = Vec::with_capacity(listed.len());
+    let mut http: Option<HttpOptions> = None;
+    // The table that HTTP chains carry in themselves, and the name of that for requests in the clear.
+    let (mut inline, mut clear_routes): (Option<RouteTable>, Option<ResourceName>) = (None, None);
     let mut options: Option<TcpOptions> = None;
     let mut ends: Vec<BesideChain> = Vec::new();
     // What is in the clear, with its clusters if it is no HTTP.
@@ -41,20 +40,17 @@ pub(super) fn secured(
             true => Vec::new(),
             false => server_names(&format!("{field}.filter_chain_match"), chain)?,
         };
-        if !is_raw {
-            let socket = format!("{field}.transport_socket");
-            let chain_of = tls::downstream(&socket, said, names.clone())?;
-            let first: &TlsChain = chains.first().unwrap_or(&chain_of);
-            let demands = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
-            if demands(first) != demands(&chain_of) {
-                // Requests of all chains go by the same routes: whoever came by the chain that asks
-                // for less would be where the other one's clients are let in alone.
-                let what = "another demand on clients' certificates than";
-                return Err(format!("{socket}: {what} {}", listed[0].0));
-            }
-            chains.push(chain_of);
-        }
+        let socket = format!("{field}.transport_socket");
+        let own = (!is_raw).then(|| tls::downstream(&socket, said, names.clone())).transpose()?;
         let end = filters(field, chain, name)?;
+        if let Some(mut own) = own {
+            own.routes = match &end {
+                End::Http(routes, ..) => Some(ResourceName::clone(routes)),
+                End::Tcp(..) => None,
+            };
+            agreeing(&socket, &own, &chains)?;
+            chains.push((field, own));
+        }
         if in_the_clear {
             clear = Some(match &end {
                 End::Http(..) => None,
@@ -66,10 +62,13 @@ pub(super) fn secured(
                 return Err(format!("{field}.filters: of TLS that is not ended there is no HTTP"));
             }
             End::Http(routes, table, own) => {
-                let own = (routes, table, own);
-                if http.get_or_insert_with(|| own.clone()) != &own {
+                if *http.get_or_insert_with(|| own.clone()) != own {
                     return Err(other());
                 }
+                if table.is_some_and(|own| inline.get_or_insert_with(|| own.clone()) != &own) {
+                    return Err(other());
+                }
+                clear_routes = clear_routes.or(in_the_clear.then_some(routes));
             }
             End::Tcp(clusters, own) => {
                 if options.get_or_insert_with(|| own.clone()) != &own {
@@ -95,8 +94,12 @@ pub(super) fn secured(
         (Some(_), Some(Some(_))) => {
             return refused("bytes in the clear beside HTTP within TLS");
         }
-        (Some((routes, table, options)), _) => {
-            (ListenerKind::Http { routes, options }, table, beside(ends))
+        (Some(options), _) => {
+            let first = || chains.iter().find_map(|(_, chain)| chain.routes.clone());
+            let Some(routes) = clear_routes.or_else(first) else {
+                return Err("filter_chains: missing".to_owned());
+            };
+            (ListenerKind::Http { routes, options }, inline, beside(ends))
         }
         (None, Some(_)) if passes => {
             return refused("what is in the clear beside TLS that is not ended here");
@@ -126,7 +129,26 @@ pub(super) fn secured(
             (kind, None, beside)
         }
     };
-    Ok(Chains { kind, table, headed, tls: Some(ServerTls { chains, permissive, beside }) })
+    let of_listener = kind.routes();
+    let chains = chains.into_iter().map(|(_, chain)| {
+        let routes = chain.routes.filter(|own| Some(own) != of_listener);
+        TlsChain { routes, ..chain }
+    });
+    let tls = ServerTls { chains: chains.collect(), permissive, beside };
+    Ok(Chains { kind, table, headed, tls: Some(tls) })
+}
+
+/// Whether a chain asks for the same of its clients as those before it whose requests go by the same
+/// routes, or whose bytes go on: whoever came by one that asks for less would be where the other one's
+/// clients are let in alone.
+fn agreeing(socket: &str, own: &TlsChain, before: &[(&str, TlsChain)]) -> Result<(), String> {
+    let demands = |chain: &TlsChain| (chain.clients.clone(), chain.client_names.clone());
+    match before.iter().find(|(_, chain)| chain.routes == own.routes) {
+        Some((first, chain)) if demands(chain) != demands(own) => {
+            Err(format!("{socket}: another demand on clients' certificates than {first}"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// Whether a chain is for what begins with TLS, by its conditions.

@@ -56,5 +56,5 @@ pub(in crate::client::decode) fn convert(
     };
     let versions = versions(&format!("{field}.tls_params"), common.tls_params.as_ref())?;
     let client_names = validation.names;
-    Ok(TlsChain { names, certificates, alpn, clients, client_names, versions })
+    Ok(TlsChain { names, certificates, alpn, clients, client_names, versions, routes: None })
 }
