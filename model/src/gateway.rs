@@ -138,16 +138,6 @@ impl ServiceRoutes {
 }
 
 impl GatewayPort {
-    /// Whether requests go by a route table there.
-    #[must_use]
-    pub fn is_http(&self) -> bool {
-        match self {
-            Self::Http(_) => true,
-            Self::Tcp(_) => false,
-            Self::Tls(tls) => !tls.chains.is_empty(),
-        }
-    }
-
     /// Whether TLS ends there.
     #[must_use]
     pub fn ends_tls(&self) -> bool {

@@ -176,8 +176,17 @@ async fn over_tls(
     at: SocketAddr,
     config: &Arc<ClientConfig>,
 ) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
+    asking_for("web.test", at, config).await
+}
+
+/// The same, asking for another name.
+async fn asking_for(
+    name: &'static str,
+    at: SocketAddr,
+    config: &Arc<ClientConfig>,
+) -> std::io::Result<tokio_rustls::client::TlsStream<TcpStream>> {
     let stream = TcpStream::connect(at).await?;
-    let name = ServerName::try_from("web.test").expect("a name");
+    let name = ServerName::try_from(name).expect("a name");
     TlsConnector::from(Arc::clone(config)).connect(name, stream).await
 }
 
@@ -454,14 +463,15 @@ async fn each_name_has_its_own_routes_and_demands_on_clients() {
     world.process.reach(1).await;
     let (known, nobody) = (ours.client_as(&ours.issue(&[CART]), &[]), ours.client(&[]));
     let ask = async |name: &'static str, config: &Arc<ClientConfig>, line: &str| -> u16 {
-        let stream = TcpStream::connect(at).await.expect("it listens");
-        let name = ServerName::try_from(name).expect("a name");
-        match TlsConnector::from(Arc::clone(config)).connect(name, stream).await {
+        match asking_for(name, at, config).await {
             Ok(stream) => raw(stream, line, "").await.0,
             Err(_) => 0,
         }
     };
-    until("it listens", async || over(at, &nobody, "open.test").await).await;
+    let shaken = async |name: &'static str, config: &Arc<ClientConfig>| {
+        asking_for(name, at, config).await.map(drop).map_err(|e| e.to_string())
+    };
+    until("it listens", async || shaken("open.test", &nobody).await).await;
     assert_eq!(ask("open.test", &nobody, "GET /open").await, 200);
     assert_eq!(ask("closed.test", &known, "GET /open").await, 0, "no such name");
 
@@ -473,7 +483,7 @@ async fn each_name_has_its_own_routes_and_demands_on_clients() {
     assert_eq!(ask("open.test", &nobody, "GET /open").await, 200);
     let closed_table = table("closed", vec![route("/", action(WEB))]);
     world.plane.set(RDS, all([&open_table, &closed_table]));
-    until("the other name is there", async || over(at, &known, "closed.test").await).await;
+    until("the other name is there", async || shaken("closed.test", &known).await).await;
     for (name, config, line, expected) in [
         ("open.test", &nobody, "GET /open", 200),
         ("open.test", &nobody, "GET /secret", 404),
@@ -491,16 +501,4 @@ async fn each_name_has_its_own_routes_and_demands_on_clients() {
     let refused = world.plane.nacked(LDS, &version).await.error.expect("a reason");
     assert!(refused.contains("another demand on clients' certificates"), "{refused}");
     assert_eq!(ask("closed.test", &known, "GET /secret").await, 200);
-}
-
-/// Whether a client that asks for a name gets a handshake.
-async fn over(
-    at: SocketAddr,
-    config: &Arc<ClientConfig>,
-    name: &'static str,
-) -> Result<(), String> {
-    let stream = TcpStream::connect(at).await.map_err(|e| e.to_string())?;
-    let name = ServerName::try_from(name).expect("a name");
-    let connecting = TlsConnector::from(Arc::clone(config)).connect(name, stream).await;
-    connecting.map(drop).map_err(|e| e.to_string())
 }

@@ -20,9 +20,10 @@ pub(super) fn secured(
     headed: bool,
 ) -> Result<Chains, String> {
     let mut chains: Vec<(&str, TlsChain)> = Vec::with_capacity(listed.len());
-    let mut http: Option<HttpOptions> = None;
-    // The table that HTTP chains carry in themselves, and the name of that for requests in the clear.
-    let (mut inline, mut clear_routes): (Option<RouteTable>, Option<ResourceName>) = (None, None);
+    // The routes of the listener are those for what is in the clear, or else of the first chain.
+    let mut http: Option<(ResourceName, HttpOptions)> = None;
+    // The table that HTTP chains carry in themselves.
+    let mut inline: Option<RouteTable> = None;
     let mut options: Option<TcpOptions> = None;
     let mut ends: Vec<BesideChain> = Vec::new();
     // What is in the clear, with its clusters if it is no HTTP.
@@ -62,13 +63,17 @@ pub(super) fn secured(
                 return Err(format!("{field}.filters: of TLS that is not ended there is no HTTP"));
             }
             End::Http(routes, table, own) => {
-                if *http.get_or_insert_with(|| own.clone()) != own {
+                let first = || (ResourceName::clone(&routes), own.clone());
+                let (of_listener, options) = http.get_or_insert_with(first);
+                if *options != own {
                     return Err(other());
                 }
                 if table.is_some_and(|own| inline.get_or_insert_with(|| own.clone()) != &own) {
                     return Err(other());
                 }
-                clear_routes = clear_routes.or(in_the_clear.then_some(routes));
+                if in_the_clear {
+                    *of_listener = routes;
+                }
             }
             End::Tcp(clusters, own) => {
                 if options.get_or_insert_with(|| own.clone()) != &own {
@@ -94,11 +99,7 @@ pub(super) fn secured(
         (Some(_), Some(Some(_))) => {
             return refused("bytes in the clear beside HTTP within TLS");
         }
-        (Some(options), _) => {
-            let first = || chains.iter().find_map(|(_, chain)| chain.routes.clone());
-            let Some(routes) = clear_routes.or_else(first) else {
-                return Err("filter_chains: missing".to_owned());
-            };
+        (Some((routes, options)), _) => {
             (ListenerKind::Http { routes, options }, inline, beside(ends))
         }
         (None, Some(_)) if passes => {
