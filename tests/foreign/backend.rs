@@ -14,6 +14,7 @@ use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::rustls::ServerConfig;
@@ -50,8 +51,9 @@ struct Behaviour {
     name: String,
     status: AtomicU16,
     health: AtomicU16,
-    delay_ms: AtomicU64,
     requests: AtomicUsize,
+    delay_ms: AtomicU64,
+    held: watch::Sender<bool>,
 }
 
 impl Backend {
@@ -68,8 +70,9 @@ impl Backend {
             name: name.to_owned(),
             status: AtomicU16::new(200),
             health: AtomicU16::new(200),
-            delay_ms: AtomicU64::new(0),
             requests: AtomicUsize::new(0),
+            delay_ms: AtomicU64::new(0),
+            held: watch::Sender::new(false),
         });
         let shared = Arc::clone(&behaviour);
         let task = tokio::spawn(async move {
@@ -104,6 +107,15 @@ impl Backend {
     pub(crate) fn take(&self, time: Duration) {
         let millis = u64::try_from(time.as_millis()).expect("short");
         self.behaviour.delay_ms.store(millis, Ordering::Relaxed);
+    }
+
+    /// Keeps requests without an answer from now on, until [`release`](Self::release).
+    pub(crate) fn hold(&self) {
+        self.behaviour.held.send_replace(true);
+    }
+
+    pub(crate) fn release(&self) {
+        self.behaviour.held.send_replace(false);
     }
 
     /// Requests so far, probes apart.
@@ -179,6 +191,8 @@ async fn answer(
     let asked = text(DELAY).and_then(|value| value.parse().ok()).unwrap_or(0_u64);
     let delay = asked.max(behaviour.delay_ms.load(Ordering::Relaxed));
     tokio::time::sleep(Duration::from_millis(delay)).await;
+    let mut held = behaviour.held.subscribe();
+    held.wait_for(|held| !held).await.expect("the sender is held here");
     let forwarded = text("x-forwarded-for").unwrap_or_default().to_owned();
     let body = body.collect().await.map(|body| body.to_bytes()).unwrap_or_default();
     let changed: Vec<_> =

@@ -95,17 +95,16 @@ async fn least_request_goes_to_who_has_least_to_do() {
     for cluster in [old, listed(any(&new))] {
         let backends = Backend::several(2).await;
         let world = world(&cluster, &assignment(WEB, &addresses(&backends)), action(WEB)).await;
-        backends[0].take(Duration::from_secs(4));
-        let (busy, seen) = tokio::join!(world.slow(8, Duration::from_millis(1)), async {
-            until("it is busy", async || {
-                if backends[0].requests() + backends[1].requests() >= 9 {
-                    Ok(())
-                } else {
-                    Err(String::new())
-                }
+        backends[0].hold();
+        let before = backends[0].requests();
+        let (busy, seen) = tokio::join!(world.count(64, &[]), async {
+            until("one waits at the first", async || {
+                if backends[0].requests() > before { Ok(()) } else { Err(String::new()) }
             })
             .await;
-            world.count(20, &[]).await
+            let seen = world.count(20, &[]).await;
+            backends[0].release();
+            seen
         });
         assert!(busy.contains_key("a"), "{busy:?}");
         assert_eq!(seen, counts(&[("b", 20)]));

@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 use portolan_proto::envoy::cluster::Cluster;
 use portolan_proto::envoy::endpoint::ClusterLoadAssignment;
 use portolan_proto::envoy::http_connection_manager::HttpConnectionManager;
@@ -152,11 +154,22 @@ impl World {
         headers: &[(&str, &str)],
     ) -> BTreeMap<String, usize> {
         let asked = (0..requests).map(|_| self.ask("/", headers));
-        let mut counts = BTreeMap::new();
-        for answer in futures_util::future::join_all(asked).await {
-            *counts.entry(who(answer)).or_default() += 1;
-        }
-        counts
+        counted(futures_util::future::join_all(asked).await)
+    }
+
+    /// All at once to an endpoint that answers none until so many were answered without it.
+    pub(crate) async fn over_limit(
+        &self,
+        backend: &Backend,
+        requests: usize,
+        refused: usize,
+    ) -> BTreeMap<String, usize> {
+        backend.hold();
+        let mut asked: FuturesUnordered<_> = (0..requests).map(|_| self.ask("/", &[])).collect();
+        let mut answers: Vec<_> = asked.by_ref().take(refused).collect().await;
+        backend.release();
+        answers.extend(asked.collect::<Vec<_>>().await);
+        counted(answers)
     }
 
     /// Requests that each take so long, all at once, and how they went.
@@ -169,6 +182,14 @@ impl World {
     pub(crate) async fn metric(&mut self, name: &str) -> f64 {
         self.process.metric(name).await.unwrap_or_default()
     }
+}
+
+fn counted(answers: Vec<Answer>) -> BTreeMap<String, usize> {
+    let mut counts = BTreeMap::new();
+    for answer in answers {
+        *counts.entry(who(answer)).or_default() += 1;
+    }
+    counts
 }
 
 fn who(answer: Answer) -> String {
