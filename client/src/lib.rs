@@ -42,6 +42,7 @@ use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
 use portolan_proto::v1;
 use portolan_proto::v1::endpoints_client::EndpointsClient;
+use tokio::time::timeout;
 use tonic::metadata::MetadataMap;
 use tonic::transport::Channel;
 use tonic::{Request, Status};
@@ -55,6 +56,8 @@ pub use v1::absent::Reason;
 const HEARTBEAT: Duration = Duration::from_secs(10);
 /// How long a connection attempt may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the answer to [`Client::resolve`] may take: it is given at once, or there is none.
+const RESOLVE_LIMIT: Duration = Duration::from_secs(15);
 /// How often an idle connection is probed, and how long the answer may take.
 const KEEPALIVE: Duration = Duration::from_secs(20);
 /// Largest answer to [`Client::resolve`], in bytes. What a watch is sent is far smaller.
@@ -161,15 +164,17 @@ impl Client {
     ///
     /// # Errors
     /// The control plane's status: `NOT_FOUND` for a service or port that does not exist,
-    /// `INVALID_ARGUMENT` for a name that is none, `UNAVAILABLE` where it cannot be reached or knows
-    /// nothing yet; `INTERNAL` when the answer makes no sense.
+    /// `INVALID_ARGUMENT` for a name that is none, `UNAVAILABLE` where it cannot be reached, knows
+    /// nothing yet, or is silent for 15 s; `INTERNAL` when the answer makes no sense.
     pub async fn resolve(&self, service: impl Into<String>) -> Result<EndpointSet, Status> {
         let request = v1::ResolveRequest {
             service: service.into(),
             client: Some(self.identity.clone()),
             ..v1::ResolveRequest::default()
         };
-        let response = self.stub.clone().resolve(self.request(request)).await?.into_inner();
+        let mut stub = self.stub.clone();
+        let resolved = timeout(RESOLVE_LIMIT, stub.resolve(self.request(request))).await;
+        let response = resolved.map_err(watch::silent)??.into_inner();
         EndpointSet::try_from(response).map_err(|e| Status::internal(e.to_string()))
     }
 

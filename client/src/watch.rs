@@ -121,7 +121,7 @@ impl Watch {
     }
 }
 
-fn silent(_: tokio::time::error::Elapsed) -> Status {
+pub(crate) fn silent(_: tokio::time::error::Elapsed) -> Status {
     Status::unavailable("the control plane is silent")
 }
 

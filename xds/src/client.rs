@@ -29,10 +29,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::{Channel, Endpoint};
 
 use crate::metrics::ClientMetrics;
 use crate::{GATEWAYS, IDENTITY, NAMESPACE, NODE_NAME, OWN_IDENTITY, SERVES};
+use connect::Target;
 pub use connect::{ClientTls, Token};
 pub use load::LoadSource;
 use own::Follower;
@@ -86,7 +86,7 @@ pub struct ClientConfig {
 /// The client before it runs.
 #[derive(Debug)]
 pub struct XdsClient {
-    endpoint: Endpoint,
+    target: Target,
     tls: ClientTls,
     token: Option<Token>,
     node: Node,
@@ -126,22 +126,14 @@ impl XdsClient {
         metrics: &Metrics,
     ) -> Result<(Self, watch::Receiver<Arc<TrafficConfig>>), InvalidClient> {
         let invalid = |reason: String| InvalidControl { address: config.control.clone(), reason };
-        let endpoint = Endpoint::from_shared(config.control.clone())
-            .map_err(|e| invalid(e.to_string()))?
-            .connect_timeout(connect::TIMEOUT)
-            .tcp_nodelay(true)
-            .http2_keep_alive_interval(Duration::from_secs(20))
-            .keep_alive_while_idle(true)
-            .initial_stream_window_size(4 * 1024 * 1024)
-            .initial_connection_window_size(4 * 1024 * 1024);
+        let target = Target::new(&config.control).map_err(|e| invalid(e.to_string()))?.far();
         let (sender, receiver) = watch::channel(Arc::default());
         let own = config.own.as_ref().map(|source| Follower::open(source, metrics)).transpose()?;
         let metrics = ClientMetrics::new(metrics);
         let (tls, token) = (config.tls.clone(), config.token.clone());
         let (node, inbound_address) = (node(config), config.inbound_address);
         let load = None;
-        let client =
-            Self { endpoint, tls, token, node, metrics, sender, inbound_address, load, own };
+        let client = Self { target, tls, token, node, metrics, sender, inbound_address, load, own };
         Ok((client, receiver))
     }
 
@@ -187,7 +179,7 @@ impl XdsClient {
             };
             self.metrics.connected.set(0);
             tracing::warn!(
-                control = %self.endpoint.uri(),
+                control = %self.target,
                 %status,
                 retry_ms = pause.as_millis(),
                 "no control plane; the last configuration stays in force"
@@ -247,8 +239,8 @@ impl XdsClient {
         mut own: Option<&mut watch::Receiver<OwnSecrets>>,
         hold: &mut Option<Instant>,
     ) -> Result<(), Status> {
-        let connected = connect::connect(&self.endpoint, &self.tls);
-        let channel: Channel = self.beside_own(session, own.as_deref_mut(), connected).await?;
+        let connected = self.target.connect(&self.tls);
+        let (channel, ended) = self.beside_own(session, own.as_deref_mut(), connected).await?;
         let bearer = connect::bearer(self.token.as_ref())?;
         let mut client = AggregatedDiscoveryServiceClient::with_interceptor(channel, bearer)
             .max_decoding_message_size(MAX_RESPONSE_BYTES);
@@ -260,11 +252,11 @@ impl XdsClient {
         {
             permit.send(request);
         }
-        let opened = client.stream_aggregated_resources(ReceiverStream::new(receiver));
+        let opened = ended.or(client.stream_aggregated_resources(ReceiverStream::new(receiver)));
         let response = self.beside_own(session, own.as_deref_mut(), opened).await?;
         let mut responses = response.into_inner();
         self.metrics.connected.set(1);
-        tracing::info!(control = %self.endpoint.uri(), "connected to the control plane");
+        tracing::info!(control = %self.target, "connected to the control plane");
         loop {
             let deadline = hold.unwrap_or_else(Instant::now);
             let message = tokio::select! {

@@ -126,8 +126,8 @@ const FLOOD: usize = 10_000;
 const FLOODERS: u8 = 250;
 /// Questions sent at once, between which the system may deliver.
 const BURST: usize = 20;
-/// Bound on all but a hundredth of the answers about cluster names.
-const P99: Duration = Duration::from_millis(100);
+/// Bound on all but a hundredth of the answers about cluster names: far below what a dead upstream takes.
+const P99: Duration = Duration::from_millis(500);
 
 #[test]
 fn ten_thousand_questions_for_dead_upstreams_leave_cluster_names_alone() {

@@ -1,17 +1,28 @@
 //! The connection to the control plane: TLS and proof of identity. Files are read at each try, so
 //! that what was renewed counts.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioIo;
 use portolan_runtime::causes::innermost;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::UnixStream;
+use tokio_util::either::Either;
+use tokio_util::io::InspectReader;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::metadata::{Ascii, MetadataValue};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity};
+use tonic::transport::{Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Uri};
 use tonic::{Request, Status};
+use tower::{Service as _, service_fn};
 
 /// Longest time for a connection, TLS included.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(5);
+/// How long after its connection has ended the outcome of a call is waited for.
+const GRACE: Duration = Duration::from_secs(1);
 
 /// TLS of the client, used where the control plane's address begins with `https`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -42,28 +53,119 @@ impl std::fmt::Debug for Token {
     }
 }
 
-/// Connects.
-pub(super) async fn connect(endpoint: &Endpoint, tls: &ClientTls) -> Result<Channel, Status> {
-    let failed = |reason: String| Status::unavailable(format!("cannot connect: {reason}"));
-    let mut endpoint = endpoint.clone();
-    if endpoint.uri().scheme_str() == Some("https") {
-        let mut config = ClientTlsConfig::new();
-        if let Some(ca) = &tls.ca {
-            config = config.ca_certificate(Certificate::from_pem(read(ca)?));
-        }
-        if let Some((chain, key)) = &tls.identity {
-            config = config.identity(Identity::from_pem(read(chain)?, read(key)?));
-        }
-        if let Some(name) = &tls.server_name {
-            config = config.domain_name(name.clone());
-        }
-        endpoint = endpoint.tls_config(config).map_err(|e| failed(innermost(&e)))?;
+/// Where to connect to.
+#[derive(Clone, Debug)]
+pub(super) struct Target {
+    endpoint: Endpoint,
+    /// A socket in the file system that is connected to in place of the endpoint's host.
+    socket: Option<PathBuf>,
+}
+
+/// The end of a connection.
+#[derive(Debug)]
+pub(super) struct Ended(CancellationToken);
+
+impl Target {
+    /// A URI, or `unix:` and a path.
+    pub(super) fn new(address: &str) -> Result<Self, tonic::transport::Error> {
+        let endpoint = Endpoint::from_shared(address.to_owned())?.connect_timeout(TIMEOUT);
+        let path =
+            address.strip_prefix("unix:").map(|path| path.strip_prefix("//").unwrap_or(path));
+        Ok(Self { endpoint, socket: path.map(PathBuf::from) })
     }
-    // That of the endpoint is of TCP alone; a peer may be silent in the TLS handshake as well.
-    match tokio::time::timeout(TIMEOUT, endpoint.connect()).await {
-        Ok(connected) => connected.map_err(|e| failed(innermost(&e))),
-        Err(_) => Err(failed(format!("no connection within {} s", TIMEOUT.as_secs()))),
+
+    /// The same for much that comes from far away: the connection is looked after, and has wide windows.
+    pub(super) fn far(self) -> Self {
+        let endpoint = self
+            .endpoint
+            .http2_keep_alive_interval(Duration::from_secs(20))
+            .keep_alive_timeout(Duration::from_secs(10))
+            .keep_alive_while_idle(true)
+            .initial_stream_window_size(4 * 1024 * 1024)
+            .initial_connection_window_size(4 * 1024 * 1024);
+        Self { endpoint, ..self }
     }
+
+    /// Makes one connection, and another never: a channel over it fails once it has ended.
+    pub(super) async fn connect(&self, tls: &ClientTls) -> Result<(Channel, Ended), Status> {
+        let failed = |reason: String| Status::unavailable(format!("cannot connect: {reason}"));
+        let mut endpoint = self.endpoint.clone();
+        if endpoint.uri().scheme_str() == Some("https") {
+            let mut config = ClientTlsConfig::new();
+            if let Some(ca) = &tls.ca {
+                config = config.ca_certificate(Certificate::from_pem(read(ca)?));
+            }
+            if let Some((chain, key)) = &tls.identity {
+                config = config.identity(Identity::from_pem(read(chain)?, read(key)?));
+            }
+            if let Some(name) = &tls.server_name {
+                config = config.domain_name(name.clone());
+            }
+            endpoint = endpoint.tls_config(config).map_err(|e| failed(innermost(&e)))?;
+        }
+        let ended = CancellationToken::new();
+        let mut guard = Some(ended.clone().drop_guard());
+        let socket = self.socket.clone();
+        let dial = service_fn(move |uri| dial(uri, socket.clone(), guard.take()));
+        // That of the endpoint is of TCP alone; a peer may be silent in the TLS handshake as well.
+        match tokio::time::timeout(TIMEOUT, endpoint.connect_with_connector(dial)).await {
+            Ok(Ok(channel)) => Ok((channel, Ended(ended))),
+            Ok(Err(error)) => Err(failed(innermost(&error))),
+            Err(_) => Err(failed(format!("no connection within {} s", TIMEOUT.as_secs()))),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.socket {
+            Some(path) => write!(f, "unix:{}", path.display()),
+            None => self.endpoint.uri().fmt(f),
+        }
+    }
+}
+
+impl Ended {
+    /// What a call comes to; it fails with its connection, too. hyper may take a request from a channel
+    /// whose connection ends at that moment, and never say anything of it.
+    pub(super) async fn or<T>(
+        &self,
+        call: impl Future<Output = Result<T, Status>>,
+    ) -> Result<T, Status> {
+        let ended = async {
+            self.0.cancelled().await;
+            tokio::time::sleep(GRACE).await;
+        };
+        tokio::select! {
+            biased;
+            outcome = call => outcome,
+            () = ended => Err(Status::unavailable("the connection has ended")),
+        }
+    }
+}
+
+/// A socket that lets go of the guard when it is closed.
+async fn dial(
+    uri: Uri,
+    socket: Option<PathBuf>,
+    guard: Option<DropGuard>,
+) -> io::Result<TokioIo<impl AsyncRead + AsyncWrite + Send + Unpin + 'static>> {
+    let guard = guard.ok_or_else(|| io::Error::other("the connection has ended"))?;
+    let stream = match socket {
+        Some(path) => Either::Left(UnixStream::connect(path).await?),
+        None => {
+            let mut connector = HttpConnector::new();
+            connector.enforce_http(false);
+            connector.set_nodelay(true);
+            connector.set_connect_timeout(Some(TIMEOUT));
+            let connected = connector.call(uri).await.map_err(io::Error::other)?;
+            Either::Right(connected.into_inner())
+        }
+    };
+    let held = InspectReader::new(stream, move |_: &[u8]| {
+        let _held = &guard;
+    });
+    Ok(TokioIo::new(held))
 }
 
 /// What adds the token to requests.
@@ -89,4 +191,56 @@ pub(super) fn bearer(
 
 fn read(path: &Path) -> Result<Vec<u8>, Status> {
     std::fs::read(path).map_err(|e| Status::unavailable(format!("{}: {e}", path.display())))
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+    use tokio::net::{TcpListener, UnixListener};
+
+    use super::*;
+
+    /// Where a connection comes to that is accepted and closed at once, and how often one came.
+    async fn closing(in_files: Option<&Path>) -> (String, tokio::sync::watch::Receiver<usize>) {
+        let (sender, came) = tokio::sync::watch::channel(0);
+        if let Some(path) = in_files {
+            let listener = UnixListener::bind(path).expect("a socket");
+            tokio::spawn(async move {
+                while let Ok(_closed) = listener.accept().await {
+                    sender.send_modify(|n| *n += 1);
+                }
+            });
+            return (format!("unix://{}", path.display()), came);
+        }
+        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let at = listener.local_addr().expect("bound");
+        tokio::spawn(async move {
+            while let Ok(_closed) = listener.accept().await {
+                sender.send_modify(|n| *n += 1);
+            }
+        });
+        (format!("http://{at}"), came)
+    }
+
+    #[tokio::test]
+    async fn a_call_that_nobody_answers_fails_with_its_connection() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("agent.sock");
+        for in_files in [None, Some(&*path)] {
+            let (address, came) = closing(in_files).await;
+            let target = Target::new(&address).expect("an address");
+            let (channel, ended) = target.connect(&ClientTls::default()).await.expect("accepted");
+            let lost = ended.or(std::future::pending::<Result<(), Status>>()).await;
+            assert_eq!(lost.expect_err("it ended").message(), "the connection has ended");
+            // What is known of a call goes before.
+            assert_eq!(ended.or(async { Ok(1) }).await.expect("known"), 1);
+            let mut client = AggregatedDiscoveryServiceClient::new(channel);
+            for _ in 0..3 {
+                let requests = tokio_stream::pending();
+                let refused = ended.or(client.stream_aggregated_resources(requests)).await;
+                assert!(refused.is_err());
+            }
+            assert_eq!(*came.borrow(), 1, "no other connection is made");
+        }
+    }
 }

@@ -84,7 +84,7 @@ impl XdsClient {
         source: &LoadSource,
         traffic: &mut watch::Receiver<Arc<TrafficConfig>>,
     ) -> Result<(), Status> {
-        let channel = connect::connect(&self.endpoint, &self.tls).await?;
+        let (channel, ended) = self.target.connect(&self.tls).await?;
         let bearer = connect::bearer(self.token.as_ref())?;
         let mut client = LoadReportingServiceClient::with_interceptor(channel, bearer);
         let (requests, receiver) = mpsc::channel(1);
@@ -93,7 +93,8 @@ impl XdsClient {
         let first = LoadStatsRequest { node: Some(node), cluster_stats: Vec::new() };
         // There is room for it.
         let _sent = requests.try_send(first);
-        let response = client.stream_load_stats(ReceiverStream::new(receiver)).await?;
+        let opened = client.stream_load_stats(ReceiverStream::new(receiver));
+        let response = ended.or(opened).await?;
         let mut responses = response.into_inner();
         let closed = || Status::unavailable("the control plane closed the stream");
         let mut wanted = Wanted::of(responses.message().await?.ok_or_else(closed)?)?;

@@ -18,10 +18,10 @@ use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{mpsc, watch};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
-use tonic::transport::Endpoint;
 
+use super::connect::Target;
 use super::decode::secret;
-use super::{BACKOFF_FIRST, BACKOFF_LIMIT, ClientTls, InvalidControl, connect, session};
+use super::{BACKOFF_FIRST, BACKOFF_LIMIT, ClientTls, InvalidControl, session};
 use crate::resource::ResourceType;
 
 /// Largest response taken, in bytes.
@@ -80,7 +80,7 @@ pub(super) struct Follower {
 #[derive(Debug)]
 enum Opened {
     Files { pair: CertificateFiles, authorities: PathBuf, first: Stamp },
-    Sds { endpoint: Box<Endpoint>, certificate: String, authorities: String },
+    Sds { agent: Box<Target>, certificate: String, authorities: String },
 }
 
 impl Follower {
@@ -106,12 +106,13 @@ impl Follower {
                 (Opened::Files { pair, authorities, first }, secrets)
             }
             OwnSource::Sds { agent, certificate, authorities } => {
-                let endpoint = Endpoint::from_shared(agent.clone()).map_err(|error| {
-                    InvalidControl { address: agent.clone(), reason: error.to_string() }
+                let agent = Target::new(agent).map_err(|error| InvalidControl {
+                    address: agent.clone(),
+                    reason: error.to_string(),
                 })?;
-                let endpoint = Box::new(endpoint.connect_timeout(connect::TIMEOUT));
+                let agent = Box::new(agent);
                 let (certificate, authorities) = (certificate.clone(), authorities.clone());
-                (Opened::Sds { endpoint, certificate, authorities }, OwnSecrets::default())
+                (Opened::Sds { agent, certificate, authorities }, OwnSecrets::default())
             }
         };
         let (sender, receiver) = watch::channel(secrets);
@@ -130,19 +131,18 @@ impl Follower {
                 })
                 .await;
             }
-            Opened::Sds { endpoint, certificate, authorities } => {
+            Opened::Sds { agent, certificate, authorities } => {
                 let mut pause = BACKOFF_FIRST;
                 loop {
                     let mut answered = false;
                     let ended = tokio::select! {
-                        ended = self.stream(endpoint, [certificate, authorities], &mut answered) => ended,
+                        ended = self.stream(agent, [certificate, authorities], &mut answered) => ended,
                         () = lifecycle.draining() => return,
                     };
                     let status = ended.err().map(|status| status.message().to_owned());
                     if answered {
                         pause = BACKOFF_FIRST;
                     }
-                    let agent = endpoint.uri();
                     tracing::warn!(%agent, status, retry_ms = pause.as_millis(),
                         "no agent for this proxy's identity; what it has stays in force");
                     tokio::select! {
@@ -158,11 +158,11 @@ impl Follower {
     /// One stream of an agent, to its end.
     async fn stream(
         &self,
-        endpoint: &Endpoint,
+        agent: &Target,
         names: [&String; 2],
         answered: &mut bool,
     ) -> Result<(), Status> {
-        let channel = connect::connect(endpoint, &ClientTls::default()).await?;
+        let (channel, ended) = agent.connect(&ClientTls::default()).await?;
         let mut client = SecretDiscoveryServiceClient::new(channel)
             .max_decoding_message_size(MAX_RESPONSE_BYTES);
         let (requests, receiver) = mpsc::channel(1);
@@ -175,7 +175,8 @@ impl Follower {
         };
         let closed = |_| Status::unavailable("the agent closed the stream");
         requests.send(first.clone()).await.map_err(closed)?;
-        let response = client.stream_secrets(ReceiverStream::new(receiver)).await?;
+        let opened = client.stream_secrets(ReceiverStream::new(receiver));
+        let response = ended.or(opened).await?;
         let mut responses = response.into_inner();
         let mut version = String::new();
         while let Some(response) = responses.message().await? {
