@@ -195,52 +195,52 @@ fn read(path: &Path) -> Result<Vec<u8>, Status> {
 
 #[cfg(test)]
 mod tests {
+    use std::cell::Cell;
+
     use portolan_proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
     use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
 
-    /// Where a connection comes to that is accepted and closed at once, and how often one came.
-    async fn closing(in_files: Option<&Path>) -> (String, tokio::sync::watch::Receiver<usize>) {
-        let (sender, came) = tokio::sync::watch::channel(0);
-        if let Some(path) = in_files {
-            let listener = UnixListener::bind(path).expect("a socket");
-            tokio::spawn(async move {
-                while let Ok(_closed) = listener.accept().await {
-                    sender.send_modify(|n| *n += 1);
-                }
-            });
-            return (format!("unix://{}", path.display()), came);
+    /// What is accepted is closed at once.
+    async fn close_all<T>(came: &Cell<usize>, mut accept: impl AsyncFnMut() -> io::Result<T>) {
+        while accept().await.is_ok() {
+            came.set(came.get() + 1);
         }
-        let listener = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
-        let at = listener.local_addr().expect("bound");
-        tokio::spawn(async move {
-            while let Ok(_closed) = listener.accept().await {
-                sender.send_modify(|n| *n += 1);
-            }
-        });
-        (format!("http://{at}"), came)
     }
 
     #[tokio::test]
     async fn a_call_that_nobody_answers_fails_with_its_connection() {
         let folder = tempfile::tempdir().expect("a folder");
         let path = folder.path().join("agent.sock");
-        for in_files in [None, Some(&*path)] {
-            let (address, came) = closing(in_files).await;
-            let target = Target::new(&address).expect("an address");
-            let (channel, ended) = target.connect(&ClientTls::default()).await.expect("accepted");
-            let lost = ended.or(std::future::pending::<Result<(), Status>>()).await;
-            assert_eq!(lost.expect_err("it ended").message(), "the connection has ended");
-            // What is known of a call goes before.
-            assert_eq!(ended.or(async { Ok(1) }).await.expect("known"), 1);
-            let mut client = AggregatedDiscoveryServiceClient::new(channel);
-            for _ in 0..3 {
-                let requests = tokio_stream::pending();
-                let refused = ended.or(client.stream_aggregated_resources(requests)).await;
-                assert!(refused.is_err());
-            }
-            assert_eq!(*came.borrow(), 1, "no other connection is made");
+        let agent = UnixListener::bind(&path).expect("a socket");
+        let plane = TcpListener::bind(("127.0.0.1", 0)).await.expect("a port");
+        let plane_address = format!("http://{}", plane.local_addr().expect("bound"));
+        let (of_agent, of_plane) = (Cell::new(0), Cell::new(0));
+        let checked = async {
+            fails(&format!("unix://{}", path.display()), &of_agent).await;
+            fails(&plane_address, &of_plane).await;
+        };
+        tokio::select! {
+            () = checked => {}
+            () = close_all(&of_agent, async || agent.accept().await) => panic!("the agent ended"),
+            () = close_all(&of_plane, async || plane.accept().await) => panic!("the plane ended"),
         }
+    }
+
+    async fn fails(address: &str, came: &Cell<usize>) {
+        let target = Target::new(address).expect("an address");
+        let (channel, ended) = target.connect(&ClientTls::default()).await.expect("accepted");
+        let lost = ended.or(std::future::pending::<Result<(), Status>>()).await;
+        assert_eq!(lost.expect_err("it ended").message(), "the connection has ended");
+        // What is known of a call goes before.
+        assert_eq!(ended.or(async { Ok(1) }).await.expect("known"), 1);
+        let mut client = AggregatedDiscoveryServiceClient::new(channel);
+        for _ in 0..3 {
+            let requests = tokio_stream::pending();
+            let refused = ended.or(client.stream_aggregated_resources(requests)).await;
+            assert!(refused.is_err(), "{address}");
+        }
+        assert_eq!(came.get(), 1, "{address}: no other connection is made");
     }
 }
