@@ -1,5 +1,5 @@
-//! The connection to the control plane: TLS and proof of identity. Files are read at each try, so
-//! that what was renewed counts.
+//! A connection to the control plane, or to an agent on the machine: how it is made, TLS and proof of
+//! identity, and what its end comes to. Files are read at each try, so that what was renewed counts.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -68,7 +68,7 @@ pub(super) struct Ended(CancellationToken);
 impl Target {
     /// A URI, or `unix:` and a path.
     pub(super) fn new(address: &str) -> Result<Self, tonic::transport::Error> {
-        let endpoint = Endpoint::from_shared(address.to_owned())?.connect_timeout(TIMEOUT);
+        let endpoint = Endpoint::from_shared(address.to_owned())?;
         let path =
             address.strip_prefix("unix:").map(|path| path.strip_prefix("//").unwrap_or(path));
         Ok(Self { endpoint, socket: path.map(PathBuf::from) })
@@ -107,7 +107,7 @@ impl Target {
         let mut guard = Some(ended.clone().drop_guard());
         let socket = self.socket.clone();
         let dial = service_fn(move |uri| dial(uri, socket.clone(), guard.take()));
-        // That of the endpoint is of TCP alone; a peer may be silent in the TLS handshake as well.
+        // That of the socket is of TCP alone; a peer may be silent in the TLS handshake as well.
         match tokio::time::timeout(TIMEOUT, endpoint.connect_with_connector(dial)).await {
             Ok(Ok(channel)) => Ok((channel, Ended(ended))),
             Ok(Err(error)) => Err(failed(innermost(&error))),
@@ -198,14 +198,19 @@ mod tests {
     use std::cell::Cell;
 
     use portolan_proto::envoy::discovery::aggregated_discovery_service_client::AggregatedDiscoveryServiceClient;
+    use tokio::io::AsyncReadExt as _;
     use tokio::net::{TcpListener, UnixListener};
 
     use super::*;
 
-    /// What is accepted is closed at once.
-    async fn close_all<T>(came: &Cell<usize>, mut accept: impl AsyncFnMut() -> io::Result<T>) {
-        while accept().await.is_ok() {
+    /// What is accepted is closed once something was said: earlier, connecting itself may fail.
+    async fn close_all<T: AsyncRead + Unpin, A>(
+        came: &Cell<usize>,
+        mut accept: impl AsyncFnMut() -> io::Result<(T, A)>,
+    ) {
+        while let Ok((mut stream, _)) = accept().await {
             came.set(came.get() + 1);
+            stream.read_u8().await.expect("the preface");
         }
     }
 
