@@ -140,11 +140,11 @@ impl World {
         requests: usize,
         headers: &[(&str, &str)],
     ) -> BTreeMap<String, usize> {
-        let mut counts = BTreeMap::new();
+        let mut answers = Vec::with_capacity(requests);
         for _ in 0..requests {
-            *counts.entry(who(self.ask("/", headers).await)).or_default() += 1;
+            answers.push(self.ask("/", headers).await);
         }
-        counts
+        counted(answers)
     }
 
     /// The same, all at once.

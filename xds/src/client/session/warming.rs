@@ -16,6 +16,14 @@ impl Session {
         let mut config = self.config.clone();
         let is_cold = |routes: &ResourceName| !self.config.routes.contains_key(routes);
         let is_missing = |secret: &ResourceName| !self.config.secrets.contains_key(secret);
+        let keep_secrets =
+            |config: &mut TrafficConfig, names: &mut dyn Iterator<Item = &ResourceName>| {
+                for name in names.filter(|name| is_missing(name)) {
+                    if let Some(secret) = last.secrets.get(name) {
+                        config.secrets.insert(name.clone(), Arc::clone(secret));
+                    }
+                }
+            };
         for (name, listener) in &self.config.listeners {
             let cold = listener.route_tables().any(is_cold) || listener.secrets().any(is_missing);
             let old = last.listeners.get(name);
@@ -28,20 +36,14 @@ impl Session {
             for (routes, table) in tables {
                 config.routes.insert(routes.clone(), Arc::clone(table));
             }
-            let kept = old.secrets().filter(|name| is_missing(name));
-            for (name, secret) in kept.filter_map(|name| Some((name, last.secrets.get(name)?))) {
-                config.secrets.insert(name.clone(), Arc::clone(secret));
-            }
+            keep_secrets(&mut config, &mut old.secrets());
             config.listeners.insert(name.clone(), Arc::clone(old));
         }
         for (name, cluster) in &self.config.clusters {
             let cold = !self.config.endpoints.contains_key(&cluster.endpoints)
                 || cluster.secrets().any(is_missing);
             let Some(old) = last.clusters.get(name).filter(|_| cold) else { continue };
-            let kept = old.secrets().filter(|name| is_missing(name));
-            for (name, secret) in kept.filter_map(|name| Some((name, last.secrets.get(name)?))) {
-                config.secrets.insert(name.clone(), Arc::clone(secret));
-            }
+            keep_secrets(&mut config, &mut old.secrets());
             if !self.config.endpoints.contains_key(&old.endpoints) {
                 let Some(set) = last.endpoints.get(&old.endpoints) else { continue };
                 config.endpoints.insert(old.endpoints.clone(), Arc::clone(set));
